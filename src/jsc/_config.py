@@ -1,0 +1,71 @@
+"""How kernels run: the instruction set (environment variable JSC_ISA) and the number of threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from jsc._kernels import cpu
+
+ISA_NAMES = ("base", "avx2", "avx512")
+
+# Below this many element operations a parallel region costs more than it saves
+# (waking two threads takes some 5 us, in which one core does about this much).
+SERIAL_WORK = 16_384
+
+
+def _isa_from_environment() -> int:
+    best = cpu.supported_isa()
+    name = os.environ.get("JSC_ISA", "")
+    if not name:
+        return best
+    if name not in ISA_NAMES:
+        raise ValueError(f"JSC_ISA={name!r} is not one of {', '.join(ISA_NAMES)}; unset it to take the widest")
+    level = ISA_NAMES.index(name)
+    if level > best:
+        raise ValueError(f"JSC_ISA={name} but this CPU supports {ISA_NAMES[best]} at most; unset it")
+    return level
+
+
+_isa = _isa_from_environment()
+_forked = False
+
+
+def _after_fork() -> None:
+    # libgomp's thread pool does not survive a fork: a parallel region in the child hangs for ever.
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def isa() -> int:
+    """The instruction set kernels are called with: an index into ISA_NAMES."""
+    return _isa
+
+
+@contextmanager
+def use_isa(name: str) -> Iterator[None]:
+    """Run kernels on a lower instruction set for a while (tests and benchmarks; not thread-safe)."""
+    global _isa
+    before = _isa
+    level = ISA_NAMES.index(name)
+    if level > cpu.supported_isa():
+        raise ValueError(f"this CPU has no {name}")
+    _isa = level
+    try:
+        yield
+    finally:
+        _isa = before
+
+
+def num_threads(work: int) -> int:
+    """Threads for a kernel that does `work` element operations: torch's number, or 1 when the work
+    is small, in a forked child, or inside somebody else's parallel region."""
+    if _forked or work < SERIAL_WORK or cpu.in_parallel():
+        return 1
+    return torch.get_num_threads()

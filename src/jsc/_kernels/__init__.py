@@ -1,0 +1,11 @@
+"""Compiled kernel families. Buffers in, buffers out: nothing here imports torch or allocates.
+
+    family   what its kernels do                                         header
+    ------   ---------------------------------------------------------   -------------
+    cpu      which instruction sets and OpenMP this build can use        native/isa.h
+    dct      orthonormal 8x8 DCT of stacks of planes                     native/dct8.h
+
+Contract of every kernel: outputs and scratch come in as buffers; `isa` (0 baseline, 1 AVX2,
+2 AVX-512) and `num_threads` come in as numbers; each output element is written by one thread in a
+fixed order of additions, so that the bits do not depend on the number of threads.
+"""

@@ -1,0 +1,33 @@
+"""What this machine and this build can do. No kernel is here."""
+
+cdef extern from "isa.h" namespace "jsc" nogil:
+    int c_supported_isa "jsc::supported_isa"()
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #include <omp.h>
+    static int jsc_openmp_version(void) { return _OPENMP; }
+    static int jsc_in_parallel(void) { return omp_in_parallel(); }
+    #else
+    static int jsc_openmp_version(void) { return 0; }
+    static int jsc_in_parallel(void) { return 0; }
+    #endif
+    """
+    int jsc_openmp_version()
+    int jsc_in_parallel()
+
+
+def supported_isa():
+    """Widest instruction set of this CPU: 0 baseline, 1 AVX2 + FMA, 2 AVX-512 (F, VL, BW, DQ)."""
+    return c_supported_isa()
+
+
+def openmp_version():
+    """The `_OPENMP` date the kernels were compiled with (201511 = OpenMP 4.5), 0 without OpenMP."""
+    return jsc_openmp_version()
+
+
+def in_parallel():
+    """True inside an OpenMP parallel region, where a kernel must not open another."""
+    return bool(jsc_in_parallel())

@@ -1,0 +1,72 @@
+// One source, three instruction sets.
+//
+// A kernel is a struct with an always-inline template `run<I>(...)`, where I (Base, Avx2, Avx512)
+// says how many bytes a vector has. `dispatch<Kernel>(isa, ...)` calls the copy compiled for that
+// instruction set: the template is inlined into a thin function that carries the target attribute,
+// in a file that is itself compiled at the ABI floor, so that one binary runs on every machine.
+//
+//   struct Scale { template <class I> JSC_INLINE void run(long n, float s, float *x) { ... } };
+//   dispatch<Scale>(isa, n, s, x);
+//
+// Rules: everything `run` calls is JSC_INLINE (an out-of-line helper would be compiled at the floor),
+// arguments are scalars and pointers, and a call covers a strip of work, never a single element.
+// The FMA of Avx2 and Avx512 rounds once where Base rounds twice: those two agree bit for bit when
+// the order of additions does not depend on the number of lanes; Base agrees to rounding.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#define JSC_INLINE static inline __attribute__((always_inline))
+
+#if defined(__x86_64__)
+#define JSC_TARGET_AVX512 \
+    __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi,bmi2,lzcnt,popcnt,prefer-vector-width=512")))
+#define JSC_TARGET_AVX2 __attribute__((target("avx2,fma,bmi,bmi2,lzcnt,popcnt")))
+#endif
+
+namespace jsc {
+
+struct Base { static constexpr int bytes = 16; };
+struct Avx2 { static constexpr int bytes = 32; };
+struct Avx512 { static constexpr int bytes = 64; };
+
+enum IsaLevel { ISA_BASE = 0, ISA_AVX2 = 1, ISA_AVX512 = 2 };
+
+inline int supported_isa() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                  __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+    return avx512 ? ISA_AVX512 : avx2 ? ISA_AVX2 : ISA_BASE;
+#else
+    return ISA_BASE;
+#endif
+}
+
+#if defined(__x86_64__)
+template <class Kernel, class... Args>
+JSC_TARGET_AVX512 __attribute__((noinline)) void run_avx512(Args... args) {
+    Kernel::template run<Avx512>(args...);
+}
+template <class Kernel, class... Args>
+JSC_TARGET_AVX2 __attribute__((noinline)) void run_avx2(Args... args) {
+    Kernel::template run<Avx2>(args...);
+}
+#endif
+template <class Kernel, class... Args>
+__attribute__((noinline)) void run_base(Args... args) {
+    Kernel::template run<Base>(args...);
+}
+
+template <class Kernel, class... Args>
+inline void dispatch(int isa, Args... args) {
+#if defined(__x86_64__)
+    if (isa >= ISA_AVX512) return run_avx512<Kernel>(args...);
+    if (isa == ISA_AVX2) return run_avx2<Kernel>(args...);
+#endif
+    run_base<Kernel>(args...);
+}
+
+}  // namespace jsc

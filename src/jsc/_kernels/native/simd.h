@@ -1,0 +1,73 @@
+// Vectors of any width from the compiler's vector extensions: arithmetic, comparisons and ternaries
+// are written with the ordinary operators. Loads and stores never assume more alignment than the
+// element's, because user memory may have none.
+#pragma once
+#include <type_traits>
+
+#include "isa.h"
+
+namespace jsc {
+
+template <class T, int Bytes>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(Bytes), aligned(sizeof(T)), may_alias));
+};
+
+// The widest vector of T on instruction set I, and its number of lanes.
+template <class I, class T>
+using Vec = typename VectorOf<T, I::bytes>::type;
+template <class I, class T>
+constexpr int lanes = I::bytes / (int)sizeof(T);
+
+template <class V, class T>
+JSC_INLINE V load(const T *p) {
+    return *(const V *)p;
+}
+template <class V, class T>
+JSC_INLINE void store(T *p, V v) {
+    *(V *)p = v;
+}
+
+// The first n lanes (n < lanes); the others are zero, and memory behind them is not touched.
+template <class V, class T>
+JSC_INLINE V load_partial(const T *p, int n) {
+    V v = {};
+    for (int i = 0; i < n; i++) v[i] = p[i];
+    return v;
+}
+template <class V, class T>
+JSC_INLINE void store_partial(T *p, V v, int n) {
+    for (int i = 0; i < n; i++) p[i] = v[i];
+}
+
+// Bit i is set where lane i is not zero (NaN counts, -0.0 does not). The one operation that the
+// vector extensions cannot say; written as inline assembly because an intrinsic may only be called
+// from a function that carries its target attribute, which an inline template does not.
+template <class V>
+JSC_INLINE uint32_t nonzero_mask(V v) {
+#if defined(__x86_64__)
+    using T = std::decay_t<decltype(v[0])>;
+    constexpr bool is_float = std::is_same_v<T, float>;
+    uint32_t mask;
+    if constexpr (sizeof(V) == 64) {
+        V zero = {};
+        if constexpr (is_float)
+            asm("vcmpps $4, %2, %1, %%k1\n\tkmovw %%k1, %0" : "=r"(mask) : "v"(v), "v"(zero) : "k1");
+        else
+            asm("vcmppd $4, %2, %1, %%k1\n\tkmovw %%k1, %0" : "=r"(mask) : "v"(v), "v"(zero) : "k1");
+    } else {
+        auto bits = (v != 0);
+        if constexpr (sizeof(V) == 32 && is_float) asm("vmovmskps %1, %0" : "=r"(mask) : "x"(bits));
+        else if constexpr (sizeof(V) == 32) asm("vmovmskpd %1, %0" : "=r"(mask) : "x"(bits));
+        else if constexpr (is_float) asm("movmskps %1, %0" : "=r"(mask) : "x"(bits));
+        else asm("movmskpd %1, %0" : "=r"(mask) : "x"(bits));
+    }
+    return mask;
+#else
+    uint32_t mask = 0;
+    for (unsigned i = 0; i < sizeof(V) / sizeof(v[0]); i++) mask |= (uint32_t)(v[i] != 0) << i;
+    return mask;
+#endif
+}
+
+}  // namespace jsc

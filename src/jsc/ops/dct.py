@@ -1,0 +1,79 @@
+"""Operators of the block DCT: `jsc::block_dct`, `jsc::block_idct`.
+
+Their gradients are each other, so neither has a backward operator and every order of derivative exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jsc import _config
+from jsc._kernels import dct
+from jsc.ops._library import register
+
+
+def _forward_cpu(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    z = x.new_empty((n, c, h // 8, w // 8, 8, 8))
+    if z.numel():
+        dct.forward(
+            x.contiguous().view(n * c, h, w).numpy(),
+            z.view(n * c, h // 8, w // 8, 64).numpy(),
+            _config.isa(), _config.num_threads(16 * x.numel()),
+        )  # fmt: skip
+    return z
+
+
+def _inverse_cpu(z: Tensor) -> Tensor:
+    n, c, rows, columns = z.shape[:4]
+    x = z.new_empty((n, c, 8 * rows, 8 * columns))
+    if x.numel():
+        dct.inverse(
+            z.contiguous().view(n * c, rows, columns, 64).numpy(),
+            x.view(n * c, 8 * rows, 8 * columns).numpy(),
+            _config.isa(), _config.num_threads(16 * x.numel()),
+        )  # fmt: skip
+    return x
+
+
+register(
+    "block_dct(Tensor x) -> Tensor",
+    _forward_cpu,
+    lambda x: x.new_empty((x.shape[0], x.shape[1], x.shape[2] // 8, x.shape[3] // 8, 8, 8)),
+)
+register(
+    "block_idct(Tensor z) -> Tensor",
+    _inverse_cpu,
+    lambda z: z.new_empty((z.shape[0], z.shape[1], 8 * z.shape[2], 8 * z.shape[3])),
+)
+
+
+class BlockDct(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.ops.jsc.block_dct(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return BlockIdct.apply(grad)
+
+
+class BlockIdct(torch.autograd.Function):
+    @staticmethod
+    def forward(z: Tensor) -> Tensor:
+        return torch.ops.jsc.block_idct(z)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return BlockDct.apply(grad)

@@ -1,0 +1,41 @@
+"""Shared fixtures: every kernel test runs on each instruction set and with one and two threads."""
+
+import hypothesis
+import pytest
+import torch
+
+from jsc import _config
+from jsc._kernels import cpu
+
+hypothesis.settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("deep", max_examples=500, deadline=None)
+hypothesis.settings.load_profile("ci")
+
+ISAS = _config.ISA_NAMES[: cpu.supported_isa() + 1]
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    """Each instruction set this machine has."""
+    with _config.use_isa(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
+def num_threads(request, monkeypatch):
+    """One and two threads, also for small work that would otherwise stay on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    monkeypatch.setattr(_config, "SERIAL_WORK", 0)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)

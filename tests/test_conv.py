@@ -141,9 +141,9 @@ def test_torchs_own_samples(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients(method):
-    x = torch.relu(torch.randn(2, 4, 5, 6, dtype=torch.float64)).requires_grad_()
-    w = torch.randn(6, 2, 3, 3, dtype=torch.float64, requires_grad=True)
-    b = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    x = torch.relu(torch.randn(2, 2, 4, 3, dtype=torch.float64)).requires_grad_()
+    w = torch.randn(2, 1, 3, 2, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(2, dtype=torch.float64, requires_grad=True)
 
     def f(x, w, b):
         return jsc.functional.conv2d(x, w, b, stride=(2, 1), padding=1, groups=2, method=method)

@@ -74,8 +74,9 @@ class SparseConv2d(nn.Conv2d):
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
-        cacheable = not (isinstance(padding, str) or input.ndim == 3 or weight.is_inference())
-        if not cacheable or torch.compiler.is_compiling():
+        # Tracing sees no version counters, and tensors made in inference mode have none.
+        pack_now = torch.compiler.is_compiling() or isinstance(padding, str) or input.ndim == 3 or weight.is_inference()
+        if pack_now:
             return conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups, method=self.method)
         padding = _checks.pair(padding, "padding", 0)
         packed = self._packed_weight(input, weight, padding)

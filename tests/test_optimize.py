@@ -1,7 +1,9 @@
 """Tuning, applying and restoring: right choices, and a model that is left as it was."""
 
 import copy
+import importlib
 import pickle
+import time
 import warnings
 from dataclasses import replace
 
@@ -9,10 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-import jsc.optimize.tune as tune_module
 from jsc.nn import SparseConv2d
 from jsc.optimize import PlanError, PlanWarning, apply, optimize, restore, tune
 from jsc.optimize.capture import find_layers
+from jsc.optimize.timing import Times, interleaved
+
+tune_module = importlib.import_module(
+    "jsc.optimize.tune"
+)  # the package has a function of that name
 
 QUICK = {"repeats": 3, "budget_s": 1.0, "progress": False}
 
@@ -74,7 +80,7 @@ def clock(monkeypatch, times):
     def fake(rivals, rounds, seconds, baseline="dense"):
         for function in rivals.values():
             function()
-        return {name: times.get(name, 9.0) for name in rivals}
+        return {name: Times(times.get(name, 9.0), times.get(name, 9.0)) for name in rivals}
 
     monkeypatch.setattr("jsc.optimize.measure.interleaved", fake)
 
@@ -108,7 +114,7 @@ def test_fastest_method_is_chosen(model, sample, monkeypatch, no_promise):
     assert (body.dense_ms, body.chosen_ms) == (4.0, 2.0)  # the sum over two calls
     assert body.reason.startswith("cpc 2.00x at density 0.")
     assert body.max_error < 1e-5
-    assert 0 < body.method_bytes < body.im2col_bytes
+    assert 0 < body.encoded_bytes < body.im2col_bytes
 
 
 def test_min_gain_keeps_dense(model, sample, monkeypatch, no_promise):
@@ -138,7 +144,8 @@ def test_slower_whole_model_gives_layers_back(model, sample, monkeypatch):
 
     def whole(rivals, rounds, seconds, baseline="dense"):
         calls.append(list(rivals))
-        return {"dense": 2.0, "tuned": 3.0 if len(calls) == 1 else 2.0}
+        tuned = 3.0 if len(calls) == 1 else 2.0
+        return {"dense": Times(2.0, 2.0), "tuned": Times(tuned, tuned)}
 
     monkeypatch.setattr(tune_module, "interleaved", whole)
     plan = tune(model, sample, **QUICK)
@@ -148,12 +155,30 @@ def test_slower_whole_model_gives_layers_back(model, sample, monkeypatch):
 
 def test_never_slower_even_if_nothing_helps(model, sample, monkeypatch):
     clock(monkeypatch, {"dense": 2.0, "cpc": 1.0})
-    monkeypatch.setattr(
-        tune_module, "interleaved", lambda rivals, *rest: {"dense": 2.0, "tuned": 3.0}
-    )
+    slower = {"dense": Times(2.0, 2.0), "tuned": Times(2.0, 2.1)}
+    monkeypatch.setattr(tune_module, "interleaved", lambda rivals, *rest: slower)
     plan = tune(model, sample, **QUICK)
     assert not plan.chosen
     assert plan.gain == 1
+
+
+def test_times_are_taken_in_turn_and_hopeless_rivals_are_left_out():
+    order = []
+    rivals = {name: lambda name=name: order.append(name) for name in ("dense", "fast")}
+    rivals["slow"] = lambda: (order.append("slow"), time.sleep(0.01))
+    times = interleaved(rivals, 5, 10.0)
+    assert set(times) == set(rivals)
+    assert order[:3] == ["dense", "fast", "slow"]  # the warm-up
+    assert order.count("slow") == 2
+    assert order.count("dense") >= 4
+    assert times["slow"].median >= 10
+    assert Times(2.0, 1.0).gain_over(Times(3.0, 1.1)) == pytest.approx(1.1)
+
+
+def test_time_budget_stops_after_three_rounds():
+    count = []
+    interleaved({"dense": lambda: count.append(1)}, 100, 0.0)
+    assert len(count) == 4
 
 
 def test_filter(model, sample, monkeypatch, no_promise):
@@ -240,7 +265,6 @@ def test_subclasses_and_computed_weights_stay_dense(sample):
     reasons = [layer.reason for layer in plan.layers]
     assert reasons[0] == "dense: Own has a forward of its own"
     assert "ParametrizedConv2d" in reasons[1]
-    assert "reflect" in reasons[2]
     apply(model, plan)(sample)
 
 

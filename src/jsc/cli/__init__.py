@@ -1,7 +1,7 @@
-"""The command line, `python -m jsc`: demo, doctor, tune. Exit codes: 0 right, 1 found wrong, 2 misused.
+"""The command line, `python -m jsc`.
 
-    main.py      arguments, errors, exit codes
-    doctor.py    is this installation in order?
-    tune.py      choose convolution methods for a model given as FILE.py:factory
-    demo/        train a network with and without the JPEG layer, then tune it
+main.py      arguments, errors, exit codes
+doctor.py    is this installation in order?
+tune.py      choose convolution methods for a model given as FILE.py:factory
+demo/        train a network with and without the JPEG layer, then tune it
 """

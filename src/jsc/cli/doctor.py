@@ -51,13 +51,15 @@ def examine() -> dict[str, Any]:
     best, used = _config.ISA_NAMES[cpu.supported_isa()], _config.ISA_NAMES[_config.isa()]
     runtimes, openmp = openmp_runtimes(), cpu.openmp_version()
     tests = self_test()
-    problems = [f"{test['kernel']} on {test['isa']}: {test['error']}" for test in tests if test["error"]]
+    problems = [
+        f"{test['kernel']} on {test['isa']}: {test['error']}" for test in tests if test["error"]
+    ]
     if not openmp:
         problems.append("the kernels were built without OpenMP and run on one thread; rebuild jsc")
     if len(runtimes) > 1:
         problems.append(
-            f"{len(runtimes)} OpenMP runtimes are loaded ({', '.join(runtimes)}): they fight for the "
-            "cores; import torch before the package that brings the other one, or remove it"
+            f"{len(runtimes)} OpenMP runtimes are loaded ({', '.join(runtimes)}): they fight for "
+            "the cores; import torch before the package that brings the other one, or remove it"
         )
     return {
         "jsc": jsc.__version__,
@@ -89,7 +91,10 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         ("numpy", found["numpy"]),
         ("system", found["system"]),
         ("processor", found["cpu"]),
-        ("instructions", f"{found['isa_used']}{forced}, available {', '.join(found['isa_available'])}"),
+        (
+            "instructions",
+            f"{found['isa_used']}{forced}, available {', '.join(found['isa_available'])}",
+        ),
         ("threads", f"{found['threads']} (torch.set_num_threads changes it)"),
         ("OpenMP of build", f"{openmp}" if openmp else "none"),
         ("OpenMP loaded", ", ".join(found["openmp_runtimes"]) or "not known"),

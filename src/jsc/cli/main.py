@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jsc",
         description="Trainable JPEG layer and sparse-activation convolutions for PyTorch on CPUs.",
-        epilog="Exit codes: 0 all right, 1 something was found wrong, 2 wrong use or missing input.",
+        epilog="Exit codes: 0 all right, 1 something is wrong, 2 wrong use or missing input.",
     )
     parser.add_argument("--version", action="version", version=f"jsc {jsc.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -34,7 +34,9 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(sub)
-        sub.add_argument("--threads", type=_positive, metavar="N", help="threads (default: torch's)")
+        sub.add_argument(
+            "--threads", type=_positive, metavar="N", help="threads (default: torch's)"
+        )
         sub.add_argument("--json", type=Path, metavar="FILE", help="write every figure as JSON")
     return parser
 
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json:
             _write_json(options.json, figures)
         return code
-    except (MissingExtraError, ValueError, TypeError, OSError) as error:
+    except (MissingExtraError, ImportError, ValueError, TypeError, OSError) as error:
         print(f"python -m jsc {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -5,8 +5,8 @@
 MODEL is FILE.py:NAME or package.module:NAME. NAME is called without arguments and returns an
 nn.Module (or is one). The file is run as a program is: take it from people you trust.
 
-SAMPLE is a file with a real batch (.pt: a tensor, tuple or dict; .npy: an array), or a shape such as
-8,3,224,224. A shape gives random numbers, whose zeros are not those of real images: good for a
+SAMPLE is a file with a real batch (.pt: a tensor, tuple or dict; .npy: an array), or a shape such
+as 8,3,224,224. A shape gives random numbers, whose zeros are not those of real images: good for a
 first look, not for a plan to be used.
 
 In the program that uses the model:  fast = jsc.apply(model, jsc.Plan.load("net.plan.json"))"""
@@ -42,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="save the plan here")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument(
-        "--methods", type=lambda text: text.split(","), metavar="A,B", help=f"of {','.join(METHODS)}"
+        "--methods",
+        type=lambda text: text.split(","),
+        metavar="A,B",
+        help=f"of {','.join(METHODS)}",
     )
     parser.add_argument(
         "--min-gain", type=float, default=1.05, metavar="X", help="change a layer from X on (1.05)"
@@ -62,7 +65,8 @@ def load_model(text: str) -> nn.Module:
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {where}")
         spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None  # a .py file always has both
+        if spec is None or spec.loader is None:
+            raise ValueError(f"{where} cannot be loaded as a Python module")
         module = importlib.util.module_from_spec(spec)
         sys.modules.setdefault(path.stem, module)  # so that its classes can be pickled and copied
         sys.path.insert(0, str(path.resolve().parent))  # its neighbours can be imported
@@ -118,7 +122,9 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     )
     print(plan.to_markdown() if options.markdown else plan)
     if not real:
-        print("note: random numbers were the sample; densities of real images differ", file=sys.stderr)
+        print(
+            "note: random numbers were the sample; densities of real images differ", file=sys.stderr
+        )
     if options.out:
         plan.save(options.out)
     saved = f"; saved as {options.out}" if options.out else ""

@@ -1,10 +1,10 @@
 """Offline selection of convolution methods: tune a network on a sample, keep the plan, apply it.
 
-    plan = jsc.tune(model, sample)      measure every layer's methods on its real activations
-    print(plan)                         layer, density, method, times, gain, memory, reason
-    plan.save("plan.json")              plain JSON; jsc.Plan.load("plan.json") elsewhere
-    fast = jsc.apply(model, plan)       same parameters, same state_dict keys
-    model = jsc.restore(fast)           back to nn.Conv2d
+plan = jsc.tune(model, sample)      measure every layer's methods on its real activations
+print(plan)                         layer, density, method, times, gain, memory, reason
+plan.save("plan.json")              plain JSON; jsc.Plan.load("plan.json") elsewhere
+fast = jsc.apply(model, plan)       same parameters, same state_dict keys
+model = jsc.restore(fast)           back to nn.Conv2d
 """
 
 from jsc.optimize.apply import apply as apply

@@ -46,8 +46,8 @@ def apply(
 
     Warns
     -----
-    PlanWarning  when the plan was measured on another processor, instruction set, number of
-        threads or library version, unless `on_mismatch="dense"`: results are right, times may differ.
+    PlanWarning  when the plan was measured on another processor, instruction set, number of threads
+        or library version (results are right, times may differ), unless `on_mismatch="dense"`.
     """
     if on_mismatch not in ("error", "warn", "dense"):
         raise ValueError(f"on_mismatch must be 'error', 'warn' or 'dense', got {on_mismatch!r}")
@@ -86,8 +86,6 @@ def _mismatch(modules: dict[str, nn.Module], layer: LayerChoice) -> str:
         return f"is a {type(conv).__name__}, not a Conv2d"
     if layer.method != "dense" and type(conv) not in (nn.Conv2d, SparseConv2d):
         return f"is a {type(conv).__name__}, which only its own forward can run"
-    if layer.method != "dense" and conv.padding_mode != "zeros":
-        return f"pads with {conv.padding_mode!r}, the methods pad with zeros"
     for key, planned in (
         ("weight", layer.weight_shape),
         ("stride", layer.stride),

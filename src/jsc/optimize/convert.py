@@ -28,10 +28,8 @@ def to_sparse(conv: nn.Conv2d, method: str) -> None:
 
 def to_dense(conv: SparseConv2d) -> None:
     """Make `conv` a plain `nn.Conv2d` again, without what `to_sparse` added."""
-    plain = nn.Conv2d(1, 1, 1, bias=False, device="meta")
-    added = set(SparseConv2d.from_dense(plain).__dict__) - set(plain.__dict__)
-    for name in added:
-        conv.__dict__.pop(name, None)
+    for name in set(conv.__dict__) - set(conv.to_dense().__dict__):
+        del conv.__dict__[name]
     conv.__class__ = nn.Conv2d  # type: ignore[assignment]
 
 

@@ -46,7 +46,9 @@ class Environment:
     def differences(self, other: Environment) -> list[str]:
         """One phrase for each entry that differs: "threads 2, here 4"."""
         mine, theirs = asdict(self), asdict(other)
-        return [f"{key} {mine[key]}, here {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+        return [
+            f"{key} {mine[key]}, here {theirs[key]}" for key in mine if mine[key] != theirs[key]
+        ]
 
     def __str__(self) -> str:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jsc._geometry import ConvGeometry
@@ -16,7 +15,7 @@ from jsc.ops.conv import unsupported
 from jsc.optimize import memory
 from jsc.optimize.capture import Layer
 from jsc.optimize.plan import LayerChoice
-from jsc.optimize.timing import interleaved
+from jsc.optimize.timing import Times, interleaved
 
 
 @dataclass
@@ -28,7 +27,7 @@ class Measurement:
     input_shape: tuple[int, ...] = ()
     elements: int = 0
     nonzeros: int = 0
-    times_ms: dict[str, float] = field(default_factory=dict)
+    times: dict[str, Times] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
@@ -45,20 +44,21 @@ def refusal(conv: nn.Conv2d) -> str:
         return f"{type(conv).__name__} has a forward of its own"
     if "weight" not in conv._parameters:
         return "its weight is computed by a hook"
-    if conv.padding_mode != "zeros":
-        return f"padding mode {conv.padding_mode!r}"
     if conv.weight.dtype not in (torch.float32, torch.float64):
         return f"{conv.weight.dtype}; the kernels are float32 and float64"
     return ""
 
 
 def geometry(conv: nn.Conv2d, x: Tensor) -> ConvGeometry:
-    """The sizes of one call. An image without a batch axis counts as a batch of one."""
+    """The sizes of one call. An image without a batch axis counts as a batch of one; padding other
+    than with zeros is done before the method sees the map."""
     n, (c, h, w) = (x.shape[0] if x.dim() == 4 else 1), x.shape[-3:]
     k, _, kh, kw = conv.weight.shape
     (dh, dw), padding = conv.dilation, conv.padding
     if isinstance(padding, str):
         padding = (dh * (kh - 1) // 2, dw * (kw - 1) // 2) if padding == "same" else (0, 0)
+    if conv.padding_mode != "zeros":
+        h, w, padding = h + 2 * padding[0], w + 2 * padding[1], (0, 0)
     return ConvGeometry(n, c, h, w, k, kh, kw, *conv.stride, *padding, dh, dw, conv.groups)
 
 
@@ -81,9 +81,9 @@ def measure_call(
     rivals: dict[str, Callable[[], Tensor]] = {"dense": lambda: conv.forward(x)}
     for method, candidate in m.candidates.items():
         rivals[method] = lambda candidate=candidate: candidate.forward(x)  # type: ignore[misc]
-    for method, time in interleaved(rivals, rounds, seconds).items():
-        m.times_ms[method] = m.times_ms.get(method, 0.0) + time
-        m.bytes[method] = m.bytes.get(method, 0) + memory.method_bytes(method, x, g)
+    for method, times in interleaved(rivals, rounds, seconds).items():
+        m.times.setdefault(method, Times()).add(times)
+        m.bytes[method] = m.bytes.get(method, 0) + memory.encoded_bytes(method, x, g)
     m.bytes["im2col matrix"] = m.bytes.get("im2col matrix", 0) + memory.im2col_bytes(
         g, x.element_size()
     )
@@ -118,9 +118,7 @@ def _allowed_error(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """2 (n + 1) eps (|w| * |x| + |b|), n = (C / groups) Kh Kw: how far apart two sums of the same n
     products can be when each is rounded in its own order (Higham, Accuracy and Stability, 3.1)."""
     bias = None if conv.bias is None else conv.bias.abs()
-    bound = F.conv2d(
-        x.abs(), conv.weight.abs(), bias, conv.stride, conv.padding, conv.dilation, conv.groups
-    )
+    bound = nn.Conv2d._conv_forward(conv, x.abs(), conv.weight.abs(), bias)
     n = conv.weight[0].numel()
     info = torch.finfo(bound.dtype)
     return torch.nan_to_num(2 * (n + 1) * info.eps * bound, nan=math.inf) + info.tiny
@@ -128,13 +126,13 @@ def _allowed_error(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 def choose(m: Measurement, min_gain: float, first: bool) -> LayerChoice:
     """The fastest right method if it gains enough, and the reason in words."""
-    conv, dense_ms = m.layer.conv, m.times_ms.get("dense", 0.0)
+    conv = m.layer.conv
     # A method counts only if it was right on every call.
-    times = {k: v for k, v in m.times_ms.items() if k not in m.rejected}
-    sparse = {k: v for k, v in times.items() if k != "dense" and v > 0}
-    best = min(sparse, key=sparse.__getitem__) if sparse else ""
-    gain = dense_ms / sparse[best] if best else 0.0
-    method = best if best and gain >= min_gain else "dense"
+    times = {k: v for k, v in m.times.items() if k not in m.rejected}
+    gains = {k: v.gain_over(times["dense"]) for k, v in times.items() if k != "dense"}
+    best = max(gains, key=gains.__getitem__) if gains else ""
+    gain = gains.get(best, 0.0)
+    method = best if gain >= min_gain else "dense"
     padding = conv.padding if isinstance(conv.padding, str) else tuple(conv.padding)
     return LayerChoice(
         name=m.layer.names[0],
@@ -149,11 +147,11 @@ def choose(m: Measurement, min_gain: float, first: bool) -> LayerChoice:
         density=m.density,
         method=method,
         reason=_reason(m, method, best, gain, first),
-        times_ms=times,
+        times_ms={name: t.median for name, t in times.items()},
         max_error=m.errors.get(method, 0.0),
         map_bytes=m.bytes.get("dense", 0),
         im2col_bytes=m.bytes.get("im2col matrix", 0),
-        method_bytes=m.bytes.get(method, 0),
+        encoded_bytes=m.bytes.get(method, 0),
     )
 
 

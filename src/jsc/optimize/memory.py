@@ -1,12 +1,13 @@
-"""Bytes a convolution method needs for its input activation.
+"""Bytes of a layer's input activation in the form of a convolution method.
 
     dense          the map itself, N C H W
-    im2col         the matrix it makes beside the map: N C Kh Kw Oh Ow (all groups)
+    im2col         the matrix it makes of the map: N C Kh Kw Oh Ow
     mec            its compact matrix: N C H' Kw Ow, with H' = H + 2 Ph
-    cpo, cps, cpc  the encoded map: `nbytes` of the format, which can stand in for the map
+    cpo, cps, cpc  the encoded map: `nbytes` of the format
 
-These are counted, not read from the allocator: they say what the form of the data costs. While a
-network runs in torch the dense map exists beside the encoded one until the layer is done.
+These are counted, not read from the allocator: they are what the activation costs where it is
+kept in that form. In a network that runs in torch the dense map exists beside it until the layer is
+done, and the cpc kernels read that map in place, with masks of 1/32 of its size (float32).
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def im2col_bytes(g: ConvGeometry, itemsize: int) -> int:
     return itemsize * g.N * g.C * g.Kh * g.Kw * g.Oh * g.Ow
 
 
-def method_bytes(method: str, x: Tensor, g: ConvGeometry) -> int:
-    """Bytes of the form in which `method` reads the activation `x`."""
+def encoded_bytes(method: str, x: Tensor, g: ConvGeometry) -> int:
+    """Bytes of the activation `x` in the form of `method`."""
     if method in FORMATS:
         encoded = FORMATS[method].encode(x, (g.Kh, g.Kw), (g.Sh, g.Sw), (g.Ph, g.Pw))
         return int(encoded.nbytes)

@@ -39,7 +39,7 @@ class LayerChoice:
     Times are milliseconds per run of the model, summed over the layer's calls. `max_error` is the
     largest difference of the chosen method's output from the dense one, over the largest dense
     output. Bytes are those of the input activation: the dense map, the matrix im2col would make of
-    it, and the form the chosen method reads (see `jsc.optimize.memory`).
+    it, and its form in the chosen method (see `jsc.optimize.memory`).
     """
 
     name: str
@@ -57,7 +57,7 @@ class LayerChoice:
     max_error: float
     map_bytes: int
     im2col_bytes: int
-    method_bytes: int
+    encoded_bytes: int
     aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class LayerChoice:
         require_counts("dilation", self.dilation, (2,))
         if self.padding not in ("same", "valid"):
             require_counts("padding", self.padding, (2,))
-        for key in ("groups", "calls", "map_bytes", "im2col_bytes", "method_bytes"):
+        for key in ("groups", "calls", "map_bytes", "im2col_bytes", "encoded_bytes"):
             require_count(key, getattr(self, key))
         require_duration("max_error", self.max_error)
         if require_duration("density", self.density) > 1:

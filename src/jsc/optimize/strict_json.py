@@ -1,7 +1,7 @@
 """JSON read with suspicion: a plan file is either what was written, or a `PlanError`.
 
-Python's own reader accepts NaN, 1e999 (as infinity), repeated keys (the last one wins) and any size;
-nothing of that is a plan. A checksum over the canonical text finds the changes a schema cannot see,
+Python's own reader accepts NaN, 1e999 (as infinity), repeated keys (the last one wins) and any
+size; nothing of that is a plan. A checksum over the canonical text finds what a schema cannot see,
 such as another digit in a time.
 """
 

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 HEADER = (
     "layer", "input", "kernel", "density", "method",
-    "dense ms", "chosen ms", "gain", "memory MB", "max error", "why",
+    "dense ms", "chosen ms", "gain", "map MB", "encoded MB", "max error", "why",
 )  # fmt: skip
-TEXT_COLUMNS = (0, 1, 2, 4, 10)  # flushed left; numbers are flushed right
+TEXT_COLUMNS = (0, 1, 2, 4, 11)  # flushed left; numbers are flushed right
 
 
-def _memory(before: int, after: int) -> str:
-    return f"{before / 1e6:.3g} -> {after / 1e6:.3g}" if before != after else f"{before / 1e6:.3g}"
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.3f}"
 
 
 def _error(value: float) -> str:
@@ -38,7 +38,7 @@ def _row(layer: LayerChoice) -> list[str]:
     if layer.aliases:
         name += f" (= {', '.join(layer.aliases)})"
     if not layer.calls:
-        return [name, "-", _kernel(layer), "-", layer.method, *["-"] * 5, layer.reason]
+        return [name, "-", _kernel(layer), "-", layer.method, *["-"] * 6, layer.reason]
     shape = "x".join(map(str, layer.input_shape))
     return [
         name,
@@ -49,7 +49,8 @@ def _row(layer: LayerChoice) -> list[str]:
         f"{layer.dense_ms:.3f}",
         f"{layer.chosen_ms:.3f}",
         f"{layer.gain:.2f}x",
-        _memory(layer.map_bytes, layer.method_bytes),
+        _megabytes(layer.map_bytes),
+        _megabytes(layer.encoded_bytes),
         _error(layer.max_error),
         layer.reason,
     ]
@@ -58,17 +59,18 @@ def _row(layer: LayerChoice) -> list[str]:
 def _totals(plan: Plan) -> list[list[str]]:
     layers = plan.layers
     dense, chosen = sum(x.dense_ms for x in layers), sum(x.chosen_ms for x in layers)
-    before, after = sum(x.map_bytes for x in layers), sum(x.method_bytes for x in layers)
+    before, after = sum(x.map_bytes for x in layers), sum(x.encoded_bytes for x in layers)
     gain = dense / chosen if chosen > 0 else 1.0
     count = f"{len(plan.chosen)} of {len(layers)} changed"
     im2col = sum(x.im2col_bytes for x in layers)
-    sums = [f"{dense:.3f}", f"{chosen:.3f}", f"{gain:.2f}x", _memory(before, after)]
-    whole = [f"{plan.dense_ms:.3f}", "-", "-", "", "-", "not measured as a whole"]
+    sums = [f"{dense:.3f}", f"{chosen:.3f}", f"{gain:.2f}x"]
+    sums += [_megabytes(before), _megabytes(after)]
+    whole = [f"{plan.dense_ms:.3f}", "-", "-", "", "", "-", "not measured as a whole"]
     if plan.tuned_ms:
         whole[1:3] = [f"{plan.tuned_ms:.3f}", f"{plan.gain:.2f}x"]
-        whole[4:] = [_error(plan.max_error), "measured as a whole"]
+        whole[5:] = [_error(plan.max_error), "measured as a whole"]
     return [
-        ["convolutions", "", "", "", count, *sums, "", f"im2col would take {im2col / 1e6:.3g} MB"],
+        ["convolutions", "", "", "", count, *sums, "", f"as im2col matrices {im2col / 1e6:.3f} MB"],
         ["whole model", "", "", "", "", *whole],
     ]
 

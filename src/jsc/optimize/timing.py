@@ -5,16 +5,35 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 MIN_ROUNDS = 3
 HOPELESS = 3.0  # a rival that never came within three times the baseline is not timed further
 
 
+@dataclass
+class Times:
+    """Milliseconds. The median says what to expect; the fastest run is the one nobody disturbed."""
+
+    median: float = 0.0
+    fastest: float = 0.0
+
+    def add(self, other: Times) -> None:
+        self.median += other.median
+        self.fastest += other.fastest
+
+    def gain_over(self, other: Times) -> float:
+        """How many times as fast as `other`, by whichever of the two figures says less."""
+        if min(self.median, self.fastest) <= 0:
+            return 0.0
+        return min(other.median / self.median, other.fastest / self.fastest)
+
+
 def interleaved(
     rivals: Mapping[str, Callable[[], Any]], rounds: int, seconds: float, baseline: str = "dense"
-) -> dict[str, float]:
-    """Median milliseconds of each function.
+) -> dict[str, Times]:
+    """Times of each function.
 
     The functions run in turn, so that a slow spell of the machine hits all of them, and each round
     starts with another one, so that none always finds the caches its predecessor left. One call
@@ -36,4 +55,4 @@ def interleaved(
         live = [name for name in live if name == baseline or min(samples[name]) <= limit]
         if done >= MIN_ROUNDS and time.perf_counter() > end:
             break
-    return {name: 1e3 * statistics.median(times) for name, times in samples.items()}
+    return {k: Times(1e3 * statistics.median(v), 1e3 * min(v)) for k, v in samples.items()}

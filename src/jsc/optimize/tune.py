@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -50,9 +51,9 @@ def tune(
     Runs the model on `sample` in evaluation mode. Each time a convolution is called, every method
     is checked against the dense result and timed in turn on the very activation the layer got, in
     the memory format it came in, encoding included, with torch's present number of threads. A
-    method that is wrong is not timed; a layer leaves the dense way only for a gain of `min_gain`. Then
-    the whole model is timed with and without the plan, and the layer that gained least goes back to
-    dense until the plan is not slower: on the sample, a plan never makes a model slower.
+    method that is wrong is not timed; a layer leaves the dense way only for a gain of `min_gain`.
+    Then the whole model is timed with and without the plan, and the layer that gained least goes
+    back to dense until the plan is not slower: on the sample, no plan makes a model slower.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def tune(
     min_gain : float
         dense time / method time from which on a layer is changed.
     repeats : int
-        Rounds of timing; medians are taken.
+        Rounds of timing. A method is as fast as its median and its best round both say.
     budget_s : float
         About how long tuning may take. Fewer rounds are timed when it is short, three at least.
     filter_fn : callable (module, name) -> bool
@@ -79,8 +80,8 @@ def tune(
 
     Notes
     -----
-    A result is right if it differs from the dense one by at most ``2 (n + 1) eps (|w| * |x| + |b|)``
-    in every output, n products long: the bound on two sums of the same products in different order.
+    A result is right if each output, a sum of n products, differs from the dense one by at most
+    ``2 (n + 1) eps (|w| * |x| + |b|)``: the bound on two sums of the same products in two orders.
     """
     names = _check_arguments(model, sample, methods, min_gain, repeats, budget_s)
     start = time.perf_counter()
@@ -154,13 +155,12 @@ def _verify(
         tuned = apply(model, plan)
         torch.random.set_rng_state(seed)
         error = _relative_error(list(tensors(run(tuned, sample))), expected)
-        times = interleaved(
-            {"dense": lambda: run(model, sample), "tuned": lambda: run(tuned, sample)},
-            repeats,
-            (end - time.perf_counter()) / 2,  # so that a second try has its share
-        )
-        if times["tuned"] <= times["dense"]:
-            return replace(plan, dense_ms=times["dense"], tuned_ms=times["tuned"], max_error=error)
+        rivals = {"dense": partial(run, model, sample), "tuned": partial(run, tuned, sample)}
+        # Half of what is left, so that another try has its share.
+        times = interleaved(rivals, repeats, (end - time.perf_counter()) / 2)
+        dense, fast = times["dense"], times["tuned"]
+        if fast.gain_over(dense) >= 1:
+            return replace(plan, dense_ms=dense.median, tuned_ms=fast.median, max_error=error)
         # Out of time: the promise is kept by giving everything back at once.
         late = time.perf_counter() > end
         least = min(layer.gain for layer in plan.chosen)
@@ -172,14 +172,14 @@ def _verify(
             ),
         )
     left = max(0.0, end - time.perf_counter())
-    dense = interleaved({"dense": lambda: run(model, sample)}, repeats, left)["dense"]
-    return replace(plan, dense_ms=dense, tuned_ms=dense)
+    dense = interleaved({"dense": partial(run, model, sample)}, repeats, left)["dense"]
+    return replace(plan, dense_ms=dense.median, tuned_ms=dense.median)
 
 
 def _give_back(layer: LayerChoice) -> LayerChoice:
     reason = f"dense: {layer.method} gains {layer.gain:.2f}x alone, nothing in the whole model"
     return replace(
-        layer, method="dense", reason=reason, max_error=0.0, method_bytes=layer.map_bytes
+        layer, method="dense", reason=reason, max_error=0.0, encoded_bytes=layer.map_bytes
     )
 
 

@@ -22,9 +22,7 @@ def require_text(name: str, value: object, *, empty: bool = False) -> str:
     if not isinstance(value, str):
         raise PlanError(f"{name} must be a string, got {_found(value)}")
     if len(value) > MAX_TEXT or not value.isprintable() or not (value or empty):
-        raise PlanError(
-            f"{name} must be 1 to {MAX_TEXT} printable characters, got {value[:40]!r}"
-        )
+        raise PlanError(f"{name} must be 1 to {MAX_TEXT} printable characters, got {value[:40]!r}")
     return value
 
 

@@ -29,8 +29,12 @@ Q_MAX = 5.0  # largest step of the initial tables: the method's recommendation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, metavar="DIR", help="images as DIR/<class>/*.{jpg,png}")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a figure (.png, .pdf, .svg)")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="images as DIR/<class>/*.{jpg,png}"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw a figure (.png, .pdf, .svg)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     parser.add_argument("--epochs", type=int, metavar="N", help=f"default {EPOCHS}")
     parser.add_argument("--quick", action="store_true", help="a few seconds, untrained for show")
@@ -59,7 +63,10 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     plain_curve = _train("plain network", plain, task, epochs, options.seed, None)
 
     report.heading(2, "Sensitivity of its loss to every DCT coefficient -> tables of a JPEG layer.")
-    loader = [(task.train_x[i : i + 64], task.train_y[i : i + 64]) for i in range(0, len(task.train_y), 64)]
+    loader = [
+        (task.train_x[i : i + 64], task.train_y[i : i + 64])
+        for i in range(0, len(task.train_y), 64)
+    ]
     layer = jsc.nn.JPEG.from_sensitivity(sensitivity(plain, loader, F.cross_entropy), q_max=Q_MAX)
     before = layer.tables.detach().clone()
 

@@ -1,8 +1,8 @@
 """Real images for the demo: scikit-learn's own, or a folder of one's own.
 
-The built-in task needs no download: 1797 handwritten digits (8x8, enlarged), each drawn over a patch
-of one of two photographs as ``|patch - digit|``, the recipe of MNIST-M (Ganin et al. 2016, section
-4.1). The result has the colours, edges and noise of photographs, so that a JPEG layer has
+The built-in task needs no download: 1797 handwritten digits (8x8, enlarged), each drawn over a
+patch of one of two photographs as ``|patch - digit|``, the recipe of MNIST-M (Ganin et al. 2016,
+section 4.1). The result has the colours, edges and noise of photographs, so that a JPEG layer has
 something to throw away, and is hard enough for a small network not to be perfect.
 """
 

@@ -27,7 +27,7 @@ def _accuracy(axes: Any, figures: dict[str, Any]) -> None:
 
 
 def _table(axes: Any, table: Tensor, title: str, scale: tuple[float, float]) -> Any:
-    image = axes.imshow(table, cmap="viridis", vmin=scale[0], vmax=scale[1])
+    image = axes.imshow(table.tolist(), cmap="viridis", vmin=scale[0], vmax=scale[1])
     middle = (scale[0] + scale[1]) / 2
     for i, row in enumerate(table.tolist()):
         for j, step in enumerate(row):
@@ -56,7 +56,9 @@ def _times(axes: Any, plan: Plan) -> None:
     axes.legend(loc="lower right", frameon=False)
 
 
-def save_figure(path: Path, figures: dict[str, Any], before: Tensor, after: Tensor, plan: Plan) -> None:
+def save_figure(
+    path: Path, figures: dict[str, Any], before: Tensor, after: Tensor, plan: Plan
+) -> None:
     """Draw everything into one file; the suffix says which format."""
     need("matplotlib", "matplotlib", "plots", "--plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -66,7 +68,10 @@ def save_figure(path: Path, figures: dict[str, Any], before: Tensor, after: Tens
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 4, width_ratios=(1.35, 1, 1, 1.45))
     _accuracy(figure.add_subplot(grid[:, 0]), figures)
-    scale = (min(float(before.min()), float(after.min())), max(float(before.max()), float(after.max())))
+    scale = (
+        min(float(before.min()), float(after.min())),
+        max(float(before.max()), float(after.max())),
+    )
     maps = []
     for row, name in enumerate(CHANNELS):
         for column, (table, when) in enumerate(((before, "before"), (after, "after training"))):

@@ -23,7 +23,7 @@ def to_sparse(conv: nn.Conv2d, method: str) -> None:
         return
     for name, value in SparseConv2d.from_dense(conv, method=method).__dict__.items():
         conv.__dict__.setdefault(name, value)
-    conv.__class__ = SparseConv2d  # type: ignore[assignment]
+    conv.__class__ = SparseConv2d
 
 
 def to_dense(conv: SparseConv2d) -> None:

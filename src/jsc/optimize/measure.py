@@ -54,12 +54,15 @@ def geometry(conv: nn.Conv2d, x: Tensor) -> ConvGeometry:
     than with zeros is done before the method sees the map."""
     n, (c, h, w) = (x.shape[0] if x.dim() == 4 else 1), x.shape[-3:]
     k, _, kh, kw = conv.weight.shape
-    (dh, dw), padding = conv.dilation, conv.padding
-    if isinstance(padding, str):
-        padding = (dh * (kh - 1) // 2, dw * (kw - 1) // 2) if padding == "same" else (0, 0)
+    (sh, sw), (dh, dw) = conv.stride, conv.dilation
+    if isinstance(conv.padding, str):
+        same = conv.padding == "same"
+        ph, pw = (dh * (kh - 1) // 2, dw * (kw - 1) // 2) if same else (0, 0)
+    else:
+        ph, pw = conv.padding
     if conv.padding_mode != "zeros":
-        h, w, padding = h + 2 * padding[0], w + 2 * padding[1], (0, 0)
-    return ConvGeometry(n, c, h, w, k, kh, kw, *conv.stride, *padding, dh, dw, conv.groups)
+        h, w, ph, pw = h + 2 * ph, w + 2 * pw, 0, 0
+    return ConvGeometry(n, c, h, w, k, kh, kw, sh, sw, ph, pw, dh, dw, conv.groups)
 
 
 def measure_call(
@@ -98,8 +101,8 @@ def _reject(m: Measurement, method: str, x: Tensor, g: ConvGeometry, expected: T
         if method not in m.candidates:
             m.candidates[method] = SparseConv2d.from_dense(m.layer.conv, method=method)
         result = m.candidates[method].forward(x)
-    except (ValueError, TypeError) as error:
-        return str(error)
+    except (ValueError, TypeError) as failure:
+        return str(failure)
     if result.shape != expected.shape or result.dtype != expected.dtype:
         return "its result has another shape or type than the dense one"
     allowed = _allowed_error(m.layer.conv, x)
@@ -157,7 +160,8 @@ def choose(m: Measurement, min_gain: float, first: bool) -> LayerChoice:
 
 def _reason(m: Measurement, method: str, best: str, gain: float, first: bool) -> str:
     if method != "dense":
-        return f"{method} {gain:.2f}x at density {m.density:.2f}"
+        median = m.times["dense"].median / m.times[method].median
+        return f"{method} {median:.2f}x at density {m.density:.2f}"
     if not m.layer.calls:
         return "dense: the sample does not reach it"
     if m.refused:

@@ -30,23 +30,28 @@ class Size:
     compression_ratio: float
 
 
-def footprint(layer: nn.Conv2d, x: Tensor) -> dict[str, Size]:
-    """Every storage of `x` for `layer` (dilation 1), in elements and bytes."""
+def lowered(layer: nn.Conv2d, x: Tensor) -> dict[str, Size]:
+    """The dense storages of `x` for `layer` (dilation 1): as it is, im2col and MEC."""
     (kernel_h, kernel_w), (stride_h, stride_w) = layer.kernel_size, layer.stride
     pad_h, pad_w = layer.padding
     n, c, h, w = x.shape
     padded_h, padded_w = h + 2 * pad_h, w + 2 * pad_w
     out_h = (padded_h - kernel_h) // stride_h + 1
     out_w = (padded_w - kernel_w) // stride_w + 1
-    lowered = n * c * out_h * out_w * kernel_h * kernel_w
     counts = {
-        "dense": x.numel(),
-        "im2col": lowered,
-        "MEC": n * c * out_w * padded_h * kernel_w,  # Cho & Brand 2017: lowered along the rows only
+        "dense": n * c * h * w,
+        "im2col": n * c * out_h * out_w * kernel_h * kernel_w,
+        "MEC": n * c * out_w * padded_h * kernel_w,  # Cho & Brand 2017: lowered along rows only
     }
-    sizes = {
-        key: Size(count, count * x.element_size(), lowered / count) for key, count in counts.items()
+    return {
+        key: Size(count, count * x.element_size(), counts["im2col"] / count)
+        for key, count in counts.items()
     }
+
+
+def footprint(layer: nn.Conv2d, x: Tensor) -> dict[str, Size]:
+    """Every storage of `x` for `layer`, in elements and bytes."""
+    sizes = lowered(layer, x)
     for key in FORMATS:
         code = getattr(jsc.formats, key).encode(x, layer.kernel_size, layer.stride, layer.padding)
         sizes[key] = Size(code.elements, code.nbytes, code.compression_ratio)

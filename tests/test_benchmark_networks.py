@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks import __main__ as command_line
 from benchmarks import handmade, images, networks
 
 W = {
@@ -118,6 +119,14 @@ def test_encoded_image_sets_are_decoded(tmp_path):
     found = images.ImageSet(tmp_path / "set.npz")
     assert found.labels.tolist() == [6, 7]
     assert np.array_equal(found[1], pixels[2])
+
+
+def test_every_convolution_of_a_network_is_timed(tmp_path, folder):
+    where = ["--data", str(folder), "--out", str(tmp_path)]
+    assert command_line.main(["conv", "--quick", "--no-random", "--threads", "1", *where]) == 0
+    found = json.loads((tmp_path / "conv.json").read_text())
+    assert {row["name"] for row in found["rows"]} == {"stage.first_3x3", "stage.second"}
+    assert found["networks"][0]["convolutions"] == 2
 
 
 def test_unknown_nodes_are_named():

@@ -140,7 +140,7 @@ def test_jpeg_times_every_operator(tmp_path):
 
 def test_mec_and_im2col_sizes():
     layer = nn.Conv2d(2, 1, 3, padding=1)
-    sizes = memory.footprint(layer, torch.ones(1, 2, 5, 6))
+    sizes = memory.lowered(layer, torch.ones(1, 2, 5, 6))
     assert sizes["im2col"].elements == 2 * 5 * 6 * 9
     assert sizes["MEC"].elements == 2 * 6 * 7 * 3
     assert sizes["MEC"].compression_ratio == pytest.approx(540 / 252)

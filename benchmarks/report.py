@@ -114,6 +114,8 @@ def write(
     machine = environment()
     words = "; ".join(f"{key} {_words(value)}" for key, value in machine.items())
     parts = [f"# {name}", text.strip(), f"`{made_by}`", f"Machine: {words}."]
+    if LOAD > 0.5:
+        parts.append(f"**Not for quoting:** the machine was busy before the run (load {LOAD:.1f}).")
     parts += [f"## {title}\n\n{body}" for title, body in sections.items() if body]
     markdown = "\n\n".join(parts) + "\n"
     print(markdown)

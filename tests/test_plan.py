@@ -33,7 +33,7 @@ DENSE = replace(
     LAYER, name="head", aliases=(), method="dense", padding="same", reason="dense: best sparse 0.9x"
 )
 ENVIRONMENT = Environment("Some CPU", "avx2", 2, "2.13.0", "0.1.0")
-PLAN = Plan((LAYER, DENSE), 4.0, 3.0, 1e-6, 1.05, ENVIRONMENT)
+PLAN = Plan((LAYER, DENSE), 4.0, 3.0, 1e-6, 1.05, 1.1, ENVIRONMENT)
 DOCUMENT = PLAN.to_dict()
 
 
@@ -174,6 +174,13 @@ def test_text_table_is_aligned():
     assert "1.80x" in lines[2]
     assert "1.33x" in str(PLAN).split("whole model")[1]
     assert str(ENVIRONMENT) in lines[-1]
+
+
+def test_a_busy_machine_is_mentioned():
+    busy = replace(PLAN, spread=2.4)
+    for show in (str, Plan.to_markdown, Plan._repr_html_):
+        assert "2.4 times the fastest" in show(busy)
+        assert "busy" not in show(PLAN)
 
 
 def test_markdown_and_html_escape():

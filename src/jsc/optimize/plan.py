@@ -111,6 +111,7 @@ class Plan:
     tuned_ms: float  # the whole model with this plan; 0 when that was not measured
     max_error: float  # of the whole model's outputs, over the largest of them
     min_gain: float
+    spread: float = 1.0  # whole model: median run over fastest run; far above 1 on a busy machine
     environment: Environment = field(default_factory=Environment.current)
 
     def __post_init__(self) -> None:
@@ -122,7 +123,7 @@ class Plan:
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise PlanError(f"layer {twice!r} appears twice")
-        for key in ("dense_ms", "tuned_ms", "max_error", "min_gain"):
+        for key in ("dense_ms", "tuned_ms", "max_error", "min_gain", "spread"):
             require_duration(key, getattr(self, key))
         env = self.environment
         if not isinstance(env, Environment):

@@ -12,6 +12,7 @@ HEADER = (
     "layer", "input", "kernel", "density", "method",
     "dense ms", "chosen ms", "gain", "map MB", "encoded MB", "max error", "why",
 )  # fmt: skip
+BUSY = 1.5  # median over fastest run, from which on the times are called doubtful
 TEXT_COLUMNS = (0, 1, 2, 4, 11)  # flushed left; numbers are flushed right
 
 
@@ -75,6 +76,15 @@ def _totals(plan: Plan) -> list[list[str]]:
     ]
 
 
+def _note(plan: Plan) -> list[str]:
+    if plan.spread < BUSY:
+        return []
+    return [
+        f"note: the machine was busy, the median run took {plan.spread:.1f} times the fastest; "
+        "tune again when it is idle"
+    ]
+
+
 def rows(plan: Plan) -> list[list[str]]:
     """Header, one row per layer, two rows of totals."""
     return [list(HEADER), *map(_row, plan.layers), *_totals(plan)]
@@ -93,7 +103,7 @@ def text(plan: Plan) -> str:
     ]
     rule = "-" * max(map(len, lines))
     body = [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
-    return "\n".join([*body, f"measured on {plan.environment}"])
+    return "\n".join([*body, f"measured on {plan.environment}", *_note(plan)])
 
 
 def markdown(plan: Plan) -> str:
@@ -101,7 +111,7 @@ def markdown(plan: Plan) -> str:
     head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows(plan)]
     marks = [":--" if i in TEXT_COLUMNS else "--:" for i in range(len(HEADER))]
     lines = ["| " + " | ".join(row) + " |" for row in (head, marks, *body)]
-    return "\n".join([*lines, "", f"Measured on {plan.environment}."])
+    return "\n".join([*lines, "", f"Measured on {plan.environment}.", *_note(plan)])
 
 
 def html(plan: Plan) -> str:
@@ -116,5 +126,6 @@ def html(plan: Plan) -> str:
         )
         return f"<tr>{cells}</tr>"
 
+    notes = [f"Measured on {plan.environment}", *_note(plan)]
     parts = ["<table>", line("th", head), *(line("td", row) for row in body), "</table>"]
-    return "\n".join([*parts, f"<p>Measured on {escape(str(plan.environment))}</p>"])
+    return "\n".join([*parts, *(f"<p>{escape(note)}</p>" for note in notes)])

@@ -23,6 +23,11 @@ class Times:
         self.median += other.median
         self.fastest += other.fastest
 
+    @property
+    def spread(self) -> float:
+        """median / fastest: 1 on a machine of one's own."""
+        return self.median / self.fastest if self.fastest > 0 else 1.0
+
     def gain_over(self, other: Times) -> float:
         """How many times as fast as `other`, by whichever of the two figures says less."""
         if min(self.median, self.fastest) <= 0:

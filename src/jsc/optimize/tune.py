@@ -160,7 +160,13 @@ def _verify(
         times = interleaved(rivals, repeats, (end - time.perf_counter()) / 2)
         dense, fast = times["dense"], times["tuned"]
         if fast.gain_over(dense) >= 1:
-            return replace(plan, dense_ms=dense.median, tuned_ms=fast.median, max_error=error)
+            return replace(
+                plan,
+                dense_ms=dense.median,
+                tuned_ms=fast.median,
+                max_error=error,
+                spread=dense.spread,
+            )
         # Out of time: the promise is kept by giving everything back at once.
         late = time.perf_counter() > end
         least = min(layer.gain for layer in plan.chosen)
@@ -173,7 +179,7 @@ def _verify(
         )
     left = max(0.0, end - time.perf_counter())
     dense = interleaved({"dense": partial(run, model, sample)}, repeats, left)["dense"]
-    return replace(plan, dense_ms=dense.median, tuned_ms=dense.median)
+    return replace(plan, dense_ms=dense.median, tuned_ms=dense.median, spread=dense.spread)
 
 
 def _give_back(layer: LayerChoice) -> LayerChoice:

@@ -19,11 +19,11 @@ import jsc.nn
 import jsc.optimize
 from jsc._progress import Progress
 from jsc.cli.demo import data, report, training
-from jsc.cli.demo.network import STAGES, make_network
+from jsc.cli.demo.network import QUICK_STAGES, STAGES, make_network
 from jsc.jpeg import sensitivity
 
 HELP = "train with and without a JPEG layer on real images, then tune"
-EPOCHS = 7
+EPOCHS = 6
 TUNE_BATCH = 64
 Q_MAX = 5.0  # largest step of the initial tables: the method's recommendation
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     epochs = options.epochs if options.epochs is not None else 3 if options.quick else EPOCHS
     if epochs < 1:
         raise ValueError(f"--epochs must be at least 1, got {epochs}")
-    stages = (8, 16) if options.quick else STAGES
+    stages = QUICK_STAGES if options.quick else STAGES
     limit = 320 if options.quick else None
     generator = torch.Generator().manual_seed(options.seed)
     if options.data:

@@ -31,8 +31,9 @@ def im2col_bytes(g: ConvGeometry, itemsize: int) -> int:
 def encoded_bytes(method: str, x: Tensor, g: ConvGeometry) -> int:
     """Bytes of the activation `x` in the form of `method`."""
     if method in FORMATS:
-        encoded = FORMATS[method].encode(x, (g.Kh, g.Kw), (g.Sh, g.Sw), (g.Ph, g.Pw))
-        return int(encoded.nbytes)
+        maps = x if x.dim() == 4 else x.unsqueeze(0)
+        window = (g.Kh, g.Kw), (g.Sh, g.Sw), (g.Ph, g.Pw), (g.Dh, g.Dw)
+        return int(FORMATS[method].encode(maps, *window).nbytes)
     if method == "im2col":
         return im2col_bytes(g, x.element_size())
     if method == "mec":

@@ -100,8 +100,12 @@ def test_entries(model, sample):
     assert 0.2 < layers["body.0"].density < 0.8
     assert layers["unused"].reason == "dense: the sample does not reach it"
     assert layers["unused"].calls == 0
-    assert layers["stem"].map_bytes == 4 * 2 * 3 * 144
-    assert layers["stem"].im2col_bytes == 9 * layers["stem"].map_bytes
+    stem = layers["stem"].memory
+    assert stem["dense"] == 4 * 2 * 3 * 144
+    assert stem["im2col"] == 9 * stem["dense"]
+    assert stem["cpc"] == stem["dense"] + 8 * 2 * 144
+    nonzeros = layers["body.0"].density * layers["body.0"].dense_bytes / 4
+    assert 4 * nonzeros <= layers["body.0"].memory["cpo"] < layers["body.0"].memory["im2col"]
     assert plan.tuned_ms <= plan.dense_ms
     assert all(x.gain >= plan.min_gain for x in plan.chosen)
 
@@ -114,7 +118,7 @@ def test_fastest_method_is_chosen(model, sample, monkeypatch, no_promise):
     assert (body.dense_ms, body.chosen_ms) == (4.0, 2.0)  # the sum over two calls
     assert body.reason.startswith("cpc 2.00x at density 0.")
     assert body.max_error < 1e-5
-    assert 0 < body.encoded_bytes < body.im2col_bytes
+    assert body.chosen_bytes == body.memory["cpc"]
 
 
 def test_min_gain_keeps_dense(model, sample, monkeypatch, no_promise):

@@ -25,9 +25,7 @@ LAYER = LayerChoice(
     reason="cpc 1.80x at density 0.31",
     times_ms={"dense": 0.9, "cpc": 0.5},
     max_error=3e-7,
-    map_bytes=8192,
-    im2col_bytes=73728,
-    encoded_bytes=3000,
+    memory={"dense": 8192, "im2col": 73728, "cpc": 8448},
 )
 DENSE = replace(
     LAYER, name="head", aliases=(), method="dense", padding="same", reason="dense: best sparse 0.9x"
@@ -61,6 +59,7 @@ def test_round_trip(saved):
 
 def test_figures():
     assert LAYER.gain == pytest.approx(1.8)
+    assert (LAYER.dense_bytes, LAYER.chosen_bytes) == (8192, 8448)
     assert DENSE.gain == 1
     assert PLAN.gain == pytest.approx(4 / 3)
     assert PLAN.chosen == (LAYER,)
@@ -111,6 +110,8 @@ def test_truncated(tmp_path_factory, cut):
         ('"padding": "same"', '"padding": "reflect"', "padding must be a list"),
         ('"threads": 2', '"threads": "two"', "threads must be a whole number"),
         ('"dense": 0.9', '"dense": 0.8', "checksum"),
+        ('"im2col": 73728', '"im2col": 0.5', "memory of im2col must be a whole number"),
+        ('"im2col": 73728', '"magic": 73728', "unknown method 'magic'"),
         ('"checksum": "sha256:', '"checksum": "sha256:0', "checksum"),
     ],
 )
@@ -173,6 +174,7 @@ def test_text_table_is_aligned():
     assert lines[3][column:].startswith("dense ")
     assert "1.80x" in lines[2]
     assert "1.33x" in str(PLAN).split("whole model")[1]
+    assert "dense 0.016, im2col 0.147, cpc 0.017" in lines[-2]
     assert str(ENVIRONMENT) in lines[-1]
 
 

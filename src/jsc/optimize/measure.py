@@ -28,7 +28,7 @@ class Measurement:
     elements: int = 0
     nonzeros: int = 0
     times: dict[str, Times] = field(default_factory=dict)
-    bytes: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     candidates: dict[str, nn.Conv2d] = field(default_factory=dict)
@@ -86,10 +86,8 @@ def measure_call(
         rivals[method] = lambda candidate=candidate: candidate.forward(x)  # type: ignore[misc]
     for method, times in interleaved(rivals, rounds, seconds).items():
         m.times.setdefault(method, Times()).add(times)
-        m.bytes[method] = m.bytes.get(method, 0) + memory.encoded_bytes(method, x, g)
-    m.bytes["im2col matrix"] = m.bytes.get("im2col matrix", 0) + memory.im2col_bytes(
-        g, x.element_size()
-    )
+    for method, count in memory.activation_bytes(x, g).items():
+        m.memory[method] = m.memory.get(method, 0) + count
 
 
 def _reject(m: Measurement, method: str, x: Tensor, g: ConvGeometry, expected: Tensor) -> str:
@@ -152,9 +150,7 @@ def choose(m: Measurement, min_gain: float, first: bool) -> LayerChoice:
         reason=_reason(m, method, best, gain, first),
         times_ms={name: t.median for name, t in times.items()},
         max_error=m.errors.get(method, 0.0),
-        map_bytes=m.bytes.get("dense", 0),
-        im2col_bytes=m.bytes.get("im2col matrix", 0),
-        encoded_bytes=m.bytes.get(method, 0),
+        memory=m.memory,
     )
 
 

@@ -38,8 +38,8 @@ class LayerChoice:
 
     Times are milliseconds per run of the model, summed over the layer's calls. `max_error` is the
     largest difference of the chosen method's output from the dense one, over the largest dense
-    output. Bytes are those of the input activation: the dense map, the matrix im2col would make of
-    it, and its form in the chosen method (see `jsc.optimize.memory`).
+    output. `memory` has the bytes of the input activation in the form of each method, whether it was
+    tried or not (see `jsc.optimize.memory`).
     """
 
     name: str
@@ -55,9 +55,7 @@ class LayerChoice:
     reason: str
     times_ms: Mapping[str, float]
     max_error: float
-    map_bytes: int
-    im2col_bytes: int
-    encoded_bytes: int
+    memory: Mapping[str, int]
     aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -71,7 +69,7 @@ class LayerChoice:
         require_counts("dilation", self.dilation, (2,))
         if self.padding not in ("same", "valid"):
             require_counts("padding", self.padding, (2,))
-        for key in ("groups", "calls", "map_bytes", "im2col_bytes", "encoded_bytes"):
+        for key in ("groups", "calls"):
             require_count(key, getattr(self, key))
         require_duration("max_error", self.max_error)
         if require_duration("density", self.density) > 1:
@@ -79,6 +77,9 @@ class LayerChoice:
         for method, time in require_mapping("times_ms", self.times_ms).items():
             _require_method(method)
             require_duration(f"times_ms of {method}", time)
+        for method, count in require_mapping("memory", self.memory).items():
+            _require_method(method)
+            require_count(f"memory of {method}", count)
         if _require_method(self.method) != "dense" and "dense" not in self.times_ms:
             raise PlanError(f"method {self.method} was chosen without a dense time beside it")
 
@@ -96,6 +97,16 @@ class LayerChoice:
     def gain(self) -> float:
         """dense time / chosen time: 1 for a dense layer."""
         return self.dense_ms / self.chosen_ms if self.chosen_ms > 0 else 1.0
+
+    @property
+    def dense_bytes(self) -> int:
+        """The input activation as it is."""
+        return self.memory.get("dense", 0)
+
+    @property
+    def chosen_bytes(self) -> int:
+        """The input activation in the form of the chosen method."""
+        return self.memory.get(self.method, self.dense_bytes)
 
 
 @dataclass(frozen=True)
@@ -224,9 +235,9 @@ def _require_method(method: object) -> str:
 
 
 def _plain(layer: LayerChoice) -> dict[str, Any]:
-    """`asdict` with lists for tuples and a dict for the mapping, as JSON has them."""
+    """`asdict` with lists for tuples and dicts for the mappings, as JSON has them."""
     values = {f.name: getattr(layer, f.name) for f in fields(layer)}
-    values["times_ms"] = dict(layer.times_ms)
+    values["times_ms"], values["memory"] = dict(layer.times_ms), dict(layer.memory)
     return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
 

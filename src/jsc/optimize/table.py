@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 HEADER = (
     "layer", "input", "kernel", "density", "method",
-    "dense ms", "chosen ms", "gain", "map MB", "encoded MB", "max error", "why",
+    "dense ms", "chosen ms", "gain", "dense MB", "chosen MB", "max error", "why",
 )  # fmt: skip
 BUSY = 1.5  # median over fastest run, from which on the times are called doubtful
 TEXT_COLUMNS = (0, 1, 2, 4, 11)  # flushed left; numbers are flushed right
@@ -50,8 +50,8 @@ def _row(layer: LayerChoice) -> list[str]:
         f"{layer.dense_ms:.3f}",
         f"{layer.chosen_ms:.3f}",
         f"{layer.gain:.2f}x",
-        _megabytes(layer.map_bytes),
-        _megabytes(layer.encoded_bytes),
+        _megabytes(layer.dense_bytes),
+        _megabytes(layer.chosen_bytes),
         _error(layer.max_error),
         layer.reason,
     ]
@@ -60,10 +60,9 @@ def _row(layer: LayerChoice) -> list[str]:
 def _totals(plan: Plan) -> list[list[str]]:
     layers = plan.layers
     dense, chosen = sum(x.dense_ms for x in layers), sum(x.chosen_ms for x in layers)
-    before, after = sum(x.map_bytes for x in layers), sum(x.encoded_bytes for x in layers)
+    before, after = sum(x.dense_bytes for x in layers), sum(x.chosen_bytes for x in layers)
     gain = dense / chosen if chosen > 0 else 1.0
     count = f"{len(plan.chosen)} of {len(layers)} changed"
-    im2col = sum(x.im2col_bytes for x in layers)
     sums = [f"{dense:.3f}", f"{chosen:.3f}", f"{gain:.2f}x"]
     sums += [_megabytes(before), _megabytes(after)]
     whole = [f"{plan.dense_ms:.3f}", "-", "-", "", "", "-", "not measured as a whole"]
@@ -71,17 +70,30 @@ def _totals(plan: Plan) -> list[list[str]]:
         whole[1:3] = [f"{plan.tuned_ms:.3f}", f"{plan.gain:.2f}x"]
         whole[5:] = [_error(plan.max_error), "measured as a whole"]
     return [
-        ["convolutions", "", "", "", count, *sums, "", f"as im2col matrices {im2col / 1e6:.3f} MB"],
+        ["convolutions", "", "", "", count, *sums, "", ""],
         ["whole model", "", "", "", "", *whole],
     ]
 
 
-def _note(plan: Plan) -> list[str]:
+def memory_by_method(plan: Plan) -> dict[str, int]:
+    """Bytes of all input activations in the form of one method, for methods that can hold all."""
+    layers = [layer for layer in plan.layers if layer.calls]
+    methods = [
+        m for m in (layers[0].memory if layers else ()) if all(m in x.memory for x in layers)
+    ]
+    return {method: sum(layer.memory[method] for layer in layers) for method in methods}
+
+
+def _notes(plan: Plan) -> list[str]:
+    sizes = [f"{name} {_megabytes(size)}" for name, size in memory_by_method(plan).items()]
+    notes = [f"all input activations, MB: {', '.join(sizes)}"] if sizes else []
+    notes.append(f"measured on {plan.environment}")
     if plan.spread < BUSY:
-        return []
+        return notes
     return [
+        *notes,
         f"note: the machine was busy, the median run took {plan.spread:.1f} times the fastest; "
-        "tune again when it is idle"
+        "tune again when it is idle",
     ]
 
 
@@ -103,7 +115,7 @@ def text(plan: Plan) -> str:
     ]
     rule = "-" * max(map(len, lines))
     body = [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
-    return "\n".join([*body, f"measured on {plan.environment}", *_note(plan)])
+    return "\n".join([*body, *_notes(plan)])
 
 
 def markdown(plan: Plan) -> str:
@@ -111,7 +123,7 @@ def markdown(plan: Plan) -> str:
     head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows(plan)]
     marks = [":--" if i in TEXT_COLUMNS else "--:" for i in range(len(HEADER))]
     lines = ["| " + " | ".join(row) + " |" for row in (head, marks, *body)]
-    return "\n".join([*lines, "", f"Measured on {plan.environment}.", *_note(plan)])
+    return "\n".join([*lines, "", *_notes(plan)])
 
 
 def html(plan: Plan) -> str:
@@ -126,6 +138,5 @@ def html(plan: Plan) -> str:
         )
         return f"<tr>{cells}</tr>"
 
-    notes = [f"Measured on {plan.environment}", *_note(plan)]
     parts = ["<table>", line("th", head), *(line("td", row) for row in body), "</table>"]
-    return "\n".join([*parts, *(f"<p>{escape(note)}</p>" for note in notes)])
+    return "\n".join([*parts, *(f"<p>{escape(note)}</p>" for note in _notes(plan))])

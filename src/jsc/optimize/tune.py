@@ -184,9 +184,7 @@ def _verify(
 
 def _give_back(layer: LayerChoice) -> LayerChoice:
     reason = f"dense: {layer.method} gains {layer.gain:.2f}x alone, nothing in the whole model"
-    return replace(
-        layer, method="dense", reason=reason, max_error=0.0, encoded_bytes=layer.map_bytes
-    )
+    return replace(layer, method="dense", reason=reason, max_error=0.0)
 
 
 def _relative_error(results: list[Tensor], expected: list[Tensor]) -> float:

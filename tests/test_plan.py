@@ -111,7 +111,7 @@ def test_truncated(tmp_path_factory, cut):
         ('"threads": 2', '"threads": "two"', "threads must be a whole number"),
         ('"dense": 0.9', '"dense": 0.8', "checksum"),
         ('"im2col": 73728', '"im2col": 0.5', "memory of im2col must be a whole number"),
-        ('"im2col": 73728', '"magic": 73728', "unknown method 'magic'"),
+        ('"im2col": 73728', '"magic": 73728', "memory of an unknown method 'magic'"),
         ('"checksum": "sha256:', '"checksum": "sha256:0', "checksum"),
     ],
 )

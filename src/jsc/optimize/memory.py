@@ -6,8 +6,8 @@
     cpo, cps  `nbytes` of the format
     cpc       the map, which its kernels read in place, and a bit for each element beside it
 
-These are counted, not read from the allocator: they are what the activation costs in that form. In a
-network that runs in torch the map itself also exists until the layer is done.
+These are counted, not read from the allocator: they are what the activation costs in that form.
+In a network that runs in torch the map itself also exists until the layer is done.
 """
 
 from __future__ import annotations

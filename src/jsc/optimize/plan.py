@@ -16,6 +16,7 @@ from jsc.ops.conv import METHODS
 from jsc.optimize import strict_json, table
 from jsc.optimize.environment import Environment
 from jsc.optimize.errors import PlanError
+from jsc.optimize.memory import FORMS
 from jsc.optimize.validate import (
     check_fields,
     require_count,
@@ -38,8 +39,8 @@ class LayerChoice:
 
     Times are milliseconds per run of the model, summed over the layer's calls. `max_error` is the
     largest difference of the chosen method's output from the dense one, over the largest dense
-    output. `memory` has the bytes of the input activation in the form of each method, whether it was
-    tried or not (see `jsc.optimize.memory`).
+    output. `memory` has the bytes of the input activation in the form of each method, tried or not
+    (see `jsc.optimize.memory`).
     """
 
     name: str
@@ -78,7 +79,8 @@ class LayerChoice:
             _require_method(method)
             require_duration(f"times_ms of {method}", time)
         for method, count in require_mapping("memory", self.memory).items():
-            _require_method(method)
+            if method not in FORMS:
+                raise PlanError(f"memory of an unknown method {method[:40]!r}")
             require_count(f"memory of {method}", count)
         if _require_method(self.method) != "dense" and "dense" not in self.times_ms:
             raise PlanError(f"method {self.method} was chosen without a dense time beside it")

@@ -16,9 +16,9 @@ from jsc.optimize import PlanError, PlanWarning, apply, optimize, restore, tune
 from jsc.optimize.capture import find_layers
 from jsc.optimize.timing import Times, interleaved
 
-tune_module = importlib.import_module(
-    "jsc.optimize.tune"
-)  # the package has a function of that name
+# `jsc.optimize` and `jsc.optimize.tune` are functions too, so the modules are looked up by name.
+tune_module = importlib.import_module("jsc.optimize.tune")
+measure_module = importlib.import_module("jsc.optimize.measure")
 
 QUICK = {"repeats": 3, "budget_s": 1.0, "progress": False}
 
@@ -82,7 +82,7 @@ def clock(monkeypatch, times):
             function()
         return {name: Times(times.get(name, 9.0), times.get(name, 9.0)) for name in rivals}
 
-    monkeypatch.setattr("jsc.optimize.measure.interleaved", fake)
+    monkeypatch.setattr(measure_module, "interleaved", fake)
 
 
 def methods_of(plan):

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import nn
 
-import jsc.optimize
 from jsc.ops.conv import METHODS
+from jsc.optimize import tune
 
 HELP = "choose convolution methods for a model and save the plan"
 
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     if options.weights:
         load_weights(model, options.weights)
     sample, real = load_sample(options.sample)
-    plan = jsc.optimize.tune(
+    plan = tune(
         model,
         sample,
         methods=options.methods,

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import jsc.nn
-import jsc.optimize
 from jsc._progress import Progress
 from jsc.cli.demo import data, report, training
 from jsc.cli.demo.network import QUICK_STAGES, STAGES, make_network
 from jsc.jpeg import sensitivity
+from jsc.nn import JPEG
+from jsc.optimize import apply, tune
 
 HELP = "train with and without a JPEG layer on real images, then tune"
 EPOCHS = 6
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     """The demo, step by step."""
     start = time.perf_counter()
-    epochs = options.epochs if options.epochs is not None else 3 if options.quick else EPOCHS
+    epochs = options.epochs if options.epochs is not None else 2 if options.quick else EPOCHS
     if epochs < 1:
         raise ValueError(f"--epochs must be at least 1, got {epochs}")
     stages = QUICK_STAGES if options.quick else STAGES
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         (task.train_x[i : i + 64], task.train_y[i : i + 64])
         for i in range(0, len(task.train_y), 64)
     ]
-    layer = jsc.nn.JPEG.from_sensitivity(sensitivity(plain, loader, F.cross_entropy), q_max=Q_MAX)
+    layer = JPEG.from_sensitivity(sensitivity(plain, loader, F.cross_entropy), q_max=Q_MAX)
     before = layer.tables.detach().clone()
 
     report.heading(3, f"Train the same network and the tables together, {epochs} epochs.")
@@ -80,8 +80,8 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
 
     report.heading(4, "Tune the convolutions on a real batch and apply the plan.")
     batch = task.test_x[:TUNE_BATCH]
-    plan = jsc.optimize.tune(network, batch, budget_s=5 if options.quick else 15)
-    fast = jsc.optimize.apply(network, plan)
+    plan = tune(network, batch, budget_s=5 if options.quick else 15)
+    fast = apply(network, plan)
     agreement = _agreement(network, fast, task.test_x)
     print(plan)
 

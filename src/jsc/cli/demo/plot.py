@@ -53,7 +53,7 @@ def _times(axes: Any, plan: Plan) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.3 * max([*dense, *chosen]))
     axes.set(title=f"Convolutions (whole model {plan.gain:.2f}x)", xlabel="ms per batch")
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="upper right", frameon=False)
 
 
 def save_figure(

@@ -2,6 +2,7 @@
 
     family   what its kernels do                                         header
     ------   ---------------------------------------------------------   -------------
+    cpc      occupancy masks of a map, convolution over its non-zeros    native/cpc.h
     cpu      which instruction sets and OpenMP this build can use        native/isa.h
     dct      orthonormal 8x8 DCT of stacks of planes                     native/dct8.h
 

@@ -60,11 +60,14 @@ def pack_key() -> int:
 
 
 def pack(weight: Tensor, g: ConvGeometry, method: str) -> Tensor | None:
-    """Weights laid out for `method`, one row per group; None where they are not finite.
+    """Weights laid out for `method`, one row per group; None where the dense way is the right one.
 
-    Skipping a zero activation is right only if its product is zero: 0 * inf and 0 * nan are not, so
-    such weights are convolved densely.
+    That is for weights that are not finite (skipping a zero activation is right only if its product
+    is zero: 0 * inf and 0 * nan are not) and for depthwise convolution (one channel to a group leaves
+    no sum to shorten).
     """
+    if 1 < g.groups == g.C:
+        return None
     if not bool(torch.isfinite(weight).all()):
         return None
     one = g.per_group()

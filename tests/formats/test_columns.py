@@ -1,9 +1,9 @@
-"""CPO and CPS: arrays against the obvious encoders, sizes against the closed formulas, hostile arrays."""
+"""CPO and CPS: arrays against the obvious encoders, sizes against formulas, hostile arrays."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 import torch
@@ -44,19 +44,20 @@ def encode(kind, case: ConvCase, dtype):
 
 def test_worked_example_cpo():
     made = CPO.encode(EXAMPLE, 3)
-    assert made.Ptr.tolist() == [[0, 2, 4] + [0, 2, 2, 4, 4] + [0, 4, 7, 7, 7]]
+    assert made.Ptr.tolist() == [[0, 2, 4, 0, 2, 2, 4, 4, 0, 4, 7, 7, 7]]
     assert made.IN.tolist() == [3, 12, 5, 14, 7, 19, 11, 17, 2, 5, 8, 11, 14, 20, 23]
     assert made.DA.tolist() == [2, 9, 4, 2, 5, 4, 8, 3, 1, 3, 6, 7, 1, 5, 6]
     assert made.elements == 43
     assert made.compression_ratio == 216 / 43
     assert repr(made) == (
-        "CPO(1 x 1 x 8 x 6, kernel 3 x 3, density 0.312, 43 elements, 192 bytes, 5.02 x smaller than im2col)"
+        "CPO(1 x 1 x 8 x 6, kernel 3 x 3, density 0.312, 43 elements, 192 bytes, "
+        "5.02 x smaller than im2col)"
     )
 
 
 def test_worked_example_cps():
     made = CPS.encode(EXAMPLE, 3)
-    assert made.Ptr.tolist() == [[0, 2, 4] + [0, 2, 2, 4, 4] + [0, 4, 7, 7, 7]]
+    assert made.Ptr.tolist() == [[0, 2, 4, 0, 2, 2, 4, 4, 0, 4, 7, 7, 7]]
     assert [divmod(word, 16) for word in made.IN.tolist()] == [  # set within the column, pattern
         (0, 2), (1, 1), (0, 2), (1, 1), (0, 4), (1, 4), (0, 8), (1, 2), (0, 15), (1, 13),
     ]  # fmt: skip
@@ -76,15 +77,19 @@ def test_cpo_arrays_are_the_obvious_ones(isa, num_threads, dtype, case):
     x, made = encode(CPO, case, dtype)
     ptr = iter(made.Ptr.tolist())
     decoded = made.decode().flatten(0, 1).double()
-    for plane, out, (begin, end) in zip(x.flatten(0, 1), decoded, pairwise(made.offsets.tolist()), strict=True):
+    for plane, out, (begin, end) in zip(
+        x.flatten(0, 1), decoded, pairwise(made.offsets.tolist()), strict=True
+    ):
         expected = reference.cpo_encode(plane, made.geometry)
         assert made.IN[begin:end].tolist() == expected.IN
         assert made.DA[begin:end].tolist() == expected.DA
         if begin < end:
             full = expected.Ptr
-            if len(next_row := next(ptr)) != sum(map(len, full)):  # the first pattern trimmed to 3 entries
+            if len(next_row := next(ptr)) != sum(
+                map(len, full)
+            ):  # the first pattern trimmed to 3 entries
                 full = [[0, full[0][1], full[0][-1]], *full[1:]]
-            assert next_row == sum(full, [])
+            assert next_row == list(chain(*full))
         assert torch.equal(reference.cpo_decode(expected, made.geometry), out)
 
 
@@ -93,10 +98,12 @@ def test_cpo_arrays_are_the_obvious_ones(isa, num_threads, dtype, case):
 def test_cps_arrays_are_the_obvious_ones(isa, num_threads, dtype, case):
     x, made = encode(CPS, case, dtype)
     cpo = CPO.encode(x, case.kernel, case.stride, case.padding, case.dilation)
-    assert torch.equal(made.DA.view(torch.uint8), cpo.DA.view(torch.uint8))
+    assert torch.equal(made.DA, cpo.DA)
     assert made.Ptr.tolist() == cpo.Ptr.tolist()
     paper = 0
-    for plane, (begin, end) in zip(x.flatten(0, 1), pairwise(made.set_offsets.tolist()), strict=True):
+    for plane, (begin, end) in zip(
+        x.flatten(0, 1), pairwise(made.set_offsets.tolist()), strict=True
+    ):
         assert made.IN[begin:end].tolist() == reference.cps_encode(plane, made.geometry).IN
         paper += len(reference.cps_encode(plane, made.geometry, packed=False).IN)
     assert made.elements == made.DA.numel() + paper + made.Ptr.numel()
@@ -120,7 +127,11 @@ def test_decode_inverts_encode(isa, num_threads, dtype, kind, case):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_reference_decoders_invert_reference_encoders(kind):
     g = kind.encode(EXAMPLE, 3).geometry
-    encoder, decoder = (reference.cpo_encode, reference.cpo_decode) if kind is CPO else (reference.cps_encode, reference.cps_decode)
+    encoder, decoder = (
+        (reference.cpo_encode, reference.cpo_decode)
+        if kind is CPO
+        else (reference.cps_encode, reference.cps_decode)
+    )
     assert torch.equal(decoder(encoder(EXAMPLE[0, 0], g), g), EXAMPLE[0, 0])
 
 
@@ -146,7 +157,7 @@ def test_sizes_follow_the_closed_formulas(H, W, Kh, Kw, density):
 
 @pytest.mark.parametrize("density", [0.1, 0.3, 0.7])
 def test_cps_size_of_random_maps(density):
-    """Expected index words of independent non-zeros: A (rho - rho^3 + rho^4 / 2); sets: A/4 (1 - (1 - rho)^4)."""
+    """Independent non-zeros: A (rho - rho^3 + rho^4 / 2) words, A/4 (1 - (1 - rho)^4) sets."""
     x = random_map((1, 4, 200, 200), density)
     made, area = CPS.encode(x, 3), x.numel()
     words = made.elements - made.DA.numel() - made.Ptr.numel()
@@ -176,7 +187,9 @@ def test_shape_decides_the_index_width(kind):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_special_values(kind):
-    x = torch.tensor([[float("nan"), -0.0, float("inf")], [0.0, -float("inf"), 1e-45]]).view(1, 1, 2, 3)
+    x = torch.tensor([[float("nan"), -0.0, float("inf")], [0.0, -float("inf"), 1e-45]]).view(
+        1, 1, 2, 3
+    )
     made = kind.encode(x, 2)
     assert len(made.DA) == 4
     assert torch.equal(made.decode().nan_to_num(7.0), x.nan_to_num(7.0))
@@ -195,7 +208,7 @@ def test_maps_of_any_strides(kind, change):
     assert torch.equal(kind.encode(x, 2).decode(), x)
 
 
-# ---- arrays from elsewhere -------------------------------------------------------------------------
+# ---- arrays from elsewhere ---------------------------------------------------------------------
 
 
 def arrays(made):
@@ -206,7 +219,10 @@ def arrays(made):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_from_arrays_takes_what_encode_makes(kind):
     made = kind.encode(random_map((2, 3, 9, 7), 0.4), 3, stride=2, padding=1)
-    assert kind.from_arrays(**arrays(made), shape=(2, 3, 9, 7), kernel_size=3, stride=2, padding=1) == made
+    assert (
+        kind.from_arrays(**arrays(made), shape=(2, 3, 9, 7), kernel_size=3, stride=2, padding=1)
+        == made
+    )
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -215,6 +231,7 @@ def test_from_arrays_takes_what_encode_makes(kind):
 def test_damaged_arrays_raise_or_decode_to_something(kind, data):
     """Any damage either raises ValueError or describes another valid map; nothing crashes."""
     kernel, stride = data.draw(st.sampled_from([(3, 1), (2, 2), (3, 2), (1, 1), (5, 1)]))
+    torch.manual_seed(kernel)
     made = kind.encode(random_map((2, 2, 9, 8), 0.4), kernel, stride)
     damaged = arrays(made)
     name = data.draw(st.sampled_from([n for n in damaged if n != "DA"]))
@@ -234,9 +251,9 @@ def test_damaged_arrays_raise_or_decode_to_something(kind, data):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_malformed_arrays_are_named(kind):
     made = kind.encode(random_map((1, 2, 8, 8), 0.5), 3)
+    broken = made.IN.clone()
+    broken[0] = 60000
     with pytest.raises(ValueError, match="contradict"):
-        broken = made.IN.clone()
-        broken[0] = 60000
         replace(made, IN=broken).decode()
     with pytest.raises(ValueError, match="offsets must"):
         replace(made, offsets=made.offsets[:-1]).decode()
@@ -246,9 +263,9 @@ def test_malformed_arrays_are_named(kind):
         replace(made, Ptr=made.Ptr[:, :-1].contiguous()).decode()
     with pytest.raises(TypeError, match="IN must be"):
         replace(made, IN=made.IN.to(torch.int64)).decode()
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="must"):
         replace(made, DA=made.DA[:-1]).decode()
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="must"):
         replace(made, IN=made.IN[:-1]).decode()
 
 

@@ -19,7 +19,9 @@ METHODS = {
     "im2col": SimpleNamespace(
         unsupported=lowering.im2col_unsupported, pack=lowering.im2col_pack, run=lowering.im2col_run
     ),
-    "mec": SimpleNamespace(unsupported=lowering.mec_unsupported, pack=lowering.mec_pack, run=lowering.mec_run),
+    "mec": SimpleNamespace(
+        unsupported=lowering.mec_unsupported, pack=lowering.mec_pack, run=lowering.mec_run
+    ),
     "cpo": cpo,
     "cps": cps,
 }
@@ -39,7 +41,9 @@ def run(method, x, w, b, g):
 @given(case=conv_cases(groups=2))
 def test_definition_agrees_with_torch(dtype, case):
     x, w, b = case.tensors(dtype, integer=True)
-    g = ConvGeometry(*x.shape, w.shape[0], *w.shape[2:], *case.stride, *case.padding, *case.dilation, case.groups)
+    g = ConvGeometry(
+        *x.shape, w.shape[0], *w.shape[2:], *case.stride, *case.padding, *case.dilation, case.groups
+    )
     assert torch.equal(by_definition(x, w, b, g), F.conv2d(x, w, b, **case.arguments))
 
 
@@ -63,9 +67,18 @@ def test_integers_are_exact(isa, num_threads, dtype, method, case):
 @pytest.mark.parametrize("band_bytes", [1, 20_000, 60_000])
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation"),
-    [((3, 3), 1, 1), ((5, 2), 1, 2), ((2, 3), 3, 1), ((1, 1), 2, 1), ((1, 1), 5, 1), ((7, 3), 2, 1)],
+    [
+        ((3, 3), 1, 1),
+        ((5, 2), 1, 2),
+        ((2, 3), 3, 1),
+        ((1, 1), 2, 1),
+        ((1, 1), 5, 1),
+        ((7, 3), 2, 1),
+    ],
 )
-def test_bands_and_strips_do_not_change_a_bit(isa, dtype, method, band_bytes, kernel, stride, dilation, monkeypatch):
+def test_bands_and_strips_do_not_change_a_bit(
+    isa, dtype, method, band_bytes, kernel, stride, dilation, monkeypatch
+):
     """Narrow bands walk overlapping rows of the streams; strips enter them in the middle."""
     x = torch.randn(2, 67, 26, 13, dtype=dtype) * (torch.rand(2, 67, 26, 13) < 0.4)
     w = torch.randn(70, 67, *kernel, dtype=dtype)
@@ -73,6 +86,7 @@ def test_bands_and_strips_do_not_change_a_bit(isa, dtype, method, band_bytes, ke
     whole = run(method, x, w, None, g)
     torch.testing.assert_close(whole, by_definition(x, w, None, g), atol=1e-3, rtol=1e-3)
     monkeypatch.setattr(columns, "BAND_BYTES", band_bytes)
+    monkeypatch.setattr(columns, "BAND_ROWS", 1)
     monkeypatch.setattr("jsc._config.SERIAL_WORK", 0)
     before = torch.get_num_threads()
     for threads in (1, 2, 3, 7):
@@ -80,6 +94,13 @@ def test_bands_and_strips_do_not_change_a_bit(isa, dtype, method, band_bytes, ke
         assert torch.equal(run(method, x, w, None, g), whole)
         assert torch.equal(run(method, x[1:], w, None, replace(g, N=1)), whole[1:])
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_padding_wider_than_the_output(isa, method):
+    x, w = torch.randint(-4, 5, (1, 3, 7, 3)).float(), torch.randint(-4, 5, (2, 3, 7, 7)).float()
+    g = geometry(x, w, padding=(0, 2))
+    assert torch.equal(run(method, x, w, None, g), by_definition(x, w, None, g))
 
 
 @pytest.mark.parametrize("method", SPARSE)
@@ -97,12 +118,15 @@ def test_bad_activations_propagate_as_by_definition(isa, method, bad):
 
 
 def test_mec_reads_its_lowered_matrix_in_place():
-    """torch's batched product takes overlapping views and a broadcast factor without copying them."""
-    x, w = torch.randn(1, 64, 28, 28), torch.randn(32, 64, 3, 3)
+    """torch's batched product takes overlapping views and a broadcast factor without a copy."""
+    x = torch.randn(1, 64, 28, 28).contiguous(memory_format=torch.channels_last)
+    w = torch.randn(32, 64, 3, 3)
     g = geometry(x, w, padding=(1, 1))
     packed = lowering.mec_pack(w, g)
     with torch.profiler.profile(profile_memory=True) as profile:
-        lowering.mec_run(x.contiguous(memory_format=torch.channels_last), packed, None, g)
-    allocated = sum(e.self_cpu_memory_usage for e in profile.key_averages() if e.self_cpu_memory_usage > 0)
+        lowering.mec_run(x, packed, None, g)
+    allocated = sum(
+        e.self_cpu_memory_usage for e in profile.key_averages() if e.self_cpu_memory_usage > 0
+    )
     lowered, out = 28 * 30 * 3 * 64 * 4, 32 * 28 * 28 * 4
     assert allocated < 1.1 * (lowered + out)

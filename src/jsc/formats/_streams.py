@@ -16,10 +16,15 @@ from jsc.ops.columns import ColumnPlan
 Pair = int | Sequence[int]
 
 
-def geometry(shape: Sequence[int], kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> ConvGeometry:
+def geometry(
+    shape: Sequence[int], kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> ConvGeometry:
     """The checked geometry of a map (N, C, H, W) under a kernel."""
-    if len(shape) != 4:
-        raise ValueError(f"the map must be (N, C, H, W), got shape {tuple(shape)}; unsqueeze(0) makes a batch of one")
+    if len(shape) != 4 or min(shape) < 0:
+        raise ValueError(
+            f"the map must be (N, C, H, W), got shape {tuple(shape)}; "
+            "unsqueeze(0) makes a batch of one"
+        )
     kernel, strides = _checks.pair(kernel_size, "kernel_size", 1), _checks.pair(stride, "stride", 1)
     paddings, dilations = _checks.pair(padding, "padding", 0), _checks.pair(dilation, "dilation", 1)
     g = ConvGeometry(*shape, 1, *kernel, *strides, *paddings, *dilations)
@@ -31,6 +36,12 @@ def geometry(shape: Sequence[int], kernel_size: Pair, stride: Pair, padding: Pai
     if reason := columns.unsupported(g):
         raise ValueError(f"{reason}; cut the map into smaller ones")
     return g
+
+
+def checked(g: ConvGeometry) -> ConvGeometry:
+    """The same geometry; ValueError or TypeError if it was made up by hand and makes no sense."""
+    kernel, stride, padding = (g.Kh, g.Kw), (g.Sh, g.Sw), (g.Ph, g.Pw)
+    return geometry((g.N, g.C, g.H, g.W), kernel, stride, padding, (g.Dh, g.Dw))
 
 
 def require_map(x: Tensor) -> None:
@@ -46,7 +57,8 @@ def require_array(value: Tensor, name: str, dtype: torch.dtype, ndim: int) -> No
         raise TypeError(f"{name} must be {dtype} for this shape, got {value.dtype}")
     if value.ndim != ndim or not value.is_contiguous() or value.device.type != "cpu":
         raise ValueError(
-            f"{name} must be a contiguous {ndim}-D tensor on the CPU, got shape {tuple(value.shape)} on {value.device}"
+            f"{name} must be a contiguous {ndim}-D tensor on the CPU, "
+            f"got shape {tuple(value.shape)} on {value.device}"
         )
 
 
@@ -69,7 +81,8 @@ def require_ptr(Ptr: Tensor, plan: ColumnPlan, offsets: Tensor) -> None:
     stored = int(np.count_nonzero(np.diff(offsets.numpy())))
     if tuple(Ptr.shape) != (stored, plan.entries):
         raise ValueError(
-            f"Ptr must be ({stored}, {plan.entries}), a row for each channel that is not all zero, got {tuple(Ptr.shape)}"
+            f"Ptr must be ({stored}, {plan.entries}), a row for each channel that is not all zero, "
+            f"got {tuple(Ptr.shape)}"
         )
 
 
@@ -87,14 +100,18 @@ def ratio(dense: int, stored: int) -> float:
 
 def malformed(kind: str, plane: int, channels: int) -> ValueError:
     return ValueError(
-        f"the {kind} arrays of image {plane // channels}, channel {plane % channels} contradict each other or the shape; "
-        f"{kind}.encode makes valid ones"
+        f"the {kind} arrays of image {plane // channels}, channel {plane % channels} contradict "
+        f"each other or the shape; {kind}.encode makes valid ones"
     )
 
 
-def describe(kind: str, g: ConvGeometry, nonzeros: int, elements: int, nbytes: int, compression: float) -> str:
+def describe(
+    kind: str, g: ConvGeometry, nonzeros: int, elements: int, nbytes: int, compression: float
+) -> str:
     size = g.N * g.C * g.H * g.W
+    density = nonzeros / size if size else 0.0
     return (
-        f"{kind}({g.N} x {g.C} x {g.H} x {g.W}, kernel {g.Kh} x {g.Kw}, density {nonzeros / size if size else 0:.3f}, "
+        f"{kind}({g.N} x {g.C} x {g.H} x {g.W}, kernel {g.Kh} x {g.Kw}, "
+        f"density {density:.3f}, "
         f"{elements} elements, {nbytes} bytes, {compression:.2f} x smaller than im2col)"
     )

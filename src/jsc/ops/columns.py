@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from jsc._geometry import ConvGeometry
 
 SET_ROWS = 4  # rows to a set of CPS
-BAND_BYTES = 384 * 1024  # tile of a band: a share of L2 that leaves room for weights and partial sums
+# Tile of a band: a share of L2 that leaves room for weights and partial sums, but rows enough to
+# make up for those that two bands share, which are walked twice.
+BAND_BYTES = 384 * 1024
+BAND_ROWS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +33,8 @@ class ColumnPlan:
     slot: NDArray[np.int32]  # (W,) place of a column in stream order, -1 where no window reads it
     column: NDArray[np.int32]  # (columns,)
     kernel_column: NDArray[np.int32]  # (columns,) the one through which the leftmost window reads
-    rank: NDArray[np.int32]  # (columns,) place within the group of equal pattern and leftmost window
-    ptr_first: NDArray[np.int32]  # (entries,) Ptr[e] counts stream columns ptr_first[e] .. ptr_last[e]
+    rank: NDArray[np.int32]  # (columns,) place within its group (same pattern and leftmost window)
+    ptr_first: NDArray[np.int32]  # (entries,) Ptr[e] counts columns ptr_first[e] .. ptr_last[e]
     ptr_last: NDArray[np.int32]
 
     @property
@@ -59,7 +62,9 @@ def column_plan(g: ConvGeometry, *, sets: bool = False) -> ColumnPlan:
 
 
 @lru_cache(maxsize=256)
-def _plan(H: int, W: int, Kw: int, Sw: int, Ph: int, Pw: int, Dw: int, Ow: int, sets: bool) -> ColumnPlan:
+def _plan(
+    H: int, W: int, Kw: int, Sw: int, Ph: int, Pw: int, Dw: int, Ow: int, sets: bool
+) -> ColumnPlan:
     g = ConvGeometry(1, 1, H, W, 1, 1, Kw, 1, Sw, Ph, Pw, 1, Dw)
     read = [(j, _windows(j, g)) for j in range(W + 2 * Pw)]
     read = [(j, windows) for j, windows in read if windows]
@@ -73,7 +78,11 @@ def _plan(H: int, W: int, Kw: int, Sw: int, Ph: int, Pw: int, Dw: int, Ow: int, 
     for p in range(1, patterns + 1):
         base, ends = len(order), [len(order)]
         for s in range(Ow):
-            group = [(j - Pw, w[0][1]) for j, w in read if len(w) == p and w[0][0] == s and 0 <= j - Pw < W]
+            group = [
+                (j - Pw, w[0][1])
+                for j, w in read
+                if len(w) == p and w[0][0] == s and 0 <= j - Pw < W
+            ]
             order += group
             ranks += range(len(group))
             ends.append(len(order))
@@ -112,7 +121,7 @@ def tasks(g: ConvGeometry, itemsize: int, blocks: int, threads: int, unit: int) 
     groups = min(blocks, -(-threads // (g.N * strips)))
     overlap = (g.Kh - 1) * g.Dh + 1 + 2 * (unit - 1)
     fit = BAND_BYTES // max(1, g.W * g.C * itemsize)
-    band_rows = min(strip_rows, max(1, (fit - overlap) // g.Sh + 1))
+    band_rows = min(strip_rows, max(BAND_ROWS, (fit - overlap) // g.Sh + 1))
     band_rows = -(-strip_rows // -(-strip_rows // band_rows))  # bands of equal height
     tile_rows = min((band_rows - 1) * g.Sh + overlap, -(-g.H // unit) * unit)
     return Tasks(strip_rows, band_rows, max(1, tile_rows), -(-blocks // groups))

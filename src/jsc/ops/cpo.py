@@ -44,11 +44,24 @@ def encode(x: Tensor, plan: ColumnPlan, *, with_ptr: bool = True) -> Streams:
     IN = np.empty(len(DA), plan.index_dtype)
     rows = int(row[-1]) + 1 if with_ptr and planes else 0
     Ptr = np.empty((rows, plan.entries), plan.index_dtype)
-    cpo.fill(source, plan, start, offsets, row, DA, IN.view(np.uint8), Ptr.reshape(-1).view(np.uint8), _config.isa(), threads)
+    cpo.fill(
+        source,
+        plan,
+        start,
+        offsets,
+        row,
+        DA,
+        IN.view(np.uint8),
+        Ptr.reshape(-1).view(np.uint8),
+        _config.isa(),
+        threads,
+    )
     return Streams(DA, IN, Ptr, offsets, start)
 
 
-def decode(DA: Tensor, IN: Tensor, Ptr: Tensor, offsets: Tensor, shape: tuple[int, ...], plan: ColumnPlan) -> tuple[Tensor, int]:
+def decode(
+    DA: Tensor, IN: Tensor, Ptr: Tensor, offsets: Tensor, shape: tuple[int, ...], plan: ColumnPlan
+) -> tuple[Tensor, int]:
     """Streams -> (N, C, H, W), and the first plane that is malformed or -1. Lengths and offsets
     must agree already; everything inside the streams is checked."""
     planes = shape[0] * shape[1]
@@ -56,7 +69,8 @@ def decode(DA: Tensor, IN: Tensor, Ptr: Tensor, offsets: Tensor, shape: tuple[in
     valid = np.ones(planes, np.uint8)
     counts = np.diff(offsets.numpy())
     cpo.decode(
-        DA.numpy(), IN.numpy().view(np.uint8), Ptr.numpy().reshape(-1).view(np.uint8), offsets.numpy(),
+        DA.numpy(), IN.numpy().view(np.uint8), Ptr.numpy().reshape(-1).view(np.uint8),
+        offsets.numpy(),
         np.cumsum(counts > 0) - 1, plan, np.empty((planes, plan.columns + 1), np.int32),
         x.view(planes, *shape[2:]).numpy(), valid, _config.num_threads(x.numel()),
     )  # fmt: skip
@@ -76,14 +90,16 @@ def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> 
     block = packed.shape[5]
     cut = columns.tasks(g, input.element_size(), packed.shape[0], threads, 1)
     tile = cut.tile_rows * g.W
-    dtype = streams.DA.dtype
+    dtype, lanes = streams.DA.dtype, (16, 32, 64)[_config.isa()] // input.element_size()
+    biases = np.empty(0, dtype) if bias is None else bias.detach().contiguous().numpy()
     partial = cut.band_rows * cpc_kernels.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
     cpo.convolve(
         streams.DA, streams.IN.view(np.uint8), streams.offsets, streams.start, plan, packed.numpy(),
-        np.empty(0, dtype) if bias is None else bias.detach().contiguous().numpy(),
+        biases,
         np.empty((threads, plan.columns * g.C), np.int32), np.empty((threads, tile * g.C), dtype),
-        np.empty((threads, tile * -(-g.C // cpc.SET)), np.uint64), np.empty((threads, partial), dtype),
-        out.permute(0, 2, 3, 1).numpy(), g, block * input.element_size() // (16, 32, 64)[_config.isa()],
-        cut.strip_rows, cut.band_rows, cut.group_blocks, _config.isa(), threads,
+        np.empty((threads, tile * -(-g.C // cpc.SET)), np.uint64),
+        np.empty((threads, partial), dtype),
+        out.permute(0, 2, 3, 1).numpy(), g, block // lanes, cut.strip_rows, cut.band_rows,
+        cut.group_blocks, _config.isa(), threads,
     )  # fmt: skip
     return out

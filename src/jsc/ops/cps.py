@@ -1,4 +1,4 @@
-"""The method `cps` and its format: streams of sets of 4 rows along columns, merged while multiplying."""
+"""The method `cps` and its format: streams of sets of 4 rows, merged while multiplying."""
 
 from __future__ import annotations
 
@@ -58,7 +58,13 @@ def encode(x: Tensor, plan: ColumnPlan, *, with_ptr: bool = True, room: int = 0)
 
 
 def decode(
-    DA: Tensor, IN: Tensor, Ptr: Tensor, offsets: Tensor, word_offsets: Tensor, shape: tuple[int, ...], plan: ColumnPlan
+    DA: Tensor,
+    IN: Tensor,
+    Ptr: Tensor,
+    offsets: Tensor,
+    word_offsets: Tensor,
+    shape: tuple[int, ...],
+    plan: ColumnPlan,
 ) -> tuple[Tensor, int]:
     """Streams -> (N, C, H, W), and the first plane that is malformed or -1. Lengths and offsets
     must agree already; everything inside the streams is checked."""
@@ -67,7 +73,8 @@ def decode(
     valid = np.ones(planes, np.uint8)
     start, word = np.empty((2, planes, plan.columns + 1), np.int32)
     cps.decode(
-        DA.numpy(), IN.numpy().view(np.uint8), Ptr.numpy().reshape(-1).view(np.uint8), offsets.numpy(),
+        DA.numpy(), IN.numpy().view(np.uint8), Ptr.numpy().reshape(-1).view(np.uint8),
+        offsets.numpy(),
         word_offsets.numpy(), np.cumsum(np.diff(offsets.numpy()) > 0) - 1, plan, start, word,
         x.view(planes, *shape[2:]).numpy(), valid, _config.num_threads(x.numel()),
     )  # fmt: skip
@@ -87,14 +94,17 @@ def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> 
     block = packed.shape[5]
     cut = columns.tasks(g, input.element_size(), packed.shape[0], threads, columns.SET_ROWS)
     tile = cut.tile_rows * g.W
-    dtype = streams.DA.dtype
+    dtype, lanes = streams.DA.dtype, (16, 32, 64)[_config.isa()] // input.element_size()
+    biases = np.empty(0, dtype) if bias is None else bias.detach().contiguous().numpy()
     partial = cut.band_rows * cpc_kernels.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
     cps.convolve(
-        streams.DA, streams.IN.view(np.uint8), streams.offsets, streams.word_offsets, streams.start, streams.word,
-        plan, packed.numpy(), np.empty(0, dtype) if bias is None else bias.detach().contiguous().numpy(),
-        np.empty((threads, 2 * plan.columns * g.C), np.int32), np.empty((threads, tile * g.C), dtype),
-        np.empty((threads, tile * -(-g.C // cpc.SET)), np.uint64), np.empty((threads, partial), dtype),
-        out.permute(0, 2, 3, 1).numpy(), g, block * input.element_size() // (16, 32, 64)[_config.isa()],
-        cut.strip_rows, cut.band_rows, cut.group_blocks, _config.isa(), threads,
+        streams.DA, streams.IN.view(np.uint8), streams.offsets, streams.word_offsets,
+        streams.start, streams.word, plan, packed.numpy(), biases,
+        np.empty((threads, 2 * plan.columns * g.C), np.int32),
+        np.empty((threads, tile * g.C), dtype),
+        np.empty((threads, tile * -(-g.C // cpc.SET)), np.uint64),
+        np.empty((threads, partial), dtype),
+        out.permute(0, 2, 3, 1).numpy(), g, block // lanes, cut.strip_rows, cut.band_rows,
+        cut.group_blocks, _config.isa(), threads,
     )  # fmt: skip
     return out

@@ -10,7 +10,10 @@ from jsc._geometry import ConvGeometry
 
 
 def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
-    """out[n,k,y,x] = bias[k] + sum_{c,i,j} in[n, c, y Sh + i Dh - Ph, x Sw + j Dw - Pw] weight[k,c,i,j],
+    """Each output out[n, k, y, x] is
+
+        bias[k] + sum_{c, i, j} in[n, c, y Sh + i Dh - Ph, x Sw + j Dw - Pw] weight[k, c, i, j],
+
     with g.groups groups of channels; every product is made, zeros too."""
     x = pad(input, (g.Pw, g.Pw, g.Ph, g.Ph)).unflatten(1, (g.groups, -1))
     w = weight.unflatten(0, (g.groups, -1))

@@ -14,8 +14,8 @@ from jsc._geometry import ConvGeometry
 
 
 def patterns(g: ConvGeometry) -> list[list[tuple[int, int, int]]]:
-    """For p = 1, 2, ... the padded columns that exactly p windows read, as (leftmost window s, column
-    j, kernel column c with j = s Sw + c Dw), ordered by window, then column."""
+    """For p = 1, 2, ... the padded columns that exactly p windows read, as (leftmost window s,
+    column j, kernel column c with j = s Sw + c Dw), ordered by window, then column."""
     found: dict[int, list[tuple[int, int, int]]] = {}
     for j in range(g.W + 2 * g.Pw):
         reads = [(s, j, c) for s in range(g.Ow) for c in range(g.Kw) if j == s * g.Sw + c * g.Dw]
@@ -33,22 +33,22 @@ class Stream:
     DA: list[float]
 
 
-def nonzeros(channel: Tensor, j: int, g: ConvGeometry) -> list[int]:
+def nonzeros(rows: list[list[float]], j: int, g: ConvGeometry) -> list[int]:
     """The rows (without padding) where padded column j is not zero."""
     if not 0 <= j - g.Pw < g.W:
         return []
-    return [i for i in range(g.H) if channel[i, j - g.Pw] != 0]
+    return [i for i, row in enumerate(rows) if row[j - g.Pw] != 0]
 
 
 def cpo_encode(channel: Tensor, g: ConvGeometry) -> Stream:
-    stream = Stream([], [], [])
+    stream, values = Stream([], [], []), channel.tolist()
     for pattern in patterns(g):
         counts = [0] * g.Ow
         for s, j, c in pattern:
-            rows = nonzeros(channel, j, g)
+            rows = nonzeros(values, j, g)
             counts[s] += len(rows)
             stream.IN += [(i + g.Ph) * g.Kw + c for i in rows]
-            stream.DA += [float(channel[i, j - g.Pw]) for i in rows]
+            stream.DA += [values[i][j - g.Pw] for i in rows]
         stream.Ptr.append([sum(counts[:s]) for s in range(g.Ow + 1)])
     return stream
 
@@ -67,15 +67,18 @@ def cpo_decode(stream: Stream, g: ConvGeometry) -> Tensor:
 
 def cps_encode(channel: Tensor, g: ConvGeometry, *, packed: bool = True) -> Stream:
     """packed: one word (set << 4 | pattern) per set of four rows, sets numbered through the columns
-    that share pattern and leftmost window. Otherwise the paper's words of absolute positions j H + i,
+    that share pattern and leftmost window. Otherwise the paper's words of absolute positions j H +
+    i,
     with ~position of the set before a pattern so that the stream can be decoded."""
-    stream = cpo_encode(channel, g)
+    stream, values = cpo_encode(channel, g), channel.tolist()
     stream.IN = []
     sets = -(-g.H // 4)
     for pattern in patterns(g):
         for s, j, _ in pattern:
-            rows = nonzeros(channel, j, g)
-            rank = [column for window, column, _ in pattern if window == s and 0 <= column - g.Pw < g.W]
+            rows = nonzeros(values, j, g)
+            rank = [
+                column for window, column, _ in pattern if window == s and 0 <= column - g.Pw < g.W
+            ]
             for k in range(sets):
                 inside = [i - 4 * k for i in rows if i // 4 == k]
                 mask, top = sum(2**r for r in inside), (j - g.Pw) * g.H + 4 * k

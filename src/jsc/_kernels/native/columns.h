@@ -52,6 +52,7 @@ template <class Index>
 JSC_INLINE bool read_ptr(const ColumnPlan *plan, const Index *ptr, int64_t total, int32_t *start) {
     ptrdiff_t known = 0;  // start[0 .. known] are set, at group boundaries
     start[0] = 0;
+    if (total > (int64_t)plan->H * plan->W) return false;
     for (ptrdiff_t e = 0; e < plan->entries; e++) {
         ptrdiff_t last = plan->ptr_last[e];
         int64_t place = start[plan->ptr_first[e]] + (int64_t)ptr[e];

@@ -127,7 +127,7 @@ JSC_INLINE void cpc_sweep(const T *x, const uint64_t *mask, ptrdiff_t C, ptrdiff
     constexpr int L = lanes<I, T>, Live = (Taps + S - 1) / S;
     V_ a[Live + 1][V];  // a[q]: output o + 1 - q
     ptrdiff_t o = Pw / S, column = o * S - Pw;  // from the first multiple of S: columns < 0 are absent
-    if (o > Ow) return;
+    if (o >= Ow + Live) return;  // the padding hides every pixel from every output
 #pragma GCC unroll 8
     for (int q = 2; q <= Live; q++)
 #pragma GCC unroll 8

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc.ops import cpc
+from jsc.ops import cpc, cpo, cps, lowering
 from jsc.ops._library import register
 
 
@@ -35,6 +35,10 @@ class Method:
 
 
 _METHODS = {
+    "im2col": Method(lowering.im2col_unsupported, lowering.im2col_pack, lowering.im2col_run),
+    "mec": Method(lowering.mec_unsupported, lowering.mec_pack, lowering.mec_run),
+    "cpo": Method(cpo.unsupported, cpo.pack, cpo.run),
+    "cps": Method(cps.unsupported, cps.pack, cps.run),
     "cpc": Method(cpc.unsupported, cpc.pack, cpc.run),
 }
 METHODS = ("dense", *_METHODS)

@@ -2,6 +2,8 @@
 from cython cimport floating
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
+from jsc._kernels.cpc cimport CpcTask
+
 
 cdef extern from "columns.h" namespace "jsc" nogil:
     cdef cppclass ColumnPlan:
@@ -12,13 +14,6 @@ cdef extern from "columns.h" namespace "jsc" nogil:
         const int32_t *rank
         const int32_t *ptr_first
         const int32_t *ptr_last
-    cdef cppclass CpcTask[T]:
-        const T *weight
-        const T *bias
-        T *tile
-        T *out
-        Py_ssize_t C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Ow
-        Py_ssize_t row0, rows, filters
     cdef cppclass ColumnTask[T]:
         ColumnPlan plan
         const T *values
@@ -31,6 +26,7 @@ cdef extern from "columns.h" namespace "jsc" nogil:
         T *tile
         uint64_t *mask
         Py_ssize_t row0, rows, band_rows, blocks
+        void (*band)(int isa, int V, const CpcTask[T] *task) noexcept nogil
         CpcTask[T] sweep
 
 

@@ -9,6 +9,7 @@ from cython cimport floating
 from cython.parallel cimport prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
+from jsc._kernels.cpc cimport band_double, band_float
 from jsc._kernels.columns cimport ColumnPlan, ColumnTask, native_plan, place_task
 
 cdef extern from "cpo.h" namespace "jsc" nogil:
@@ -131,6 +132,10 @@ def convolve(
     task.value_offset = task.index_offset = &offset[0]
     task.value_start = task.index_start = &start[0, 0]
     task.band_rows = band_rows
+    if floating is float:
+        task.band = band_float
+    else:
+        task.band = band_double
     cdef const floating *first_bias = &bias[0] if bias.shape[0] else NULL
     task.sweep.weight, task.sweep.bias, task.sweep.out = &weight[0, 0, 0, 0, 0, 0], first_bias, &out[0, 0, 0, 0]
     task.sweep.C, task.sweep.H, task.sweep.W, task.sweep.K, task.sweep.Ow = g.C, g.H, g.W, g.K, g.Ow

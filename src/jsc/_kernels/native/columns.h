@@ -15,7 +15,8 @@
 #pragma once
 #include <cstring>
 
-#include "cpc.h"
+#include "cpc_task.h"
+#include "simd.h"
 
 namespace jsc {
 
@@ -85,6 +86,7 @@ struct ColumnTask {
     ptrdiff_t tile_rows;              // at most
     ptrdiff_t row0, rows, band_rows;  // output rows of the strip, rows of a band
     ptrdiff_t blocks;                 // blocks of filters
+    CpcBandFunction<T> band;          // the sweep over a band of the tile
     CpcTask<T> sweep;                 // everything else: weights, bias, output, geometry
 
     ptrdiff_t C() const { return sweep.C; }
@@ -129,7 +131,7 @@ inline void column_strip(int isa, int V, const ColumnTask<T> *given) {
             s.bias = t.sweep.bias ? t.sweep.bias + b * VL : nullptr;
             s.out = t.sweep.out + y * s.Ow * s.K + b * VL;
             s.filters = filters - b * VL < VL ? filters - b * VL : VL;
-            cpc_band(isa, V, &s);
+            t.band(isa, V, &s);
         }
     }
 }

@@ -118,7 +118,7 @@ def test_tune_errors(net, model, sample, message, capsys):
 
 
 def test_missing_extra(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["demo", "--quick"]) == 2
     assert "pip install 'jsc[demo]'" in capsys.readouterr().err
 
@@ -127,7 +127,9 @@ def test_need_returns_the_module():
     assert extras.need("json", "json", "none", "this test") is json
 
 
-def test_demo_repeats_itself(tmp_path, capsys):
+def test_demo_repeats_itself(tmp_path, capsys, monkeypatch):
+    # scikit-learn would bring a second OpenMP runtime: its files are read, it is not imported.
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     files = [tmp_path / "a.json", tmp_path / "b.json"]
     plot = tmp_path / "demo.png"
     for file in files:

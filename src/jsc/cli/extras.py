@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 
@@ -19,3 +21,14 @@ def need(module: str, package: str, extra: str, purpose: str) -> Any:
             f"{purpose} needs {package}, which cannot be imported ({error}); "
             f"install it with: pip install 'jsc[{extra}]'"
         ) from None
+
+
+def folder_of(module: str, package: str, extra: str, purpose: str) -> Path:
+    """Where a package lies, without importing it, or the error of `need`."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError(
+            f"{purpose} needs {package}, which is not installed; "
+            f"install it with: pip install 'jsc[{extra}]'"
+        )
+    return Path(spec.submodule_search_locations[0])

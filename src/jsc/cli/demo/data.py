@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jsc.cli.extras import need
+from jsc.cli.extras import folder_of, need
 
 SIZE = 32
 TEST_SHARE = 0.25
@@ -42,6 +43,11 @@ def _split(x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     return order[cut:], order[:cut]
 
 
+def _tensor(image: Any) -> Tensor:
+    """A Pillow image as (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
 def _patches(photo: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Random square patches of a photograph (3, H, W), each reduced to SIZE."""
     side = 2 * SIZE  # a finer patch would be flat, a coarser one would hide the digit
@@ -53,17 +59,18 @@ def _patches(photo: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 def digits_on_photographs(generator: torch.Generator, limit: int | None = None) -> Task:
     """The built-in task. Training and test digits lie on different parts of the photographs."""
-    datasets = need("sklearn.datasets", "scikit-learn", "demo", "the built-in task")
-    need("PIL.Image", "Pillow", "demo", "the built-in task")
-    digits = datasets.load_digits()
-    strokes = torch.from_numpy(digits.images / 16.0).float()[:limit, None]
-    labels = torch.from_numpy(digits.target)[:limit]
+    # The files are read as they lie there: importing scikit-learn would bring its own OpenMP
+    # runtime into the process, beside torch's.
+    folder = folder_of("sklearn", "scikit-learn", "demo", "the built-in task") / "datasets"
+    pillow = need("PIL.Image", "Pillow", "demo", "the built-in task")
+    table = torch.from_numpy(np.loadtxt(folder / "data" / "digits.csv.gz", delimiter=","))[:limit]
+    strokes, labels = table[:, :64].float().view(-1, 1, 8, 8) / 16, table[:, 64].long()
     strokes = F.interpolate(strokes, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
     strokes = strokes.clamp(0, 1)
-    photos = [
-        torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-        for image in datasets.load_sample_images().images
-    ]
+    photos = []
+    for name in ("china.jpg", "flower.jpg"):
+        with pillow.open(folder / "images" / name) as image:
+            photos.append(_tensor(image))
     parts = _split(strokes, labels, generator)
     images = []
     for part, (start, stop) in zip(parts, ((0.0, 0.7), (0.7, 1.0)), strict=True):
@@ -105,7 +112,7 @@ def image_folder(folder: Path, generator: torch.Generator, limit: int | None = N
     for path, _ in files:
         with pillow.open(path) as image:
             square = operations.fit(image.convert("RGB"), (SIZE, SIZE))
-        images.append(torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255)
+        images.append(_tensor(square))
     x, y = torch.stack(images), torch.tensor([label for _, label in files])
     train, test = _split(x, y, generator)
     return Task(str(folder), x[train], y[train], x[test], y[test], tuple(classes))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels import cpc
+from jsc.ops._scratch import scratch
 
 SET = 64  # channels to a mask
 TILE_BYTES = 128 * 1024  # partial sums of one task: a share of L2 that leaves room for the weights
@@ -43,21 +45,23 @@ def pack(weight: Tensor, g: ConvGeometry) -> Tensor:
 
 
 def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
-    out = torch.empty((g.N, g.K, g.Oh, g.Ow), dtype=input.dtype, memory_format=torch.channels_last)
+    Oh, Ow, isa = g.Oh, g.Ow, _config.isa()
+    out = torch.empty((g.N, g.K, Oh, Ow), dtype=input.dtype, memory_format=torch.channels_last)
     if out.numel() == 0:
         return out
-    x = input.permute(0, 2, 3, 1).contiguous()
-    mask = torch.empty((g.N, -(-g.C // SET), g.H, g.W), dtype=torch.uint64)
-    block = packed.shape[5]
+    x = input.contiguous(memory_format=torch.channels_last).numpy().transpose(0, 2, 3, 1)
+    weight = packed.numpy()
+    blocks, block = weight.shape[0], weight.shape[5]
     threads = _config.num_threads(g.macs)
-    columns = cpc.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow)
-    rows = max(1, min(g.Oh, TILE_BYTES // (columns * block * x.element_size())))
-    while rows > 1 and g.N * packed.shape[0] * -(-g.Oh // rows) < 4 * threads:
+    columns = cpc.tile_columns(g.Kw, g.Sw, g.Dw, Ow)
+    rows = max(1, min(Oh, TILE_BYTES // (columns * block * x.itemsize)))
+    while rows > 1 and g.N * blocks * -(-Oh // rows) < 4 * threads:
         rows = -(-rows // 2)
-    cpc.encode(x.numpy(), mask.numpy(), _config.isa(), threads)
+    mask = scratch("cpc mask", np.uint64, g.N, -(-g.C // SET), g.H, g.W)
+    cpc.encode(x, mask, isa, threads)
     cpc.convolve(
-        x.numpy(), mask.numpy(), packed.numpy(), (input.new_empty(0) if bias is None else bias.contiguous()).numpy(),
-        input.new_empty((threads, rows * columns * block)).numpy(), out.permute(0, 2, 3, 1).numpy(),
-        block // _lanes(x.dtype), rows, g.Sh, g.Sw, g.Ph, g.Pw, g.Dh, g.Dw, _config.isa(), threads,
+        x, mask, weight, np.empty(0, x.dtype) if bias is None else bias.contiguous().numpy(),
+        scratch("cpc tile", x.dtype, threads, rows * columns * block), out.numpy().transpose(0, 2, 3, 1),
+        block // _lanes(input.dtype), rows, g.Sh, g.Sw, g.Ph, g.Pw, g.Dh, g.Dw, isa, threads,
     )  # fmt: skip
     return out

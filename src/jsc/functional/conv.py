@@ -104,7 +104,7 @@ def conv2d(
         raise ValueError(f'method "{method}" cannot do this convolution: {reason}; use one of {", ".join(able)}')
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (input, weight, bias)):
         return ops.Conv2d.apply(input, weight, bias, stride, padding, dilation, groups, method)
-    return torch.ops.jsc.conv2d(input, weight, None, bias, stride, padding, dilation, groups, method)
+    return torch.ops.jsc.conv2d.default(input, weight, None, bias, stride, padding, dilation, groups, method)
 
 
 def _named_padding(

@@ -82,7 +82,7 @@ class SparseConv2d(nn.Conv2d):
         packed = self._packed_weight(input, weight, padding)
         if packed is None:
             return super()._conv_forward(input, weight, bias)
-        return torch.ops.jsc.conv2d(
+        return torch.ops.jsc.conv2d.default(
             input, weight, packed, bias, self.stride, padding, self.dilation, self.groups, self.method
         )
 

@@ -137,7 +137,7 @@ class Conv2d(torch.autograd.Function):
         input: Tensor, weight: Tensor, bias: Tensor | None,
         stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, method: str,
     ) -> Tensor:  # fmt: skip
-        return torch.ops.jsc.conv2d(input, weight, None, bias, stride, padding, dilation, groups, method)
+        return torch.ops.jsc.conv2d.default(input, weight, None, bias, stride, padding, dilation, groups, method)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -40,6 +40,17 @@ JSC_INLINE void store_partial(T *p, V v, int n) {
     for (int i = 0; i < n; i++) p[i] = v[i];
 }
 
+// Tells the compiler to have the value in a register here: without it GCC reads a vector again from
+// memory for its second use (folding both loads into arithmetic), and folds an index into every
+// address, which splits each multiply-add into two micro-operations.
+template <class V>
+JSC_INLINE void keep_in_register(V &value) {
+#if defined(__x86_64__)
+    if constexpr (std::is_pointer_v<V>) asm("" : "+r"(value));
+    else asm("" : "+v"(value));
+#endif
+}
+
 // Bit i is set where lane i is not zero (NaN counts, -0.0 does not). The one operation that the
 // vector extensions cannot say; written as inline assembly because an intrinsic may only be called
 // from a function that carries its target attribute, which an inline template does not.

@@ -1,0 +1,148 @@
+"""`conv2d` with the signature of torch's and a choice of method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from jsc import _checks
+from jsc._geometry import ConvGeometry
+from jsc.ops import conv as ops
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    method: str = "cpc",
+) -> Tensor:
+    """Convolve, with signature and results of :func:`torch.nn.functional.conv2d`.
+
+        out[n, k, y, x] = bias[k] + sum_{c, i, j} input[n, c, y Sh + i Dh - Ph, x Sw + j Dw - Pw] weight[k, c, i, j]
+
+    Parameters
+    ----------
+    input : Tensor, (N, C, H, W) or (C, H, W), float32 or float64, any strides
+        The sparse methods gain where it has zeros, as maps behind a ReLU do; any values are right.
+    weight : Tensor, (K, C / groups, Kh, Kw), dtype of `input`
+    bias : Tensor, (K,), optional
+    stride, dilation : int or pair of int, at least 1
+    padding : int or pair of int, at least 0, or "valid" or "same" ("same" needs stride 1)
+    groups : int
+    method : str
+        "dense"   torch's own convolution
+        "im2col"  every window written out, then one matrix product (any geometry)
+        "mec"     windows written out horizontally only, then overlapping products [2] (dilation 1 vertically)
+        "cpo"     Compressed Pattern Overlap: sparse product over the channel-wise compressed map [1]
+        "cps"     Compressed Pattern Sets: the same with compressed index positions [1]
+        "cpc"     Compressed Pattern Channels: channel bitmasks, outputs kept in registers
+
+    Returns
+    -------
+    Tensor, (N, K, Oh, Ow) or (K, Oh, Ow); channels-last where torch's would be.
+
+    Raises
+    ------
+    TypeError   if an argument is no tensor, or a dtype is not supported or not shared.
+    ValueError  if shapes do not fit, or the method does not exist or cannot do this geometry.
+
+    Notes
+    -----
+    Gradient: input, weight and bias, any order (torch's dense gradient). Weights are laid out anew
+    on every call; :class:`jsc.nn.SparseConv2d` does that once.
+    Zeros of the input are skipped only where that cannot change the result: with weights that are
+    not finite the dense method runs. Cost of the sparse methods: proportional to the non-zeros.
+    cpo, cps and cpc give the same bits for any number of threads and any split of the batch.
+    On devices other than the CPU every method is torch's own convolution.
+
+    References
+    ----------
+    [1] H. Amer, A. H. Salamah, A. Sajedi, E.-H. Yang, "High Performance Convolution Using Sparsity and
+        Patterns for Inference in Deep Convolutional Neural Networks", arXiv:2104.08314, 2021.
+    [2] M. Cho, D. Brand, "MEC: Memory-efficient Convolution for Deep Neural Network", ICML 2017.
+
+    Examples
+    --------
+    >>> x = torch.relu(torch.randn(1, 64, 14, 14, generator=torch.Generator().manual_seed(0)))
+    >>> w = torch.ones(32, 64, 3, 3)
+    >>> y = jsc.functional.conv2d(x, w, padding=1, method="cpc")
+    >>> torch.allclose(y, torch.nn.functional.conv2d(x, w, padding=1), atol=1e-3)
+    True
+    """
+    if method not in ops.METHODS:
+        raise ValueError(f"method must be one of {', '.join(ops.METHODS)}; got {method!r}")
+    for tensor, name in ((input, "input"), (weight, "weight"), *(((bias, "bias"),) if bias is not None else ())):
+        _checks.require_tensor(tensor, name)
+    input, weight = _checks.autocast_to_float32(input), _checks.autocast_to_float32(weight)
+    _checks.require_kernel_dtype(input, "input")
+    _checks.require_same_dtype(weight, "weight", input, "input")
+    _checks.require_same_device(weight, "weight", input, "input")
+    if bias is not None:
+        bias = _checks.autocast_to_float32(bias)
+        _checks.require_same_dtype(bias, "bias", input, "input")
+        _checks.require_same_device(bias, "bias", input, "input")
+    if input.ndim == 3:
+        return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, method=method).squeeze(0)
+    stride, dilation = _checks.pair(stride, "stride", 1), _checks.pair(dilation, "dilation", 1)
+    if isinstance(padding, str):
+        input, padding = _named_padding(input, weight, padding, stride, dilation)
+    padding = _checks.pair(padding, "padding", 0)
+    _require_shapes(input, weight, bias, groups)
+    g = ops.geometry(input, weight, stride, padding, dilation, groups)
+    _require_output(g)
+    if method == "dense" or input.device.type not in ("cpu", "meta"):
+        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    if reason := ops.unsupported(method, g):
+        able = [m for m in ops.METHODS if ops.unsupported(m, g) is None]
+        raise ValueError(f'method "{method}" cannot do this convolution: {reason}; use one of {", ".join(able)}')
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (input, weight, bias)):
+        return ops.Conv2d.apply(input, weight, bias, stride, padding, dilation, groups, method)
+    return torch.ops.jsc.conv2d(input, weight, None, bias, stride, padding, dilation, groups, method)
+
+
+def _named_padding(
+    input: Tensor, weight: Tensor, padding: str, stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[Tensor, tuple[int, int]]:
+    if padding == "valid":
+        return input, (0, 0)
+    if padding != "same":
+        raise ValueError(f'padding must be "valid", "same" or numbers, got {padding!r}')
+    if stride != (1, 1):
+        raise ValueError(f'padding "same" needs stride 1, got {stride}; give the padding in numbers')
+    total = [dilation[i] * (weight.shape[2 + i] - 1) for i in (0, 1)]
+    before = (total[0] // 2, total[1] // 2)
+    odd = (total[0] % 2, total[1] % 2)  # an even window needs one more on the right or below
+    return (torch.nn.functional.pad(input, (0, odd[1], 0, odd[0])) if any(odd) else input), before
+
+
+def _require_shapes(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+    if input.ndim != 4:
+        raise ValueError(f"input must be (N, C, H, W) or (C, H, W), got shape {tuple(input.shape)}")
+    if weight.ndim != 4 or 0 in weight.shape[2:]:
+        raise ValueError(f"weight must be (K, C / groups, Kh, Kw) with Kh, Kw > 0, got shape {tuple(weight.shape)}")
+    if not isinstance(groups, int) or groups < 1:
+        raise ValueError(f"groups must be a positive int, got {groups!r}")
+    if weight.shape[0] % groups or weight.shape[0] == 0:
+        raise ValueError(f"weight must have a positive multiple of groups={groups} filters, got {weight.shape[0]}")
+    if input.shape[1] != weight.shape[1] * groups:
+        raise ValueError(
+            f"input must have {weight.shape[1] * groups} channels (groups={groups} times the "
+            f"{weight.shape[1]} of weight {tuple(weight.shape)}), got {input.shape[1]}"
+        )
+    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
+        raise ValueError(f"bias must be ({weight.shape[0]},), one number per filter, got {tuple(bias.shape)}")
+
+
+def _require_output(g: ConvGeometry) -> None:
+    if g.Oh < 1 or g.Ow < 1:
+        raise ValueError(
+            f"the kernel ({g.Kh}, {g.Kw}) with dilation ({g.Dh}, {g.Dw}) does not fit into the padded input "
+            f"({g.H + 2 * g.Ph}, {g.W + 2 * g.Pw}); pad more or use a smaller kernel"
+        )

@@ -1,0 +1,149 @@
+"""The operator `jsc::conv2d`: one signature for every convolution method, and its gradient.
+
+A method is a module-like triple (see `Method`); everything they share is here: groups, the output's
+memory format, weights that are not finite, empty tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jsc import _config
+from jsc._geometry import ConvGeometry
+from jsc.ops import cpc
+from jsc.ops._library import register
+
+
+@dataclass(frozen=True)
+class Method:
+    """How one method convolves. `groups` is 1 in every geometry it is given.
+
+    unsupported(g)                why the geometry cannot run, or None
+    pack(weight, g)               the weights laid out for `run`: depends on g without N, H, W
+    run(input, packed, bias, g)   (N, C, H, W) of any strides -> (N, K, Oh, Ow), contiguous in either
+                                  memory format, whichever is natural to the method
+    """
+
+    unsupported: Callable[[ConvGeometry], str | None]
+    pack: Callable[[Tensor, ConvGeometry], Tensor]
+    run: Callable[[Tensor, Tensor, Tensor | None, ConvGeometry], Tensor]
+
+
+_METHODS = {
+    "cpc": Method(cpc.unsupported, cpc.pack, cpc.run),
+}
+METHODS = ("dense", *_METHODS)
+
+
+def geometry(
+    input: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
+) -> ConvGeometry:
+    """The geometry of a batched convolution whose arguments have been checked."""
+    return ConvGeometry(
+        *input.shape, weight.shape[0], weight.shape[2], weight.shape[3], *stride, *padding, *dilation, groups
+    )
+
+
+def unsupported(method: str, g: ConvGeometry) -> str | None:
+    """Why `method` cannot convolve geometry `g`, or None where it can."""
+    return None if method == "dense" else _METHODS[method].unsupported(g.per_group())
+
+
+def pack_key() -> int:
+    """What besides weight and geometry a layout depends on: the instruction set."""
+    return _config.isa()
+
+
+def pack(weight: Tensor, g: ConvGeometry, method: str) -> Tensor | None:
+    """Weights laid out for `method`, one row per group; None where they are not finite.
+
+    Skipping a zero activation is right only if its product is zero: 0 * inf and 0 * nan are not, so
+    such weights are convolved densely.
+    """
+    if not bool(torch.isfinite(weight).all()):
+        return None
+    one = g.per_group()
+    packed = [_METHODS[method].pack(w, one) for w in weight.detach().chunk(g.groups)]
+    return torch.stack(packed) if len(packed) > 1 else packed[0].unsqueeze(0)
+
+
+def is_channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _output_format(input: Tensor, weight: Tensor) -> torch.memory_format:
+    # torch's own rule: channels-last when the input or the weight is.
+    channels_last = is_channels_last(input) or is_channels_last(weight)
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _conv2d_cpu(
+    input: Tensor, weight: Tensor, packed: Tensor | None, bias: Tensor | None,
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, method: str,
+) -> Tensor:  # fmt: skip
+    g = geometry(input, weight, stride, padding, dilation, groups)
+    memory_format = _output_format(input, weight)
+    input, bias = input.detach(), None if bias is None else bias.detach()
+    if packed is None and method != "dense":
+        packed = pack(weight, g, method)
+    if packed is None or input.numel() == 0:
+        out = torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    elif groups == 1:
+        out = _METHODS[method].run(input, packed[0], bias, g)
+    else:
+        one = g.per_group()
+        biases = (None,) * groups if bias is None else bias.chunk(groups)
+        parts = zip(input.chunk(groups, 1), packed, biases, strict=True)
+        out = torch.cat([_METHODS[method].run(x, w, b, one) for x, w, b in parts], 1)
+    return out.contiguous(memory_format=memory_format)
+
+
+def _conv2d_fake(
+    input: Tensor, weight: Tensor, packed: Tensor | None, bias: Tensor | None,
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, method: str,
+) -> Tensor:  # fmt: skip
+    g = geometry(input, weight, stride, padding, dilation, groups)
+    out = input.new_empty((g.N, g.K, g.Oh, g.Ow))
+    return out.to(memory_format=_output_format(input, weight))
+
+
+register(
+    "conv2d(Tensor input, Tensor weight, Tensor? packed, Tensor? bias, SymInt[2] stride, SymInt[2] padding, "
+    "SymInt[2] dilation, SymInt groups, str method) -> Tensor",
+    _conv2d_cpu,
+    _conv2d_fake,
+)
+
+
+class Conv2d(torch.autograd.Function):
+    """`jsc::conv2d` with torch's own gradient, which is itself differentiable."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        input: Tensor, weight: Tensor, bias: Tensor | None,
+        stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, method: str,
+    ) -> Tensor:  # fmt: skip
+        return torch.ops.jsc.conv2d(input, weight, None, bias, stride, padding, dilation, groups, method)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        input, weight, bias, *ctx.geometry, _ = inputs
+        ctx.bias_sizes = None if bias is None else list(bias.shape)
+        ctx.save_for_backward(input, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        input, weight = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.geometry
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[2] and ctx.bias_sizes is not None]
+        grads = torch.ops.aten.convolution_backward(
+            grad, input, weight, ctx.bias_sizes, stride, padding, dilation, False, (0, 0), groups, wanted
+        )
+        return *grads, None, None, None, None, None

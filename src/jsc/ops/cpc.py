@@ -1,0 +1,63 @@
+"""The method `cpc`: masks of the input, then the register-tiled convolution over its non-zeros."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jsc import _config
+from jsc._geometry import ConvGeometry
+from jsc._kernels import cpc
+
+SET = 64  # channels to a mask
+TILE_BYTES = 128 * 1024  # partial sums of one task: a share of L2 that leaves room for the weights
+
+
+def unsupported(g: ConvGeometry) -> str | None:
+    return None
+
+
+def _vectors(g: ConvGeometry, lanes: int) -> int:
+    """Vectors of filters to a block: as many as the accumulators leave registers for, without
+    computing many filters that do not exist."""
+    registers = 28 if _config.isa() == 2 else 13
+    sweep = cpc.taps(g.Kw, g.Sw, g.Dw)
+    live = -(-g.Kw // g.Sw) + 1 if sweep else 2  # outputs in registers at a time
+    needed = -(-g.K // lanes)
+    choices = [v for v in (1, 2, 4, 8) if v == 1 or v * live <= registers and (v < 8 or not sweep)]
+    return min(choices, key=lambda v: -(-needed // v) * v * (1 + 0.5 / v))
+
+
+def _lanes(dtype: torch.dtype) -> int:
+    return (16, 32, 64)[_config.isa()] // dtype.itemsize
+
+
+def pack(weight: Tensor, g: ConvGeometry) -> Tensor:
+    """(K, C, Kh, Kw) -> (K blocks, sets, Kh, 64, Kw, V lanes), zero where nothing is."""
+    lanes = _lanes(weight.dtype)
+    block = lanes * _vectors(g, lanes)
+    blocks, sets = -(-g.K // block), -(-g.C // SET)
+    padded = weight.new_zeros((blocks * block, sets * SET, g.Kh, g.Kw))
+    padded[: g.K, : g.C] = weight.detach()
+    return padded.view(blocks, block, sets, SET, g.Kh, g.Kw).permute(0, 2, 4, 3, 5, 1).contiguous()
+
+
+def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
+    out = torch.empty((g.N, g.K, g.Oh, g.Ow), dtype=input.dtype, memory_format=torch.channels_last)
+    if out.numel() == 0:
+        return out
+    x = input.permute(0, 2, 3, 1).contiguous()
+    mask = torch.empty((g.N, -(-g.C // SET), g.H, g.W), dtype=torch.uint64)
+    block = packed.shape[5]
+    threads = _config.num_threads(g.macs)
+    columns = cpc.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow)
+    rows = max(1, min(g.Oh, TILE_BYTES // (columns * block * x.element_size())))
+    while rows > 1 and g.N * packed.shape[0] * -(-g.Oh // rows) < 4 * threads:
+        rows = -(-rows // 2)
+    cpc.encode(x.numpy(), mask.numpy(), _config.isa(), threads)
+    cpc.convolve(
+        x.numpy(), mask.numpy(), packed.numpy(), (input.new_empty(0) if bias is None else bias.contiguous()).numpy(),
+        input.new_empty((threads, rows * columns * block)).numpy(), out.permute(0, 2, 3, 1).numpy(),
+        block // _lanes(x.dtype), rows, g.Sh, g.Sw, g.Ph, g.Pw, g.Dh, g.Dw, _config.isa(), threads,
+    )  # fmt: skip
+    return out

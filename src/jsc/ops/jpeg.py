@@ -17,6 +17,7 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._kernels import jpeg
+from jsc.ops._buffer import buffer
 from jsc.ops._library import register
 from jsc.ops.quant import MODES, prepare
 from jsc.reference import jpeg as reference
@@ -62,7 +63,7 @@ def _forward_cpu(
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     constants = _constants(x, q, kappa, mode, window, levels, mean, std, peak, offset)
     threads = _config.num_threads(WORK * x.numel())
-    jpeg.forward(x.contiguous().numpy(), *constants, y.numpy(), _config.isa(), threads)
+    jpeg.forward(buffer(x), *constants, y.numpy(), _config.isa(), threads)
     return y
 
 
@@ -76,7 +77,7 @@ def _backward_cpu(
     chunks = -(-n * -(-h // 8) * -(-w // 8) // jpeg.CHUNK_BLOCKS)
     partial = x.new_empty((chunks if wanted & 2 else 0, 128 if channels == 1 else 256), dtype=torch.float64)
     jpeg.backward(
-        g.contiguous().numpy(), x.contiguous().numpy(),
+        buffer(g), buffer(x),
         *_constants(x, q, kappa, mode, window, levels, mean, std, peak, offset),
         dx.numpy(), partial.numpy(), dq.view(-1, 64).numpy(), dkappa.view(-1, 64).numpy(),
         wanted, _config.isa(), _config.num_threads(2 * WORK * x.numel()),
@@ -112,31 +113,36 @@ def _reference(
 
 
 class Jpeg(torch.autograd.Function):
+    """`options` are the operator's arguments from `mode` on."""
+
     @staticmethod
-    def forward(x: Tensor, q: Tensor, kappa: Tensor, *options: Any) -> Tensor:
+    def forward(x: Tensor, q: Tensor, kappa: Tensor, options: tuple[Any, ...]) -> Tensor:
         return torch.ops.jsc.jpeg(x, q, kappa, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, q, kappa, *ctx.options = inputs
+        x, q, kappa, ctx.options = inputs
         ctx.save_for_backward(x, q, kappa)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, q, kappa = ctx.saved_tensors
         needs = ctx.needs_input_grad
         wanted = (1 if needs[0] else 0) | (2 if needs[1] or needs[2] else 0)
-        dx, dq, dkappa = JpegBackward.apply(g, *ctx.saved_tensors, *ctx.options, wanted)
-        return dx if needs[0] else None, dq, dkappa, *[None] * len(ctx.options)
+        dx, dq, dkappa = JpegBackward.apply(g, x, q, kappa, ctx.options, wanted)
+        return dx if needs[0] else None, dq, dkappa, None
 
 
 class JpegBackward(torch.autograd.Function):
     @staticmethod
-    def forward(g: Tensor, x: Tensor, q: Tensor, kappa: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.ops.jsc.jpeg_backward(g, x, q, kappa, *options)
+    def forward(
+        g: Tensor, x: Tensor, q: Tensor, kappa: Tensor, options: tuple[Any, ...], wanted: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.ops.jsc.jpeg_backward(g, x, q, kappa, *options, wanted)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        g, x, q, kappa, *ctx.options, ctx.wanted = inputs
+        g, x, q, kappa, ctx.options, ctx.wanted = inputs
         ctx.save_for_backward(g, x, q, kappa)
 
     @staticmethod
@@ -147,5 +153,4 @@ class JpegBackward(torch.autograd.Function):
         dx, *dtables = grads
         if not ctx.wanted & 1:
             dx = torch.zeros_like(ctx.saved_tensors[1])
-        second = torch.func.vjp(first_order, *ctx.saved_tensors)[1]((dx, *dtables))
-        return *second, *[None] * (len(ctx.options) + 1)
+        return *torch.func.vjp(first_order, *ctx.saved_tensors)[1]((dx, *dtables)), None, None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._kernels import quant
+from jsc.ops._buffer import buffer
 from jsc.ops._library import register
 from jsc.reference import jpeg as reference
 
@@ -26,7 +27,7 @@ def prepare(q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Te
     entries = q.new_empty((*q.shape, quant.ENTRY_SIZE))
     if q.numel():
         quant.prepare(
-            q.contiguous().numpy(), kappa.contiguous().numpy(), entries.numpy(), mode, window, levels
+            buffer(q), buffer(kappa), entries.numpy(), mode, window, levels
         )
     return entries
 
@@ -34,7 +35,7 @@ def prepare(q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Te
 def _forward_cpu(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Tensor:
     y = torch.empty_like(z, memory_format=torch.contiguous_format)
     quant.forward(
-        z.contiguous().numpy(), z.new_empty((0, 0, 0, 0)).numpy(),
+        buffer(z), z.new_empty((0, 0, 0, 0)).numpy(),
         prepare(q, kappa, mode, window, levels).numpy(), y.numpy(),
         _config.isa(), _config.num_threads(WORK * z.numel()),
     )  # fmt: skip
@@ -44,7 +45,7 @@ def _forward_cpu(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, le
 def _sample_cpu(z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor, window: int, levels: int) -> Tensor:
     y = torch.empty_like(z, memory_format=torch.contiguous_format)
     quant.forward(
-        z.contiguous().numpy(), noise.contiguous().numpy(),
+        buffer(z), buffer(noise),
         prepare(q, kappa, MODES["sample"], window, levels).numpy(), y.numpy(),
         _config.isa(), _config.num_threads(WORK * z.numel()),
     )  # fmt: skip
@@ -59,7 +60,7 @@ def _backward_cpu(
     dq, dkappa = q.new_zeros((groups, period)), q.new_zeros((groups, period))
     chunks = -(-rows // quant.chunk_rows(max(period, 1)))
     quant.backward(
-        g.contiguous().numpy(), z.contiguous().numpy(),
+        buffer(g), buffer(z),
         prepare(q, kappa, mode, window, levels).numpy(), dz.numpy(),
         z.new_empty((outer, groups, chunks, 2 * period), dtype=torch.float64).numpy(),
         dq.numpy(), dkappa.numpy(),
@@ -96,38 +97,57 @@ def _reference(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, leve
     return quantize(z, q, levels or None)
 
 
-class SoftQuantize(torch.autograd.Function):
-    """noise given: the forward value is drawn from P(k | z), the derivative is of its mean."""
+class Floor(torch.autograd.Function):
+    """max(q, least). Below the floor a gradient passes if descending along it raises q, and stops if it
+    would lower it: a projected gradient, so that no entry is ever stuck and none runs away."""
 
     @staticmethod
-    def forward(
-        z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor | None, mode: int, window: int, levels: int
-    ) -> Tensor:
-        if noise is not None:
-            return torch.ops.jsc.sample_quantize(z, q, kappa, noise, window, levels)
-        return torch.ops.jsc.soft_quantize(z, q, kappa, mode, window, levels)
+    def forward(q: Tensor, least: float) -> Tensor:
+        return q.clamp(min=least)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, q, kappa, _, *ctx.options = inputs
+        q, ctx.least = inputs
+        ctx.save_for_backward(q)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (q,) = ctx.saved_tensors
+        return torch.where((q > ctx.least) | (g < 0), g, torch.zeros_like(g)), None
+
+
+class SoftQuantize(torch.autograd.Function):
+    """`options`: mode, window, levels. With `noise`, the value is drawn from P(k | z), and the derivative
+    is that of its mean."""
+
+    @staticmethod
+    def forward(z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor | None, options: tuple[int, int, int]) -> Tensor:
+        if noise is not None:
+            return torch.ops.jsc.sample_quantize(z, q, kappa, noise, *options[1:])
+        return torch.ops.jsc.soft_quantize(z, q, kappa, *options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, q, kappa, _, ctx.options = inputs
         ctx.save_for_backward(z, q, kappa)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        dz, dq, dkappa = SoftQuantizeBackward.apply(g, *ctx.saved_tensors, *ctx.options)
-        return dz, dq, dkappa, None, None, None, None
+        z, q, kappa = ctx.saved_tensors
+        dz, dq, dkappa = SoftQuantizeBackward.apply(g, z, q, kappa, ctx.options)
+        return dz, dq, dkappa, None, None
 
 
 class SoftQuantizeBackward(torch.autograd.Function):
     @staticmethod
     def forward(
-        g: Tensor, z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int
+        g: Tensor, z: Tensor, q: Tensor, kappa: Tensor, options: tuple[int, int, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.ops.jsc.soft_quantize_backward(g, z, q, kappa, mode, window, levels)
+        return torch.ops.jsc.soft_quantize_backward(g, z, q, kappa, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        g, z, q, kappa, *ctx.options = inputs
+        g, z, q, kappa, ctx.options = inputs
         ctx.save_for_backward(g, z, q, kappa)
 
     @staticmethod
@@ -135,4 +155,4 @@ class SoftQuantizeBackward(torch.autograd.Function):
         def first_order(g: Tensor, *inputs: Tensor) -> Any:
             return torch.func.vjp(lambda *a: _reference(*a, *ctx.options), *inputs)[1](g)
 
-        return *torch.func.vjp(first_order, *ctx.saved_tensors)[1](grads), None, None, None
+        return *torch.func.vjp(first_order, *ctx.saved_tensors)[1](grads), None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -30,34 +29,25 @@ YCC_TO_RGB = (
 DUAL_BELOW = 2.0
 
 
-@lru_cache(maxsize=None)
-def _dct_rows() -> tuple[tuple[float, ...], ...]:
-    return tuple(
-        tuple(
-            (math.sqrt(0.5) if k == 0 else 1.0) / 2 * math.cos((2 * n + 1) * k * math.pi / 16)
-            for n in range(8)
-        )
-        for k in range(8)
-    )
-
-
-def dct_matrix(like: Tensor) -> Tensor:
-    """D of Z = D X D' (ITU-T T.81, A.3.3)."""
-    return like.new_tensor(_dct_rows())
+# D of Z = D X D' (ITU-T T.81, A.3.3).
+DCT_ROWS = tuple(
+    tuple((math.sqrt(0.5) if k == 0 else 1.0) / 2 * math.cos((2 * n + 1) * k * math.pi / 16) for n in range(8))
+    for k in range(8)
+)
 
 
 def block_dct(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C, H/8, W/8, 8, 8)."""
     n, c, h, w = x.shape
     blocks = x.reshape(n, c, h // 8, 8, w // 8, 8).transpose(3, 4)
-    matrix = dct_matrix(x)
+    matrix = x.new_tensor(DCT_ROWS)
     return matrix @ blocks @ matrix.T
 
 
 def block_idct(z: Tensor) -> Tensor:
     """(N, C, H/8, W/8, 8, 8) -> (N, C, H, W)."""
     n, c, rows, columns = z.shape[:4]
-    matrix = dct_matrix(z)
+    matrix = z.new_tensor(DCT_ROWS)
     return (matrix.T @ z @ matrix).transpose(3, 4).reshape(n, c, 8 * rows, 8 * columns)
 
 

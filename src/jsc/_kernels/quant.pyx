@@ -7,7 +7,7 @@ owner; table gradients are partial sums of chunks, added in the order of the chu
 from cython cimport floating
 from cython.parallel cimport prange
 
-cdef extern from "softquant.h" namespace "jsc" nogil:
+cdef extern from "quant.h" namespace "jsc" nogil:
     const long SIZE "jsc::ENTRY_SIZE"
     const Py_ssize_t CHUNK_BLOCKS
     void prepare_entry[T](T q, T kappa, int mode, int window, long levels, T *entry)

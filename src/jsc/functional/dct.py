@@ -69,7 +69,9 @@ def block_idct(z: Tensor) -> Tensor:
     z = _checks.autocast_to_float32(z)
     _checks.require_kernel_dtype(z, "z")
     if z.ndim != 6 or z.shape[4] != 8 or z.shape[5] != 8:
-        raise ValueError(f"z must be (N, C, rows, columns, 8, 8) as block_dct returns it, got {tuple(z.shape)}")
+        raise ValueError(
+            f"z must be (N, C, rows, columns, 8, 8) as block_dct returns it, got {tuple(z.shape)}"
+        )
     if z.device.type in KERNEL_DEVICES:
         return BlockIdct.apply(z)
     with torch.autocast(z.device.type, enabled=False):

@@ -1,4 +1,5 @@
-"""The JPEG layer: colour transform, block DCT, quantiser and back, differentiable in image and tables."""
+"""The JPEG layer: colour transform, block DCT, quantiser and back, differentiable in image and
+tables."""
 
 from __future__ import annotations
 
@@ -37,36 +38,46 @@ def jpeg(
     padding: str = "replicate",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """What a JPEG encoder and decoder do to an image, with trainable tables and a soft quantiser [1].
+    """What a JPEG encoder and decoder do to an image, with tables and quantiser differentiable [1].
 
-        out = P^-1( D' Q( D P(x) D' ) D ),   P: level shift by 128 and RGB -> YCbCr [2],   Q: soft_quantize
+        out = P^-1( D' Q( D P(x) D' ) D )
+
+    block by block, with P the level shift by 128 and RGB -> YCbCr [2], D the DCT matrix of
+    :func:`block_dct` and Q :func:`soft_quantize`.
 
     Parameters
     ----------
     x : Tensor, (N, 3, H, W) RGB or (N, 1, H, W) grey, float32 or float64, any H and W, any strides
         In [0, peak], then normalised with `mean` and `std` if those are given.
     tables : Tensor, (2, 8, 8), dtype of `x`, > 0; for grey images (1, 8, 8) does
-        Quantisation steps of Y and of Cb and Cr, natural order, in grey levels of an 8-bit image whatever the
-        peak. Entries below 1e-5 act as 1e-5, and still receive gradients that would raise them.
+        Quantisation steps of Y and of Cb and Cr, natural order, in grey levels of an 8-bit image
+        whatever the peak. Entries below 1e-5 act as 1e-5, and still receive gradients that would
+        raise them.
     alpha, kappa : float, or Tensor broadcastable to `tables`
-        Sharpness per squared grey level; or hardness kappa = alpha q^2, which replaces alpha when given.
+        Sharpness per squared grey level; or hardness kappa = alpha q^2, which replaces alpha when
+        given.
     quantizer : str
         "soft"    the mean of the levels, see :func:`soft_quantize`
         "hard"    rounding, ties to even; derivative 0 in x
         "ste"     rounding, with derivative 1 in x and round(u) - u in the tables (straight-through)
         "sample"  a level drawn from P(k | z), with the derivative of "soft"
     window, levels : int, optional
-        As for :func:`soft_quantize`; the authors' operator has 5 and 127. Hard rounding has no window.
+        As for :func:`soft_quantize`; the authors' operator has 5 and 127. Hard rounding has no
+        window.
     subsampling : str
-        "4:4:4", "4:2:2" or "4:2:0": chroma is averaged before the DCT and interpolated linearly after it.
+        "4:4:4", "4:2:2" or "4:2:0": chroma is averaged before the DCT and interpolated linearly
+        after it.
     mean, std : float or one per channel, optional
-        Of the normalisation of `x` and of the result: x = (pixel - mean) / std with pixels in [0, peak].
+        Of the normalisation of `x` and of the result: x = (pixel - mean) / std, where
+        pixels are in [0, peak].
     peak : float
         Value of white: 1, or 255.
     chroma_offset : float
-        Added to Cb and Cr before the DCT and taken off after; the authors' code has 0.5, true JFIF 0.
+        Added to Cb and Cr before the DCT and taken off after; the authors' code has 0.5,
+        true JFIF 0.
     padding : str
-        How images are filled up to whole blocks: "replicate" the edge, or "zero" (mid-grey, the authors').
+        How images are filled up to whole blocks: "replicate" the edge, or "zero" (mid-grey, the
+        authors').
     generator : torch.Generator, optional
         Source of randomness of "sample".
 
@@ -82,14 +93,16 @@ def jpeg(
     Notes
     -----
     Gradient: x, tables, alpha or kappa. Second derivatives are computed in plain torch, slowly.
-    At 4:4:4 the layer is one pass over memory, forward and backward; only x is kept in between. Other
-    subsamplings, "sample", and zero padding of partial blocks run step by step.
-    Same bits for any number of threads and any split of the batch (tables' gradients: threads only).
+    At 4:4:4 the layer is one pass over memory, forward and backward; only x is kept in between.
+    Other subsamplings, "sample", and zero padding of partial blocks run step by step.
+    Same bits for any number of threads and any split of the batch (tables' gradients: of
+    threads only).
     A NaN stays in its block.
 
     References
     ----------
-    [1] A. H. Salamah, K. Zheng, Y. Liu, E.-H. Yang, "JPEG Inspired Deep Learning", ICLR 2025, arXiv:2410.07081.
+    [1] A. H. Salamah, K. Zheng, Y. Liu, E.-H. Yang, "JPEG Inspired Deep Learning", ICLR 2025,
+        arXiv:2410.07081.
     [2] ITU-T Recommendations T.81 (1992) and T.871 (2011).
 
     Examples
@@ -111,30 +124,46 @@ def jpeg(
     if not all(s > 0 for s in stds):
         raise ValueError(f"std must be positive, got {std!r}")
 
-    tables = tables[: 1 if channels == 1 else 2]
+    used = 1 if channels == 1 else 2
     q = positive(tables)
     hardness = hardness_of(q, alpha if kappa is None else None, kappa, x)
-    try:
-        hardness = hardness.expand(q.shape)
-    except RuntimeError:
-        name = "alpha" if kappa is None else "kappa"
-        raise ValueError(f"{name} must broadcast to tables {tuple(q.shape)}, got {tuple(hardness.shape)}") from None
+    q, hardness = q[:used], hardness.expand(q.shape)[:used]
     whole_blocks = x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0
     fused = (subsampling == "4:4:4" or channels == 1) and quantizer != "sample"
     if fused and (padding == "replicate" or whole_blocks) and x.device.type in KERNEL_DEVICES:
-        options = (MODES[quantizer], window or 0, levels or 0, means, stds, float(peak), float(chroma_offset))
+        options = (
+            MODES[quantizer],
+            window or 0,
+            levels or 0,
+            means,
+            stds,
+            float(peak),
+            float(chroma_offset),
+        )
         return Jpeg.apply(x, q, hardness, options)
     return _step_by_step(
-        x, q, hardness, quantizer, window, levels, subsampling, means, stds, peak, chroma_offset, padding, generator
+        x,
+        q,
+        hardness,
+        quantizer,
+        window,
+        levels,
+        subsampling,
+        means,
+        stds,
+        peak,
+        chroma_offset,
+        padding,
+        generator,
     )
 
 
 def _step_by_step(
-    x: Tensor, q: Tensor, kappa: Tensor, quantizer: str, window: int | None, levels: int | None, subsampling: str,
-    mean: list[float], std: list[float], peak: float, chroma_offset: float, padding: str,
-    generator: torch.Generator | None,
+    x: Tensor, q: Tensor, kappa: Tensor, quantizer: str, window: int | None, levels: int | None,
+    subsampling: str, mean: list[float], std: list[float], peak: float, chroma_offset: float,
+    padding: str, generator: torch.Generator | None,
 ) -> Tensor:  # fmt: skip
-    n, channels, h, w = x.shape
+    channels, h, w = x.shape[1:]
     if x.numel() == 0:
         return x * q.sum()  # keeps the graph
     mean_, std_ = (x.new_tensor(v).view(1, channels, 1, 1) for v in (mean, std))
@@ -152,12 +181,16 @@ def _step_by_step(
         noise = None
         if quantizer == "sample":
             noise = torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
-        z = quantize(z, q[c], kappa[c], "soft" if noise is not None else quantizer, window, levels, noise)
+        z = quantize(
+            z, q[c], kappa[c], "soft" if noise is not None else quantizer, window, levels, noise
+        )
         plane = block_idct(z) - offset
         if shrunk:
             # As libjpeg's default decoder: a triangle filter over the samples that the image has.
             plane = plane[:, :, : -(-h // v), : -(-w // u)]
-            plane = F.interpolate(plane, scale_factor=(float(v), float(u)), mode="bilinear", align_corners=False)
+            plane = F.interpolate(
+                plane, scale_factor=(float(v), float(u)), mode="bilinear", align_corners=False
+            )
         out.append(plane[:, :, :h, :w])
     planes = torch.cat(out, 1)
     grey = reference.colour(planes, reference.YCC_TO_RGB) if channels == 3 else planes
@@ -167,11 +200,19 @@ def _step_by_step(
 def _require_shapes(x: Tensor, tables: Tensor) -> None:
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(f"x must be (N, 3, H, W) or (N, 1, H, W), got {tuple(x.shape)}")
-    if tables.ndim != 3 or tuple(tables.shape[1:]) != (8, 8) or tables.shape[0] not in ((2,) if x.shape[1] == 3 else (1, 2)):
-        raise ValueError(f"tables must be (2, 8, 8): steps of Y, and of Cb and Cr; got {tuple(tables.shape)}")
+    if (
+        tables.ndim != 3
+        or tuple(tables.shape[1:]) != (8, 8)
+        or tables.shape[0] not in ((2,) if x.shape[1] == 3 else (1, 2))
+    ):
+        raise ValueError(
+            f"tables must be (2, 8, 8): steps of Y, and of Cb and Cr; got {tuple(tables.shape)}"
+        )
 
 
-def require_options(quantizer: str, subsampling: str, padding: str, peak: float, chroma_offset: float) -> None:
+def require_options(
+    quantizer: str, subsampling: str, padding: str, peak: float, chroma_offset: float
+) -> None:
     for value, name, known in (
         (quantizer, "quantizer", tuple(MODES)),
         (subsampling, "subsampling", tuple(SUBSAMPLINGS)),
@@ -180,18 +221,24 @@ def require_options(quantizer: str, subsampling: str, padding: str, peak: float,
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
     if not 0 < peak < math.inf:
-        raise ValueError(f"peak must be positive: 1 for images in [0, 1], 255 for [0, 255]; got {peak!r}")
+        raise ValueError(
+            f"peak must be positive: 1 for images in [0, 1], 255 for [0, 255]; got {peak!r}"
+        )
     if not math.isfinite(chroma_offset):
         raise ValueError(f"chroma_offset must be finite, got {chroma_offset!r}")
 
 
-def per_channel(value: float | Sequence[float] | None, name: str, channels: int, default: float) -> list[float]:
+def per_channel(
+    value: float | Sequence[float] | None, name: str, channels: int, default: float
+) -> list[float]:
     if value is None:
         return [default] * channels
     if isinstance(value, (int, float)):
         return [float(value)] * channels
     if isinstance(value, Tensor) or not isinstance(value, Sequence) or len(value) != channels:
-        raise ValueError(f"{name} must be a number or {channels} numbers, one per channel, got {value!r}")
+        raise ValueError(
+            f"{name} must be a number or {channels} numbers, one per channel, got {value!r}"
+        )
     if not all(math.isfinite(v) for v in value):
         raise ValueError(f"{name} must be finite, got {value!r}")
     return [float(v) for v in value]

@@ -1,4 +1,5 @@
-"""Where tables can start from: how a trained network, or the images themselves, depend on each coefficient."""
+"""Where tables can start from: how a trained network, or the images themselves, depend on each
+coefficient."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def sensitivity(
     Parameters
     ----------
     model : Module
-        Run in eval mode, put back into the mode of each of its parts afterwards. No gradient is left behind.
+        Run in eval mode, put back into the mode of each of its parts afterwards. No gradient is
+        left behind.
     loader : iterable of (images, targets, ...)
         Images (N, 3, H, W) as `model` takes them, any H and W.
     loss : callable, (output, targets) -> scalar, the mean over the batch
@@ -43,7 +45,8 @@ def sensitivity(
 
     Returns
     -------
-    Tensor, (3, 8, 8), float64, natural order; Y, Cb, Cr. One running sum: memory does not grow with N.
+    Tensor, (3, 8, 8), float64, natural order; Y, Cb, Cr. One running sum: memory does not grow with
+    N.
 
     Raises
     ------
@@ -51,7 +54,8 @@ def sensitivity(
 
     References
     ----------
-    A. H. Salamah, K. Zheng, Y. Liu, E.-H. Yang, "JPEG Inspired Deep Learning", ICLR 2025, arXiv:2410.07081.
+    A. H. Salamah, K. Zheng, Y. Liu, E.-H. Yang, "JPEG Inspired Deep Learning", ICLR 2025,
+    arXiv:2410.07081.
     """
     total, images = torch.zeros(3, 8, 8, dtype=torch.float64), 0
     modes = {module: module.training for module in model.modules()}
@@ -85,7 +89,8 @@ def mean_absolute(
 ) -> Tensor:
     """Mean |Z[c, m]| over images and blocks: (3, 8, 8), float64, natural order; Y, Cb, Cr.
 
-    `loader` yields image batches, or tuples that start with one; the rest as in :func:`sensitivity`.
+    `loader` yields image batches, or tuples that start with one; the rest as in
+    :func:`sensitivity`.
     """
     total, blocks, images = torch.zeros(3, 8, 8, dtype=torch.float64), 0, 0
     for batch in loader:
@@ -102,7 +107,8 @@ def mean_absolute(
 
 
 def coefficients(x: Tensor, mean: Scale = None, std: Scale = None, peak: float = 1.0) -> Tensor:
-    """Unquantised coefficients (N, 3, rows, columns, 8, 8) of images, in grey levels; edges replicated."""
+    """Unquantised coefficients (N, 3, rows, columns, 8, 8) of images, in grey levels; edges
+    replicated."""
     if x.ndim != 4 or x.shape[1] != 3:
         raise ValueError(f"images must be (N, 3, H, W), got {tuple(x.shape)}")
     mean_, std_ = _normalisation(x, mean, std)

@@ -29,21 +29,26 @@ CHROMINANCE = (
 )
 # fmt: on
 
-# Natural index of the i-th coefficient in zig-zag order (T.81, figure A.6): along anti-diagonals, odd
-# ones downwards, even ones upwards.
-ZIGZAG = tuple(sorted(range(64), key=lambda n: (n // 8 + n % 8, n // 8 if (n // 8 + n % 8) % 2 else n % 8)))
+# Natural index of the i-th coefficient in zig-zag order (T.81, figure A.6): along anti-diagonals,
+# odd ones downwards, even ones upwards.
+ZIGZAG = tuple(
+    sorted(range(64), key=lambda n: (n // 8 + n % 8, n // 8 if (n // 8 + n % 8) % 2 else n % 8))
+)
 
 
 def quality_tables(quality: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The (2, 8, 8) tables that libjpeg writes for `quality` 1 to 100: Y, and Cb and Cr; whole numbers
-    from 1 to 255. 50 is Annex K itself.
+    """The (2, 8, 8) tables that libjpeg writes for `quality` 1 to 100: Y, and Cb and Cr; whole
+    numbers from 1 to 255. 50 is Annex K itself.
 
     Source: jcparam.c of libjpeg, `jpeg_quality_scaling` and `jpeg_add_quant_table` (baseline).
     """
     if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
         raise ValueError(f"quality must be an int from 1 to 100, got {quality!r}")
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-    scaled = [[min(max((entry * scale + 50) // 100, 1), 255) for entry in base] for base in (LUMINANCE, CHROMINANCE)]
+    scaled = [
+        [min(max((entry * scale + 50) // 100, 1), 255) for entry in base]
+        for base in (LUMINANCE, CHROMINANCE)
+    ]
     return torch.tensor(scaled, dtype=dtype).view(2, 8, 8)
 
 

@@ -14,29 +14,35 @@ from jsc.functional.jpeg import jpeg, per_channel, require_options
 from jsc.functional.quant import SMALLEST_STEP, check_window, soft_quantize
 from jsc.jpeg.tables import from_zigzag, quality_tables
 
-# The whole operator of the authors' code (github.com/JpegInspiredDl/JPEG-Inspired-DL, 071650f): images in
-# [0, 255], levels -127..127 of which the five nearest count, Cb and Cr moved by 0.5, mid-grey padding.
+# The whole operator of the authors' code (github.com/JpegInspiredDl/JPEG-Inspired-DL, 071650f):
+# images in [0, 255], levels -127..127 of which the five nearest count, Cb and Cr moved by 0.5,
+# mid-grey padding.
 PRESETS: dict[str, dict[str, Any]] = {
     "jpeg-dl": {
-        "alpha": 5.0, "window": 5, "levels": 127, "chroma_offset": 0.5, "padding": "zero", "peak": 255.0,
+        "alpha": 5.0, "window": 5, "levels": 127,
+        "chroma_offset": 0.5, "padding": "zero", "peak": 255.0,
     },
 }  # fmt: skip
 
 
 class _Hardness(nn.Module):
-    """Holds alpha or kappa: a buffer of that name when fixed, the Parameter log_<name> when trained."""
+    """Holds alpha or kappa: a buffer of that name, or the Parameter log_<name> if trained."""
 
-    def _register_hardness(self, alpha: Tensor | float, kappa: Tensor | float | None, train: bool) -> None:
+    def _register_hardness(
+        self, alpha: Tensor | float, kappa: Tensor | float | None, train: bool, dtype: torch.dtype
+    ) -> None:
         self.hardness_name = "alpha" if kappa is None else "kappa"
-        value = torch.as_tensor(alpha if kappa is None else kappa, dtype=torch.get_default_dtype()).detach().clone()
+        value = torch.as_tensor(alpha if kappa is None else kappa, dtype=dtype).detach().clone()
         if not bool((value >= 0).all()) or (train and not bool((value > 0).all())):
-            raise ValueError(f"{self.hardness_name} must not be negative, and positive to be trained; got {value}")
+            raise ValueError(
+                f"{self.hardness_name} must not be negative, positive if it is trained; got {value}"
+            )
         if train:
             setattr(self, f"log_{self.hardness_name}", nn.Parameter(value.log()))
         else:
             self.register_buffer(self.hardness_name, value)
 
-    def _hardness(self) -> dict[str, Tensor]:
+    def _hardness(self) -> dict[str, Any]:
         log = self._parameters.get(f"log_{self.hardness_name}")
         return {self.hardness_name: getattr(self, self.hardness_name) if log is None else log.exp()}
 
@@ -49,12 +55,15 @@ class JPEG(_Hardness):
     Parameters
     ----------
     tables : Tensor, (2, 8, 8), optional
-        Initial quantisation steps of Y, and of Cb and Cr; natural order, grey levels of an 8-bit image.
+        Initial quantisation steps of Y, and of Cb and Cr; natural order, grey levels of an 8-bit
+        image.
         Annex K of the standard when left out.
     alpha, kappa : float or Tensor broadcastable to (2, 8, 8)
-        Sharpness, or hardness alpha q^2 which replaces it: then alpha = kappa / q^2 follows the tables.
+        Sharpness, or hardness alpha q^2 which replaces it: then alpha = kappa / q^2 follows the
+        tables.
     train_alpha : bool
-        Train log alpha, or log kappa if that was given: one number, or one per entry if given as a tensor.
+        Train log alpha, or log kappa if that was given: one number, or one per entry if given as a
+        tensor.
     The others are those of :func:`jsc.functional.jpeg`.
 
     Attributes
@@ -100,14 +109,17 @@ class JPEG(_Hardness):
         tables = quality_tables(50, torch.get_default_dtype()) if tables is None else tables
         _checks.require_tensor(tables, "tables")
         if tuple(tables.shape) != (2, 8, 8):
-            raise ValueError(f"tables must be (2, 8, 8): steps of Y, and of Cb and Cr; got {tuple(tables.shape)}")
+            raise ValueError(
+                f"tables must be (2, 8, 8): steps of Y, and of Cb and Cr; got {tuple(tables.shape)}"
+            )
         if not bool((tables > 0).all()):
             raise ValueError("tables must be positive")
         dtype = tables.dtype if tables.is_floating_point() else torch.get_default_dtype()
-        self.tables = nn.Parameter(tables.detach().to(dtype, copy=True, memory_format=torch.contiguous_format))
-        self._register_hardness(alpha, kappa, train_alpha)
-        self.to(dtype)
-        self.options = {
+        self.tables = nn.Parameter(
+            tables.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+        )
+        self._register_hardness(alpha, kappa, train_alpha, dtype)
+        self.options: dict[str, Any] = {
             "quantizer": quantizer, "window": window, "levels": levels, "subsampling": subsampling,
             "mean": mean if mean is None or isinstance(mean, (int, float)) else tuple(mean),
             "std": std if std is None or isinstance(std, (int, float)) else tuple(std),
@@ -121,12 +133,13 @@ class JPEG(_Hardness):
 
     @classmethod
     def from_sensitivity(cls, s: Tensor, q_max: float = 5.0, **options: Any) -> JPEG:
-        """Steps in inverse proportion to what :func:`jsc.jpeg.sensitivity` measured, as the authors start.
+        """Steps in inverse proportion to what :func:`jsc.jpeg.sensitivity` measured, as the authors
+        start.
 
             q_Y = q_max min(S_Y) / S_Y,    q_C = q_max min(S_Y) 2 / (S_Cb + S_Cr)
 
-        so that the largest step of Y is `q_max`; those of chroma may exceed it. `s` is (3, 8, 8) in natural or
-        (3, 64) in zig-zag order.
+        so that the largest step of Y is `q_max`; those of chroma may exceed it. `s` is (3, 8, 8) in
+        natural or (3, 64) in zig-zag order.
         """
         s = _three_planes(s)
         if not bool((s > 0).all()) or not bool(s.isfinite().all()):
@@ -145,13 +158,16 @@ class JPEG(_Hardness):
 
     @classmethod
     def preset(cls, name: str, tables: Tensor | None = None, **options: Any) -> JPEG:
-        """`"jpeg-dl"`: the operator of the authors' code; `tables` default to ones, `options` override.
+        """`"jpeg-dl"`: the operator of the authors' code; `tables` default to ones, `options`
+        override.
 
         It returns images in [0, 255], where the authors' layer also normalises its result.
         """
         if name not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}")
-        return cls(torch.ones(2, 8, 8) if tables is None else tables, **{**PRESETS[name], **options})
+        return cls(
+            torch.ones(2, 8, 8) if tables is None else tables, **{**PRESETS[name], **options}
+        )
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return jpeg(x, self.tables, **self._hardness(), generator=generator, **self.options)
@@ -163,7 +179,12 @@ class JPEG(_Hardness):
     def extra_repr(self) -> str:
         shown = {k: v for k, v in self.options.items() if v is not None}
         trained = f"log_{self.hardness_name}" in self._parameters
-        return ", ".join([f"{'trained' if trained else 'fixed'} {self.hardness_name}", *(f"{k}={v!r}" for k, v in shown.items())])
+        return ", ".join(
+            [
+                f"{'trained' if trained else 'fixed'} {self.hardness_name}",
+                *(f"{k}={v!r}" for k, v in shown.items()),
+            ]
+        )
 
 
 class SoftQuantizer(_Hardness):
@@ -172,7 +193,8 @@ class SoftQuantizer(_Hardness):
     Parameters
     ----------
     q : float or Tensor
-        Initial steps, broadcastable to the input; kept as the Parameter `q` and used as max(q, 1e-5).
+        Initial steps, broadcastable to the input; kept as the Parameter `q` and used as max(q,
+        1e-5).
     alpha, kappa, train_alpha : as in :class:`JPEG`
     window, levels : as in :func:`jsc.functional.soft_quantize`
     """
@@ -189,17 +211,20 @@ class SoftQuantizer(_Hardness):
     ) -> None:
         super().__init__()
         check_window(window, levels)
-        self.q = nn.Parameter(torch.as_tensor(q, dtype=torch.get_default_dtype()).detach().clone())
+        floating = isinstance(q, Tensor) and q.is_floating_point()
+        dtype = q.dtype if floating else torch.get_default_dtype()  # type: ignore[union-attr]
+        self.q = nn.Parameter(torch.as_tensor(q, dtype=dtype).detach().clone())
         if not bool((self.q > 0).all()):
             raise ValueError("q must be positive")
-        self._register_hardness(alpha, kappa, train_alpha)
+        self._register_hardness(alpha, kappa, train_alpha, dtype)
         self.window, self.levels = window, levels
 
     def forward(self, z: Tensor) -> Tensor:
         return soft_quantize(z, self.q, **self._hardness(), window=self.window, levels=self.levels)
 
     def extra_repr(self) -> str:
-        return f"q={tuple(self.q.shape)}, {self.hardness_name}, window={self.window}, levels={self.levels}"
+        size = tuple(self.q.shape)
+        return f"q={size}, {self.hardness_name}, window={self.window}, levels={self.levels}"
 
 
 class BlockDCT(nn.Module):
@@ -221,5 +246,7 @@ def _three_planes(s: Tensor) -> Tensor:
     if tuple(s.shape) == (3, 64):
         s = from_zigzag(s)
     if tuple(s.shape) != (3, 8, 8):
-        raise ValueError(f"expected (3, 8, 8) in natural or (3, 64) in zig-zag order, got {tuple(s.shape)}")
+        raise ValueError(
+            f"expected (3, 8, 8) in natural or (3, 64) in zig-zag order, got {tuple(s.shape)}"
+        )
     return s.double()

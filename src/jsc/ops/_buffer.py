@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def buffer(tensor: Tensor, *shape: int) -> np.ndarray:
-    """The memory of a contiguous copy of `tensor` (of itself if it is contiguous), in `shape` if given.
+    """The memory of a contiguous copy of `tensor` (of itself if it is contiguous), in `shape` if
+    given.
 
     Detached: operators of an exported program are called with parameters that require gradients.
     """

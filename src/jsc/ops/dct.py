@@ -1,6 +1,7 @@
 """Operators of the block DCT: `jsc::block_dct`, `jsc::block_idct`.
 
-Their gradients are each other, so neither has a backward operator and every order of derivative exists.
+Their gradients are each other, so neither has a backward operator and every order of derivative
+exists.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class BlockDct(torch.autograd.Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return BlockIdct.apply(grad)
 
 
@@ -76,5 +77,5 @@ class BlockIdct(torch.autograd.Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return BlockDct.apply(grad)

@@ -1,8 +1,8 @@
 """Operators of the fused JPEG layer: `jsc::jpeg`, `jsc::jpeg_backward`.
 
-x is (N, C, H, W) with C = 3 or 1; q and kappa are (2, 8, 8), or (1, 8, 8) when C = 1. Only x is kept
-for the backward pass. Gradients are at constant kappa (see `jsc.ops.quant`), and second derivatives
-go through `jsc.reference`.
+x is (N, C, H, W) with C = 3 or 1; q and kappa are (2, 8, 8), or (1, 8, 8) when C = 1. Only x is
+kept for the backward pass. Gradients are at constant kappa (see `jsc.ops.quant`), and second
+derivatives go through `jsc.reference`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,15 @@ WORK = 64  # element operations a pixel and channel
 
 @lru_cache(maxsize=64)
 def _colours(
-    channels: int, mean: tuple[float, ...], std: tuple[float, ...], peak: float, offset: float, dtype: str
+    channels: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    peak: float,
+    offset: float,
+    dtype: str,
 ) -> np.ndarray:
-    """(4, 12): x -> planes, planes -> y, and the transposes of both matrices, in the kernel's order."""
+    """(4, 12): x -> planes, planes -> y, and the transposes of both matrices, in the kernel's
+    order."""
     scale, shift = np.array(std) * (255 / peak), np.array(mean) * (255 / peak) - 128
     into, back = np.array(reference.RGB_TO_YCC), np.array(reference.YCC_TO_RGB)
     offsets = np.array([0.0, offset, offset])
@@ -72,10 +78,16 @@ def _backward_cpu(
     mean: Sequence[float], std: Sequence[float], peak: float, offset: float, wanted: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     n, channels, h, w = x.shape
-    dx = torch.empty_like(x, memory_format=torch.contiguous_format) if wanted & 1 else x.new_empty((0, 0, 0, 0))
+    dx = (
+        torch.empty_like(x, memory_format=torch.contiguous_format)
+        if wanted & 1
+        else x.new_empty((0, 0, 0, 0))
+    )
     dq, dkappa = q.new_zeros(q.shape), q.new_zeros(q.shape)
     chunks = -(-n * -(-h // 8) * -(-w // 8) // jpeg.CHUNK_BLOCKS)
-    partial = x.new_empty((chunks if wanted & 2 else 0, 128 if channels == 1 else 256), dtype=torch.float64)
+    partial = x.new_empty(
+        (chunks if wanted & 2 else 0, 128 if channels == 1 else 256), dtype=torch.float64
+    )
     jpeg.backward(
         buffer(g), buffer(x),
         *_constants(x, q, kappa, mode, window, levels, mean, std, peak, offset),
@@ -93,12 +105,15 @@ register(
     lambda x, *_: x.new_empty(x.shape),
 )
 register(
-    f"jpeg_backward(Tensor g, Tensor x, Tensor q, Tensor kappa, {OPTIONS}, int wanted) -> (Tensor, Tensor, Tensor)",
+    f"jpeg_backward(Tensor g, Tensor x, Tensor q, Tensor kappa, {OPTIONS}, int wanted)"
+    " -> (Tensor, Tensor, Tensor)",
     _backward_cpu,
     lambda g, x, q, kappa, *options: (
-        x.new_empty(x.shape if options[-1] & 1 else (0, 0, 0, 0)), q.new_empty(q.shape), q.new_empty(q.shape),
+        x.new_empty(x.shape if options[-1] & 1 else (0, 0, 0, 0)),
+        q.new_empty(q.shape),
+        q.new_empty(q.shape),
     ),
-)  # fmt: skip
+)
 
 
 def _reference(
@@ -125,7 +140,7 @@ class Jpeg(torch.autograd.Function):
         ctx.save_for_backward(x, q, kappa)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, q, kappa = ctx.saved_tensors
         needs = ctx.needs_input_grad
         wanted = (1 if needs[0] else 0) | (2 if needs[1] or needs[2] else 0)
@@ -146,7 +161,7 @@ class JpegBackward(torch.autograd.Function):
         ctx.save_for_backward(g, x, q, kappa)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         def first_order(g: Tensor, *inputs: Tensor) -> Any:
             return torch.func.vjp(lambda *a: _reference(*a, *ctx.options), *inputs)[1](g)
 

@@ -1,7 +1,8 @@
 """Operators of the quantiser: `jsc::soft_quantize`, its backward, `jsc::sample_quantize`.
 
 Tensors are (O, G, N, P): entry (g, p) of `q` and `kappa` belongs to z[:, g, :, p]. Gradients are at
-constant kappa; callers that hold alpha constant write kappa = alpha q^2 and let autograd do the rest.
+constant kappa; callers that hold alpha constant write kappa = alpha q^2 and let autograd do the
+rest.
 Second and higher derivatives go through `jsc.reference`.
 """
 
@@ -26,13 +27,13 @@ def prepare(q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Te
     """What the kernels need to know of each entry of q and kappa (G, P)."""
     entries = q.new_empty((*q.shape, quant.ENTRY_SIZE))
     if q.numel():
-        quant.prepare(
-            buffer(q), buffer(kappa), entries.numpy(), mode, window, levels
-        )
+        quant.prepare(buffer(q), buffer(kappa), entries.numpy(), mode, window, levels)
     return entries
 
 
-def _forward_cpu(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Tensor:
+def _forward_cpu(
+    z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int
+) -> Tensor:
     y = torch.empty_like(z, memory_format=torch.contiguous_format)
     quant.forward(
         buffer(z), z.new_empty((0, 0, 0, 0)).numpy(),
@@ -42,7 +43,9 @@ def _forward_cpu(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, le
     return y
 
 
-def _sample_cpu(z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor, window: int, levels: int) -> Tensor:
+def _sample_cpu(
+    z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor, window: int, levels: int
+) -> Tensor:
     y = torch.empty_like(z, memory_format=torch.contiguous_format)
     quant.forward(
         buffer(z), buffer(noise),
@@ -75,18 +78,21 @@ register(
     lambda z, q, kappa, mode, window, levels: z.new_empty(z.shape),
 )
 register(
-    "sample_quantize(Tensor z, Tensor q, Tensor kappa, Tensor noise, int window, int levels) -> Tensor",
+    "sample_quantize(Tensor z, Tensor q, Tensor kappa, Tensor noise, int window, int levels)"
+    " -> Tensor",
     _sample_cpu,
     lambda z, q, kappa, noise, window, levels: z.new_empty(z.shape),
 )
 register(
-    "soft_quantize_backward(Tensor g, Tensor z, Tensor q, Tensor kappa, int mode, int window, int levels)"
-    " -> (Tensor, Tensor, Tensor)",
+    "soft_quantize_backward(Tensor g, Tensor z, Tensor q, Tensor kappa,"
+    " int mode, int window, int levels) -> (Tensor, Tensor, Tensor)",
     _backward_cpu,
     lambda g, z, q, kappa, mode, window, levels: (
-        z.new_empty(z.shape), q.new_empty(q.shape), q.new_empty(q.shape),
+        z.new_empty(z.shape),
+        q.new_empty(q.shape),
+        q.new_empty(q.shape),
     ),
-)  # fmt: skip
+)
 
 
 def _reference(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Tensor:
@@ -98,8 +104,9 @@ def _reference(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, leve
 
 
 class Floor(torch.autograd.Function):
-    """max(q, least). Below the floor a gradient passes if descending along it raises q, and stops if it
-    would lower it: a projected gradient, so that no entry is ever stuck and none runs away."""
+    """max(q, least). Below the floor a gradient passes if descending along it raises q, and stops
+    if it would lower it: a projected gradient, so that no entry is ever stuck and none runs
+    away."""
 
     @staticmethod
     def forward(q: Tensor, least: float) -> Tensor:
@@ -111,17 +118,19 @@ class Floor(torch.autograd.Function):
         ctx.save_for_backward(q)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         (q,) = ctx.saved_tensors
         return torch.where((q > ctx.least) | (g < 0), g, torch.zeros_like(g)), None
 
 
 class SoftQuantize(torch.autograd.Function):
-    """`options`: mode, window, levels. With `noise`, the value is drawn from P(k | z), and the derivative
-    is that of its mean."""
+    """`options`: mode, window, levels. With `noise`, the value is drawn from P(k | z), and the
+    derivative is that of its mean."""
 
     @staticmethod
-    def forward(z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor | None, options: tuple[int, int, int]) -> Tensor:
+    def forward(
+        z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor | None, options: tuple[int, int, int]
+    ) -> Tensor:
         if noise is not None:
             return torch.ops.jsc.sample_quantize(z, q, kappa, noise, *options[1:])
         return torch.ops.jsc.soft_quantize(z, q, kappa, *options)
@@ -132,7 +141,7 @@ class SoftQuantize(torch.autograd.Function):
         ctx.save_for_backward(z, q, kappa)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         z, q, kappa = ctx.saved_tensors
         dz, dq, dkappa = SoftQuantizeBackward.apply(g, z, q, kappa, ctx.options)
         return dz, dq, dkappa, None, None
@@ -151,7 +160,7 @@ class SoftQuantizeBackward(torch.autograd.Function):
         ctx.save_for_backward(g, z, q, kappa)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         def first_order(g: Tensor, *inputs: Tensor) -> Any:
             return torch.func.vjp(lambda *a: _reference(*a, *ctx.options), *inputs)[1](g)
 

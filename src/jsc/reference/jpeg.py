@@ -25,13 +25,17 @@ YCC_TO_RGB = (
     (1.0, 1.772, 0.0),
 )
 
-# Below this hardness the lattice sum converges faster in its dual form (spec of the soft quantiser).
+# Below this hardness the lattice sum converges faster in its dual form (spec of the soft
+# quantiser).
 DUAL_BELOW = 2.0
 
 
 # D of Z = D X D' (ITU-T T.81, A.3.3).
 DCT_ROWS = tuple(
-    tuple((math.sqrt(0.5) if k == 0 else 1.0) / 2 * math.cos((2 * n + 1) * k * math.pi / 16) for n in range(8))
+    tuple(
+        (math.sqrt(0.5) if k == 0 else 1.0) / 2 * math.cos((2 * n + 1) * k * math.pi / 16)
+        for n in range(8)
+    )
     for k in range(8)
 )
 
@@ -121,17 +125,18 @@ def ste_quantize(z: Tensor, q: Tensor, levels: int | None = None) -> Tensor:
 def sample_levels(
     z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor, window: int | None, levels: int | None
 ) -> Tensor:
-    """Levels k drawn from P(k | z) with the uniform `noise`, by inversion over 41 or `window` levels.
+    """Levels k drawn from P(k | z) with the uniform `noise`, by inversion over 41 or `window`
+    levels.
 
-    Lattices softer than kappa = 0.16 are split by powers of two first: the residue of k is uniform to
-    within 4e-7 there, and what remains is a harder lattice (Jacobi's transform again).
+    Lattices softer than kappa = 0.16 are split by powers of two first: the residue of k is uniform
+    to within 4e-7 there, and what remains is a harder lattice (Jacobi's transform again).
     """
     z, q, kappa = torch.broadcast_tensors(z, q, kappa)
     u = z / q
     if window is not None:
         candidates = torch.arange(window, dtype=z.dtype, device=z.device)
         candidates = candidates + window_start(u, window, levels).unsqueeze(-1)
-        step = residue = None
+        step, residue = torch.ones_like(u), torch.zeros_like(u)
     else:
         scale = (0.5 * torch.log2(0.64 / kappa.clamp(min=1e-8))).floor().clamp(0, 12)
         step = torch.exp2(scale)
@@ -142,15 +147,14 @@ def sample_levels(
         candidates = torch.round(u).unsqueeze(-1) + taps
     weights = torch.softmax(-kappa.unsqueeze(-1) * (u.unsqueeze(-1) - candidates) ** 2, -1)
     below = (weights.cumsum(-1) < noise.unsqueeze(-1)).sum(-1).clamp(max=candidates.shape[-1] - 1)
-    k = candidates[..., 0] + below
-    if step is not None:
-        k = k * step + residue
+    k = (candidates[..., 0] + below) * step + residue
     return k if levels is None else k.clamp(-levels, levels)
 
 
 def colour(x: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
     """One 3x3 matrix on the channel axis."""
-    return torch.stack([sum(m * x[:, i] for i, m in enumerate(row)) for row in matrix], 1)
+    r, g, b = x.unbind(1)
+    return torch.stack([row[0] * r + row[1] * g + row[2] * b for row in matrix], 1)
 
 
 def pad_to_multiple(x: Tensor, height: int, width: int, padding: str) -> Tensor:

@@ -203,14 +203,14 @@ struct JpegBackward {
         typedef JpegPack<I, T, C> J;
         typedef typename J::Q Q;
         typedef typename J::V V;
-        constexpr int L = J::L, SUMS = SUM_BYTES / sizeof(T), TABLES = C == 1 ? 1 : 2;
+        constexpr int L = J::L, S = SUMS<T>, TABLES = C == 1 ? 1 : 2;
         const QuantEntry<T> *entries = (const QuantEntry<T> *)tables;
         const typename J::Image im = {height, width, (height + 7) / 8, (width + 7) / 8};
         typename J::Place next = {first / (im.rows * im.columns), first / im.columns % im.rows, first % im.columns};
         alignas(64) T z[J::SIZE];
         alignas(64) T dz[J::SIZE];
         alignas(64) T stage[J::SIZE];
-        alignas(64) T sums[TABLES * 64 * 2 * SUMS] = {};
+        alignas(64) T sums[TABLES * 64 * 2 * S] = {};
         for (ptrdiff_t b = 0; b < count; b += L) {
             typename J::Place place[L];
             const int here = count - b < L ? (int)(count - b) : L;
@@ -225,13 +225,13 @@ struct JpegBackward {
             J::analyse(blocks, colours + 24, dz);
             for (int c = 0; c < C; c++) {
                 const QuantEntry<T> *e = entries + (c > 0) * 64;
-                T *sum = sums + (c > 0) * 64 * 2 * SUMS + b % SUMS;
-                for (int i = 0; i < 64; i++, sum += 2 * SUMS) {
+                T *sum = sums + (c > 0) * 64 * 2 * S + b % S;
+                for (int i = 0; i < 64; i++, sum += 2 * S) {
                     V up = load<V>(dz + (c * 64 + i) * L);
                     typename Q::Answer answer = Q::template quantize<true>(load<V>(z + (c * 64 + i) * L), e[i]);
                     store(dz + (c * 64 + i) * L, up * answer.slope);
                     store(sum, load<V>(sum) + up * answer.dq);
-                    store(sum + SUMS, load<V>(sum + SUMS) + up * answer.dkappa);
+                    store(sum + S, load<V>(sum + S) + up * answer.dkappa);
                 }
             }
             if (!(wanted & GRADIENT_X)) continue;
@@ -242,7 +242,7 @@ struct JpegBackward {
         if (!(wanted & GRADIENT_TABLES)) return;
         for (int i = 0; i < TABLES * 64 * 2; i++) {
             double total = 0;
-            for (int l = 0; l < SUMS; l++) total += sums[i * SUMS + l];
+            for (int l = 0; l < S; l++) total += sums[i * S + l];
             partial[i] = total;
         }
     }

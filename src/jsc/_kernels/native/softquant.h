@@ -91,6 +91,10 @@ inline void prepare_entry(T step, T hardness, int mode, int window, long levels,
     }
 }
 
+// Table gradients are summed in this many interleaved lanes whatever the width of a vector.
+template <class T>
+constexpr int SUMS = 64 / (int)sizeof(T);
+
 template <class I, class T>
 struct SoftQuant {
     typedef Vec<I, T> V;
@@ -115,18 +119,20 @@ struct SoftQuant {
         return y > -GENTLE ? up : constant(0);
     }
 
+    // a b = E2, so the powers of both follow from p = a + b and m = a - b; and at f = 0 every odd moment
+    // is exactly zero, whatever the compiler fuses.
     template <int Half>
     JSC_INLINE Moments direct(V f, const Entry &e) {
-        V a, b;
-        exp_pair(e.two_kappa * f, a, b);
-        a *= e.e1, b *= e.e1;
-        V a2 = a * a * e.e2, b2 = b * b * e.e2;
-        Moments m = {1 + (a + b) + (a2 + b2), (a - b) + 2 * (a2 - b2), (a + b) + 4 * (a2 + b2), (a - b) + 8 * (a2 - b2)};
+        V up, down;
+        exp_pair(e.two_kappa * f, up, down);
+        V p = e.e1 * (up + down), m = e.e1 * (up - down), square = p * p;
+        V p2 = e.e2 * (square - 2 * e.e2), m2 = e.e2 * m * p;
+        Moments s = {1 + p + p2, m + 2 * m2, p + 4 * p2, m + 8 * m2};
         if constexpr (Half == 3) {
-            V a3 = a * a * a * e.e6, b3 = b * b * b * e.e6;
-            m.s0 += a3 + b3, m.s1 += 3 * (a3 - b3), m.s2 += 9 * (a3 + b3), m.s3 += 27 * (a3 - b3);
+            V p3 = e.e6 * p * (square - 3 * e.e2), m3 = e.e6 * m * (square - e.e2);
+            s.s0 += p3, s.s1 += 3 * m3, s.s2 += 9 * p3, s.s3 += 27 * m3;
         }
-        return m;
+        return s;
     }
 
     JSC_INLINE Moments sharp(V f, const Entry &e) {
@@ -206,10 +212,15 @@ struct SoftQuant {
         if (regime >= HARD) return hard<Gradient>(z, e);
         if (regime == WINDOW) {
             V u = z / e.q, n = round_even(u), c = clamp(n, -e.highest, e.highest);
-            V moved = n == c ? constant(0) : constant(1);
-            if (e.half == 2 && e.kappa <= GENTLE && !nonzero_mask(moved))
-                return lattice<Gradient>(u, n, direct<2>(u - n, e), e);
-            return lattice<Gradient>(u, c, window(u, c, n, e), e);
+            if (e.half != 2 || e.kappa > GENTLE) return lattice<Gradient>(u, c, window(u, c, n, e), e);
+            // Away from the ends the five levels are those of DIRECT. Each lane has its own answer
+            // whatever its neighbours need, so that results do not depend on who shares a vector.
+            Moments s = direct<2>(u - n, e);
+            if (nonzero_mask(n == c ? constant(0) : constant(1))) {
+                Moments all = window(u, c, n, e);
+                s = {n == c ? s.s0 : all.s0, n == c ? s.s1 : all.s1, n == c ? s.s2 : all.s2, n == c ? s.s3 : all.s3};
+            }
+            return lattice<Gradient>(u, c, s, e);
         }
         V u = z * e.inverse_q, n = round_even(u);
         if (regime == DIRECT) return lattice<Gradient>(u, n, direct<sizeof(T) == 8 ? 3 : 2>(u - n, e), e);
@@ -269,116 +280,5 @@ struct SoftQuant {
         return e.q * clamp(k, -e.level, e.level);
     }
 };
-
-// Rows of `period` numbers, entry j for column j. Columns are taken by eights, as rows of a pack; what
-// is left over (and short periods) number by number; period 1 is contiguous.
-template <class T>
-struct QuantizeRows {
-    template <class I>
-    JSC_INLINE void run(const T *z, const T *noise, T *y, ptrdiff_t rows, ptrdiff_t period, const T *entries) {
-        typedef SoftQuant<I, T> Q;
-        typedef Vec<I, T> V;
-        constexpr int L = lanes<I, T>;
-        const QuantEntry<T> *e = (const QuantEntry<T> *)entries;
-        if (period == 1) {
-            for (ptrdiff_t i = 0; i < rows; i += L) {
-                const bool whole = i + L <= rows;
-                const int left = (int)(rows - i);
-                V v = whole ? load<V>(z + i) : load_partial<V>(z + i, left);
-                if (noise) v = Q::sample(v, whole ? load<V>(noise + i) : load_partial<V>(noise + i, left), *e);
-                else v = Q::template quantize<false>(v, *e).value;
-                if (whole) store(y + i, v);
-                else store_partial(y + i, v, left);
-            }
-            return;
-        }
-        typedef Pack<I, T> P;
-        for (ptrdiff_t i = 0; i < rows; i += L) {
-            const T *from[L], *chance[L];
-            T *to[L];
-            for (int l = 0; l < L; l++) {
-                ptrdiff_t row = i + l < rows ? i + l : rows - 1;  // spare lanes repeat the last row
-                from[l] = z + row * period, to[l] = y + row * period;
-                chance[l] = noise ? noise + row * period : nullptr;
-            }
-            for (ptrdiff_t j = 0; j < period; j += 8) {
-                const int width = period - j < 8 ? (int)(period - j) : 8;
-                V v[8], u[8] = {};
-                P::load_columns(from, j, width, v);
-                if (noise) P::load_columns(chance, j, width, u);
-                for (int k = 0; k < width; k++)
-                    v[k] = noise ? Q::sample(v[k], u[k], e[j + k]) : Q::template quantize<false>(v[k], e[j + k]).value;
-                P::store_columns(to, j, width, v);
-            }
-        }
-    }
-};
-
-// dz = g dQ/dz; the gradients of q (at constant kappa) and kappa, summed over the rows, go to
-// partial (period, 2). Sums run over SUM_LANES interleaved rows, then over those in double, so that
-// they do not depend on the width of the vectors. partial may be null.
-constexpr int SUM_BYTES = 64;
-
-template <class T>
-struct QuantizeRowsBackward {
-    template <class I>
-    JSC_INLINE void run(const T *g, const T *z, T *dz, ptrdiff_t rows, ptrdiff_t period, const T *entries, double *partial) {
-        typedef SoftQuant<I, T> Q;
-        typedef Pack<I, T> P;
-        typedef Vec<I, T> V;
-        constexpr int L = lanes<I, T>, SUMS = SUM_BYTES / sizeof(T);
-        const QuantEntry<T> *e = (const QuantEntry<T> *)entries;
-        for (ptrdiff_t j = 0; j < period; j += 8) {
-            const int width = period - j < 8 ? (int)(period - j) : 8;
-            alignas(64) T sums[8][2][SUMS] = {};
-            for (ptrdiff_t i = 0; i < rows; i += L) {
-                const T *from[L], *upstream[L];
-                T *to[L] = {};
-                V v[8], up[8];
-                if (period == 1) {
-                    const bool whole = i + L <= rows;
-                    v[0] = whole ? load<V>(z + i) : load_partial<V>(z + i, (int)(rows - i));
-                    up[0] = whole ? load<V>(g + i) : load_partial<V>(g + i, (int)(rows - i));
-                } else {
-                    for (int l = 0; l < L; l++) {
-                        ptrdiff_t row = i + l < rows ? i + l : rows - 1;
-                        from[l] = z + row * period, upstream[l] = g + row * period, to[l] = dz + row * period;
-                    }
-                    P::load_columns(from, j, width, v);
-                    P::load_columns(upstream, j, width, up);
-                }
-                for (int k = 0; k < width; k++) {
-                    typename Q::Answer answer = Q::template quantize<true>(v[k], e[j + k]);
-                    v[k] = up[k] * answer.slope;
-                    V dq = up[k] * answer.dq, dkappa = up[k] * answer.dkappa;
-                    for (int l = (int)(rows - i); l < L; l++) dq[l] = dkappa[l] = 0;
-                    T *sum = sums[k][0] + i % SUMS;
-                    store(sum, load<V>(sum) + dq);
-                    store(sum + SUMS, load<V>(sum + SUMS) + dkappa);
-                }
-                if (period != 1) P::store_columns(to, j, width, v);
-                else if (i + L <= rows) store(dz + i, v[0]);
-                else store_partial(dz + i, v[0], (int)(rows - i));
-            }
-            if (!partial) continue;
-            for (int k = 0; k < width; k++)
-                for (int part = 0; part < 2; part++) {
-                    double total = 0;
-                    for (int l = 0; l < SUMS; l++) total += sums[k][part][l];
-                    partial[2 * (j + k) + part] = total;
-                }
-        }
-    }
-};
-
-template <class T>
-inline void quantize_rows(int isa, const T *z, const T *noise, T *y, ptrdiff_t rows, ptrdiff_t period, const T *entries) {
-    dispatch<QuantizeRows<T>>(isa, z, noise, y, rows, period, entries);
-}
-template <class T>
-inline void quantize_rows_backward(int isa, const T *g, const T *z, T *dz, ptrdiff_t rows, ptrdiff_t period,
-                                   const T *entries, double *partial) {
-    dispatch<QuantizeRowsBackward<T>>(isa, g, z, dz, rows, period, entries, partial);
-}
 
 }  // namespace jsc

@@ -212,10 +212,10 @@ struct SoftQuant {
         if (regime >= HARD) return hard<Gradient>(z, e);
         if (regime == WINDOW) {
             V u = z / e.q, n = round_even(u), c = clamp(n, -e.highest, e.highest);
-            if (e.half != 2 || e.kappa > GENTLE) return lattice<Gradient>(u, c, window(u, c, n, e), e);
+            if (e.half != 2) return lattice<Gradient>(u, c, window(u, c, n, e), e);
             // Away from the ends the five levels are those of DIRECT. Each lane has its own answer
             // whatever its neighbours need, so that results do not depend on who shares a vector.
-            Moments s = direct<2>(u - n, e);
+            Moments s = e.kappa <= GENTLE ? direct<2>(u - n, e) : sharp(u - n, e);
             if (nonzero_mask(n == c ? constant(0) : constant(1))) {
                 Moments all = window(u, c, n, e);
                 s = {n == c ? s.s0 : all.s0, n == c ? s.s1 : all.s1, n == c ? s.s2 : all.s2, n == c ? s.s3 : all.s3};

@@ -46,4 +46,7 @@ extensions = [
     for source in sorted(glob(f"{KERNELS}/*.pyx"))
 ]
 
-setup(ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=DIRECTIVES))
+setup(
+    ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=DIRECTIVES),
+    options={"build_ext": {"parallel": os.cpu_count()}},
+)

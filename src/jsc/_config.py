@@ -35,9 +35,11 @@ _forked = False
 
 
 def _after_fork() -> None:
-    # libgomp's thread pool does not survive a fork: a parallel region in the child hangs for ever.
+    # libgomp's thread pool does not survive a fork: a parallel region in the child hangs for ever,
+    # torch's own (our operators use those too) as well as ours. DataLoader workers do the same.
     global _forked
     _forked = True
+    torch.set_num_threads(1)
 
 
 os.register_at_fork(after_in_child=_after_fork)

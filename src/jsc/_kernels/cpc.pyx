@@ -9,19 +9,18 @@ from cython.parallel cimport prange, threadid
 from libc.stdint cimport uint64_t
 
 cdef extern from "cpc.h" namespace "jsc" nogil:
-    cdef cppclass CpcTask[T]:
-        const T *x
-        const uint64_t *mask
-        const T *weight
-        const T *bias
-        T *tile
-        T *out
-        Py_ssize_t C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Ow
-        Py_ssize_t row0, rows, filters
     void cpc_masks[T](int isa, const T *x, Py_ssize_t pixels, Py_ssize_t C, Py_ssize_t plane, uint64_t *mask)
     void cpc_band[T](int isa, int V, const CpcTask[T] *task)
     int cpc_taps(Py_ssize_t Kw, Py_ssize_t Sw, Py_ssize_t Dw)
     int cpc_margin(int taps, int S)
+
+
+cdef void band_float(int isa, int V, const CpcTask[float] *task) noexcept nogil:
+    cpc_band(isa, V, task)
+
+
+cdef void band_double(int isa, int V, const CpcTask[double] *task) noexcept nogil:
+    cpc_band(isa, V, task)
 
 
 def taps(Py_ssize_t Kw, Py_ssize_t Sw, Py_ssize_t Dw):

@@ -1,1 +1,7 @@
-"""."""
+"""The command line, `python -m jsc`.
+
+main.py      arguments, errors, exit codes
+doctor.py    is this installation in order?
+tune.py      choose convolution methods for a model given as FILE.py:factory
+demo/        train a network with and without the JPEG layer, then tune it
+"""

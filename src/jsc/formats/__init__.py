@@ -1,1 +1,4 @@
-"""."""
+"""Compressed activation maps: dataclasses of tensors that encode, decode and tell their size."""
+
+from jsc.formats.cpo import CPO as CPO
+from jsc.formats.cps import CPS as CPS

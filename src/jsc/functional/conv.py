@@ -58,7 +58,7 @@ def conv2d(
     Gradient: input, weight and bias, any order (torch's dense gradient). Weights are laid out anew
     on every call; :class:`jsc.nn.SparseConv2d` does that once.
     Zeros of the input are skipped only where that cannot change the result: with weights that are
-    not finite the dense method runs. Cost of the sparse methods: proportional to the non-zeros.
+    not finite, and for depthwise convolution, the dense method runs. Cost of the sparse methods: proportional to the non-zeros.
     cpo, cps and cpc give the same bits for any number of threads and any split of the batch.
     On devices other than the CPU every method is torch's own convolution.
 

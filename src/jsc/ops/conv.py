@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc.ops import cpc
+from jsc.ops import cpc, cpo, cps, lowering
 from jsc.ops._library import register
 
 
@@ -35,6 +35,10 @@ class Method:
 
 
 _METHODS = {
+    "im2col": Method(lowering.im2col_unsupported, lowering.im2col_pack, lowering.im2col_run),
+    "mec": Method(lowering.mec_unsupported, lowering.mec_pack, lowering.mec_run),
+    "cpo": Method(cpo.unsupported, cpo.pack, cpo.run),
+    "cps": Method(cps.unsupported, cps.pack, cps.run),
     "cpc": Method(cpc.unsupported, cpc.pack, cpc.run),
 }
 METHODS = ("dense", *_METHODS)
@@ -60,11 +64,14 @@ def pack_key() -> int:
 
 
 def pack(weight: Tensor, g: ConvGeometry, method: str) -> Tensor | None:
-    """Weights laid out for `method`, one row per group; None where they are not finite.
+    """Weights laid out for `method`, one row per group; None where the dense way is the right one.
 
-    Skipping a zero activation is right only if its product is zero: 0 * inf and 0 * nan are not, so
-    such weights are convolved densely.
+    That is for weights that are not finite (skipping a zero activation is right only if its product
+    is zero: 0 * inf and 0 * nan are not) and for depthwise convolution (one channel to a group leaves
+    no sum to shorten).
     """
+    if 1 < g.groups == g.C:
+        return None
     if not bool(torch.isfinite(weight).all()):
         return None
     one = g.per_group()

@@ -20,25 +20,10 @@
 // to the first, channel), starting from its bias: the same bits for every thread count, band height,
 // batch split, V and, among instruction sets with FMA, width. Zeros are skipped, NaN and inf are not.
 #pragma once
+#include "cpc_task.h"
 #include "simd.h"
 
 namespace jsc {
-
-constexpr int CPC_SET = 64;  // channels to a mask
-
-// What a task needs to know; everything is in elements, `x` and `mask` point at the task's image.
-template <class T>
-struct CpcTask {
-    const T *x;
-    const uint64_t *mask;
-    const T *weight;  // of the task's filter block: (sets, Kh, 64, Kw, V L)
-    const T *bias;    // of the task's filter block, or null
-    T *tile;          // (rows, margin + Ow + margin, V L)
-    T *out;           // first filter of the block, at the first row of the band
-    ptrdiff_t C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Ow;
-    ptrdiff_t row0, rows;  // the band: output rows row0 .. row0 + rows
-    ptrdiff_t filters;     // filters of the block that exist, at most V L
-};
 
 // ---- masks ---------------------------------------------------------------------------------------
 
@@ -127,7 +112,7 @@ JSC_INLINE void cpc_sweep(const T *x, const uint64_t *mask, ptrdiff_t C, ptrdiff
     constexpr int L = lanes<I, T>, Live = (Taps + S - 1) / S;
     V_ a[Live + 1][V];  // a[q]: output o + 1 - q
     ptrdiff_t o = Pw / S, column = o * S - Pw;  // from the first multiple of S: columns < 0 are absent
-    if (o > Ow) return;
+    if (o >= Ow + Live) return;  // the padding hides every pixel from every output
 #pragma GCC unroll 8
     for (int q = 2; q <= Live; q++)
 #pragma GCC unroll 8

@@ -1,0 +1,1 @@
+"""Benchmarks of jsc against torch and other packages: `python -m benchmarks` lists them."""

@@ -1,0 +1,26 @@
+"""`python -m benchmarks NAME [options]`: run one benchmark; `NAME --help` shows its options."""
+
+import importlib
+import sys
+
+NAMES = {
+    "conv": "sparse convolutions against dense torch, layer by layer",
+    "memory": "elements, bytes and compression ratio of the formats",
+    "jpeg": "the JPEG layer against other differentiable JPEGs",
+    "plots": "figures from the results of conv and memory",
+}
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] not in NAMES:
+        wanted = bool(arguments) and arguments[0] not in ("-h", "--help")
+        print(f"no benchmark {arguments[0]!r}" if wanted else __doc__)
+        print("\n".join(f"  {name:8} {text}" for name, text in NAMES.items()))
+        return 2 if wanted else 0
+    name, *rest = arguments
+    importlib.import_module(f"benchmarks.{name}").main(rest)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,122 @@
+"""Check, then time: methods run in turn in one process, and a wrong result is never timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class WrongResult(AssertionError):
+    """A method's result is too far from the reference, so that its time would mean nothing."""
+
+
+def max_error(result: Tensor, reference: Tensor) -> float:
+    """max |result - reference| / max |reference|, in float64; infinite when not comparable."""
+    if result.shape != reference.shape:
+        return float("inf")
+    reference = reference.detach().double()
+    scale = reference.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
+    error = ((result.detach().double() - reference).abs().amax() / scale).item()
+    return error if error == error else float("inf")
+
+
+def check(name: str, result: Tensor, reference: Tensor, tolerance: float) -> float:
+    """The error of `result` (see `max_error`), or `WrongResult` when it is above `tolerance`."""
+    error = max_error(result, reference)
+    if not error <= tolerance:
+        raise WrongResult(
+            f"{name}: error {error:.2e} of the largest value, allowed {tolerance:.0e} "
+            f"(shape {tuple(result.shape)}, expected {tuple(reference.shape)}); not timed"
+        )
+    return error
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per call, one sample per round."""
+
+    samples: np.ndarray
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.samples))
+
+    def half(self, which: int) -> float:
+        """Median of every second round: to choose on half 0 and report half 1 leaves luck out."""
+        return float(np.median(self.samples[which::2]))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster: ratio of the medians, and the quartiles of the rounds' own ratios."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, baseline: Timing, method: Timing) -> Ratio:
+        rounds = baseline.samples / method.samples
+        low, high = np.quantile(rounds, (0.25, 0.75))
+        return cls(baseline.median / method.median, float(low), float(high))
+
+
+def interleave(
+    methods: Mapping[str, Callable[[], Any]], rounds: int = 11, sample_seconds: float = 2e-3
+) -> dict[str, Timing]:
+    """Time `methods` in turn, `rounds` times, the one to begin with moving on every round.
+
+    Whatever disturbs the machine then disturbs all of them alike. One sample is the mean of as many
+    calls as fill `sample_seconds`, with the caches warm.
+    """
+    calls = {}
+    for name, run in methods.items():
+        run()  # first call: packing, lazy initialisation
+        start = time.perf_counter()
+        run()
+        once = time.perf_counter() - start
+        calls[name] = max(1, round(sample_seconds / max(once, 1e-7)))
+    names = list(methods)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            run, count = methods[name], calls[name]
+            start = time.perf_counter()
+            for _ in range(count):
+                run()
+            samples[name].append((time.perf_counter() - start) / count)
+    return {name: Timing(np.array(values)) for name, values in samples.items()}
+
+
+def compare(
+    methods: Mapping[str, Callable[[], Tensor]],
+    reference: Tensor,
+    tolerance: float = 1e-4,
+    rounds: int = 11,
+    sample_seconds: float = 2e-3,
+) -> dict[str, Timing]:
+    """`interleave`, after every method's result has been checked against `reference`."""
+    for name, run in methods.items():
+        check(name, run(), reference, tolerance)
+    return interleave(methods, rounds, sample_seconds)
+
+
+@contextmanager
+def num_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def geometric_mean(values: list[float]) -> float:
+    return float(np.exp(np.mean(np.log(values)))) if values else float("nan")

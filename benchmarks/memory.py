@@ -1,0 +1,149 @@
+"""Size of a convolution's input in each storage: elements, bytes, compression ratio.
+
+The compression ratio is the paper's: elements of im2col over elements stored (values, indices and
+pointers count one each). A dense convolution without lowering needs the input alone, so "of dense"
+is the figure that says whether memory is saved at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import jsc
+from benchmarks import networks, report, workloads
+from benchmarks.harness import geometric_mean
+
+FORMATS = ("CPO", "CPS", "CPC")
+DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+@dataclass(frozen=True)
+class Size:
+    elements: int
+    nbytes: int
+    compression_ratio: float
+
+
+def lowered(layer: nn.Conv2d, x: Tensor) -> dict[str, Size]:
+    """The dense storages of `x` for `layer` (dilation 1): as it is, im2col and MEC."""
+    (kernel_h, kernel_w), (stride_h, stride_w) = layer.kernel_size, layer.stride
+    pad_h, pad_w = layer.padding
+    n, c, h, w = x.shape
+    padded_h, padded_w = h + 2 * pad_h, w + 2 * pad_w
+    out_h = (padded_h - kernel_h) // stride_h + 1
+    out_w = (padded_w - kernel_w) // stride_w + 1
+    counts = {
+        "dense": n * c * h * w,
+        "im2col": n * c * out_h * out_w * kernel_h * kernel_w,
+        "MEC": n * c * out_w * padded_h * kernel_w,  # Cho & Brand 2017: lowered along rows only
+    }
+    return {
+        key: Size(count, count * x.element_size(), counts["im2col"] / count)
+        for key, count in counts.items()
+    }
+
+
+def footprint(layer: nn.Conv2d, x: Tensor) -> dict[str, Size]:
+    """Every storage of `x` for `layer`, in elements and bytes."""
+    sizes = lowered(layer, x)
+    for key in FORMATS:
+        code = getattr(jsc.formats, key).encode(x, layer.kernel_size, layer.stride, layer.padding)
+        sizes[key] = Size(code.elements, code.nbytes, code.compression_ratio)
+    return sizes
+
+
+def cases(options: argparse.Namespace) -> Iterator[tuple[nn.Conv2d, Tensor, dict[str, Any]]]:
+    densities = DENSITIES[1::4] if options.quick else DENSITIES
+    for key, inputs, outputs, size, height, width, measured in workloads.PAPER:
+        if options.quick and size * inputs > 17 * 160:
+            continue
+        layer = workloads.conv(inputs, outputs, (height, width))
+        for density in (measured, *densities):
+            labels = {"id": key, "authors' density": density == measured}
+            yield layer, workloads.activation(inputs, size, density), labels
+    if options.data is None:
+        return
+    for name in networks.names(options.data):
+        network = networks.load(options.data, name)
+        inputs = networks.conv_inputs(network.model, network.batch(options.data, 1))
+        convs = dict(network.model.named_modules())
+        for key, x in list(inputs.items())[: 4 if options.quick else None]:
+            if convs[key].groups == 1:
+                yield convs[key], x.clone(), {"network": name, "name": key}
+
+
+def row(layer: nn.Conv2d, x: Tensor, labels: dict[str, Any]) -> dict[str, Any]:
+    sizes = footprint(layer, x)
+    dense = sizes["dense"].nbytes
+    found: dict[str, Any] = {
+        **labels,
+        "layer": workloads.name(layer, x.shape[2]),
+        "density": (x != 0).double().mean().item(),
+    }
+    for key, size in sizes.items():
+        found[key] = {
+            "elements": size.elements,
+            "bytes": size.nbytes,
+            "compression ratio": size.compression_ratio,
+            "of dense": size.nbytes / dense,
+        }
+    return found
+
+
+def layer_table(rows: list[dict[str, Any]]) -> str:
+    shown = []
+    for found in rows:
+        line = {
+            "layer": f"{found['name']} ({found['layer']})" if "name" in found else found["layer"],
+            "density": round(found["density"], 3),
+            "dense kB": round(found["dense"]["bytes"] / 1e3, 1),
+        }
+        for key in ("MEC", *FORMATS):
+            line[f"CR {key}"] = round(found[key]["compression ratio"], 2)
+        for key in ("im2col", "MEC", *FORMATS):
+            line[f"{key} of dense"] = round(found[key]["of dense"], 2)
+        shown.append(line)
+    return report.table(shown)
+
+
+def network_table(rows: list[dict[str, Any]]) -> str:
+    """Per network: bytes of all layer inputs together, and the geometric mean of the ratios."""
+    shown = []
+    for network in dict.fromkeys(found["network"] for found in rows):
+        mine = [found for found in rows if found["network"] == network]
+        line: dict[str, Any] = {"network": network, "layers": len(mine)}
+        for key in FORMATS:
+            ratios = [found[key]["compression ratio"] for found in mine]
+            line[f"CR {key} (geometric mean)"] = round(geometric_mean(ratios), 2)
+        dense = sum(found["dense"]["bytes"] for found in mine)
+        for key in ("im2col", "MEC", *FORMATS):
+            total = sum(found[key]["bytes"] for found in mine)
+            line[f"{key} of dense"] = round(total / dense, 2)
+        shown.append(line)
+    return report.table(shown)
+
+
+def main(arguments: list[str]) -> None:
+    options = report.parser("memory", __doc__).parse_args(arguments)
+    torch.manual_seed(0)
+    rows = [row(*case) for case in report.progress(cases(options), "layers")]
+    authors = [found for found in rows if found.get("authors' density")]
+    random = [found for found in rows if "id" in found and not found["authors' density"]]
+    real = [found for found in rows if "network" in found]
+    sections = {"Inception-v3 layers at the authors' densities (random)": layer_table(authors)}
+    sections["Random activations"] = layer_table(random)
+    if real:
+        sections["Networks"] = network_table(real)
+    for network in dict.fromkeys(found["network"] for found in real):
+        mine = [found for found in real if found["network"] == network]
+        sections[network] = layer_table(mine)
+    report.write(
+        options.out, "memory", report.command("memory", arguments), __doc__, sections,
+        {"rows": rows},
+    )  # fmt: skip

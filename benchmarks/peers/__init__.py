@@ -1,0 +1,1 @@
+"""Other people's operators, rebuilt from their definitions in plain torch, to measure against."""

@@ -1,0 +1,7 @@
+"""`python -m jsc`."""
+
+import sys
+
+from jsc.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,18 @@
+# The task of a sweep, and the sweep itself for other families: compiled once, in this module.
+from libc.stdint cimport uint64_t
+
+
+cdef extern from "cpc_task.h" namespace "jsc" nogil:
+    cdef cppclass CpcTask[T]:
+        const T *x
+        const uint64_t *mask
+        const T *weight
+        const T *bias
+        T *tile
+        T *out
+        Py_ssize_t C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Ow
+        Py_ssize_t row0, rows, filters
+
+
+cdef void band_float(int isa, int V, const CpcTask[float] *task) noexcept nogil
+cdef void band_double(int isa, int V, const CpcTask[double] *task) noexcept nogil

@@ -1,0 +1,34 @@
+"""Optional packages: imported where they are used, and named with their extra when absent."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+
+class MissingExtraError(RuntimeError):
+    """An optional package is not installed. The message says how to install it."""
+
+
+def need(module: str, package: str, extra: str, purpose: str) -> Any:
+    """The module, or an error that says which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{purpose} needs {package}, which cannot be imported ({error}); "
+            f"install it with: pip install 'jsc[{extra}]'"
+        ) from None
+
+
+def folder_of(module: str, package: str, extra: str, purpose: str) -> Path:
+    """Where a package lies, without importing it, or the error of `need`."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError(
+            f"{purpose} needs {package}, which is not installed; "
+            f"install it with: pip install 'jsc[{extra}]'"
+        )
+    return Path(spec.submodule_search_locations[0])

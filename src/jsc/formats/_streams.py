@@ -1,0 +1,117 @@
+"""What the column formats share: arguments, bookkeeping, and the checks of their arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jsc import _checks
+from jsc._geometry import ConvGeometry
+from jsc.ops import columns
+from jsc.ops.columns import ColumnPlan
+
+Pair = int | Sequence[int]
+
+
+def geometry(
+    shape: Sequence[int], kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> ConvGeometry:
+    """The checked geometry of a map (N, C, H, W) under a kernel."""
+    if len(shape) != 4 or min(shape) < 0:
+        raise ValueError(
+            f"the map must be (N, C, H, W), got shape {tuple(shape)}; "
+            "unsqueeze(0) makes a batch of one"
+        )
+    kernel, strides = _checks.pair(kernel_size, "kernel_size", 1), _checks.pair(stride, "stride", 1)
+    paddings, dilations = _checks.pair(padding, "padding", 0), _checks.pair(dilation, "dilation", 1)
+    g = ConvGeometry(*shape, 1, *kernel, *strides, *paddings, *dilations)
+    if g.Oh < 1 or g.Ow < 1:
+        raise ValueError(
+            f"kernel_size {kernel} with dilation {dilations} does not fit into the padded map "
+            f"({g.H + 2 * g.Ph}, {g.W + 2 * g.Pw}); pad more or use a smaller kernel"
+        )
+    if reason := columns.unsupported(g):
+        raise ValueError(f"{reason}; cut the map into smaller ones")
+    return g
+
+
+def checked(g: ConvGeometry) -> ConvGeometry:
+    """The same geometry; ValueError or TypeError if it was made up by hand and makes no sense."""
+    kernel, stride, padding = (g.Kh, g.Kw), (g.Sh, g.Sw), (g.Ph, g.Pw)
+    return geometry((g.N, g.C, g.H, g.W), kernel, stride, padding, (g.Dh, g.Dw))
+
+
+def require_map(x: Tensor) -> None:
+    _checks.require_tensor(x, "x")
+    _checks.require_kernel_dtype(x, "x")
+    if x.device.type != "cpu":
+        raise ValueError(f"x must be on the CPU, got {x.device}; call x.cpu()")
+
+
+def require_array(value: Tensor, name: str, dtype: torch.dtype, ndim: int) -> None:
+    _checks.require_tensor(value, name)
+    if value.dtype != dtype:
+        raise TypeError(f"{name} must be {dtype} for this shape, got {value.dtype}")
+    if value.ndim != ndim or not value.is_contiguous() or value.device.type != "cpu":
+        raise ValueError(
+            f"{name} must be a contiguous {ndim}-D tensor on the CPU, "
+            f"got shape {tuple(value.shape)} on {value.device}"
+        )
+
+
+def index_dtype(plan: ColumnPlan) -> torch.dtype:
+    return torch.int32 if plan.wide else torch.uint16
+
+
+def require_offsets(offsets: Tensor, name: str, planes: int, length: int, of: str) -> None:
+    """`planes` + 1 places, ascending from 0 to `length`."""
+    require_array(offsets, name, torch.int64, 1)
+    places = offsets.numpy()
+    if len(places) != planes + 1:
+        raise ValueError(f"{name} must have N * C + 1 = {planes + 1} entries, got {len(places)}")
+    if places[0] != 0 or places[-1] != length or bool((np.diff(places) < 0).any()):
+        raise ValueError(f"{name} must ascend from 0 to {length}, the length of {of}")
+
+
+def require_ptr(Ptr: Tensor, plan: ColumnPlan, offsets: Tensor) -> None:
+    require_array(Ptr, "Ptr", index_dtype(plan), 2)
+    stored = int(np.count_nonzero(np.diff(offsets.numpy())))
+    if tuple(Ptr.shape) != (stored, plan.entries):
+        raise ValueError(
+            f"Ptr must be ({stored}, {plan.entries}), a row for each channel that is not all zero, "
+            f"got {tuple(Ptr.shape)}"
+        )
+
+
+def nbytes(*arrays: Tensor) -> int:
+    return sum(a.numel() * a.element_size() for a in arrays)
+
+
+def im2col_elements(g: ConvGeometry) -> int:
+    return g.N * g.C * g.Oh * g.Ow * g.Kh * g.Kw
+
+
+def ratio(dense: int, stored: int) -> float:
+    return dense / stored if stored else float("inf")
+
+
+def malformed(kind: str, plane: int, channels: int) -> ValueError:
+    return ValueError(
+        f"the {kind} arrays of image {plane // channels}, channel {plane % channels} contradict "
+        f"each other or the shape; {kind}.encode makes valid ones"
+    )
+
+
+def describe(
+    kind: str, g: ConvGeometry, nonzeros: int, elements: int, nbytes: int, compression: float
+) -> str:
+    size = g.N * g.C * g.H * g.W
+    density = nonzeros / size if size else 0.0
+    return (
+        f"{kind}({g.N} x {g.C} x {g.H} x {g.W}, kernel {g.Kh} x {g.Kw}, "
+        f"density {density:.3f}, "
+        f"{elements} elements, {nbytes} bytes, {compression:.2f} x smaller than im2col)"
+    )

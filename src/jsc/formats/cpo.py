@@ -1,0 +1,124 @@
+"""CPO, Compressed Pattern Overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jsc._geometry import ConvGeometry
+from jsc.formats import _streams
+from jsc.formats._streams import Pair
+from jsc.ops import columns, cpo
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CPO:
+    """Activation maps, every non-zero stored once, in the order in which a convolution meets them.
+
+    A column of the padded map is read by 1, 2, ... output windows: its *pattern*. Columns are
+    stored by pattern, then by the leftmost window that reads them, from left to right, and each
+    from top to bottom. The arrays of the channels (image by image) follow one another:
+
+    DA : (nonzeros,) float32 or float64, the values
+    IN : (nonzeros,), ``i Kw + c``: padded row i, kernel column c in the leftmost window
+    Ptr : (channels that are not all zero, entries): for every pattern and window, the non-zeros of
+        the pattern before it. A pattern that only the two outermost windows have keeps three
+        entries.
+    offsets : (N C + 1,) int64, where each channel begins in DA and IN
+
+    IN and Ptr are uint16 where the shape lets them fit, else int32. An all-zero channel costs its
+    offset. :meth:`encode` makes one, :meth:`from_arrays` checks arrays from elsewhere. Encoding
+    reads the map twice; no gradient flows through a format.
+
+    Source: Amer et al., arXiv 2104.08314, extended to any stride, padding, dilation and narrow
+    maps.
+    """
+
+    DA: Tensor
+    IN: Tensor
+    Ptr: Tensor
+    offsets: Tensor
+    geometry: ConvGeometry
+
+    @classmethod
+    def encode(
+        cls, x: Tensor, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1
+    ) -> CPO:
+        """Compress `x`, (N, C, H, W) float32 or float64 on the CPU, for a convolution.
+
+        Elements that no window reads (a stride wider than the kernel leaves some) are not stored.
+        NaN is a non-zero, -0.0 is a zero.
+
+        Raises TypeError for anything but such a tensor, ValueError when the kernel does not fit.
+        """
+        _streams.require_map(x)
+        g = _streams.geometry(x.shape, kernel_size, stride, padding, dilation)
+        DA, IN, Ptr, offsets, _ = cpo.encode(x, columns.column_plan(g))
+        return cls(*(torch.from_numpy(a) for a in (DA, IN, Ptr, offsets)), g)
+
+    @classmethod
+    def from_arrays(
+        cls, DA: Tensor, IN: Tensor, Ptr: Tensor, offsets: Tensor, shape: tuple[int, int, int, int],
+        kernel_size: Pair, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1,
+    ) -> CPO:  # fmt: skip
+        """A CPO of arrays made elsewhere, checked completely. Raises TypeError or ValueError."""
+        made = cls(
+            DA, IN, Ptr, offsets, _streams.geometry(shape, kernel_size, stride, padding, dilation)
+        )
+        made.decode()
+        return made
+
+    def decode(self) -> Tensor:
+        """The map, (N, C, H, W), zero where nothing is stored.
+
+        The arrays are checked on the way: ValueError where they contradict each other or the shape.
+        """
+        g = _streams.checked(self.geometry)
+        plan = columns.column_plan(g)
+        _streams.require_map(self.DA)
+        _streams.require_array(self.DA, "DA", self.DA.dtype, 1)
+        _streams.require_array(self.IN, "IN", _streams.index_dtype(plan), 1)
+        if len(self.IN) != len(self.DA):
+            raise ValueError(
+                f"IN must have an entry for each of the {len(self.DA)} values, got {len(self.IN)}"
+            )
+        _streams.require_offsets(self.offsets, "offsets", g.N * g.C, len(self.DA), "DA")
+        _streams.require_ptr(self.Ptr, plan, self.offsets)
+        x, bad = cpo.decode(self.DA, self.IN, self.Ptr, self.offsets, (g.N, g.C, g.H, g.W), plan)
+        if bad >= 0:
+            raise _streams.malformed("CPO", bad, g.C)
+        return x
+
+    @property
+    def elements(self) -> int:
+        """Stored elements in the paper's measure: #DA + #IN + #Ptr, each counting one."""
+        return self.DA.numel() + self.IN.numel() + self.Ptr.numel()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, offsets too."""
+        return _streams.nbytes(self.DA, self.IN, self.Ptr, self.offsets)
+
+    @property
+    def compression_ratio(self) -> float:
+        """Elements of the im2col matrix for each element stored (inf for an all-zero map)."""
+        return _streams.ratio(_streams.im2col_elements(self.geometry), self.elements)
+
+    def __repr__(self) -> str:
+        return _streams.describe(
+            "CPO", self.geometry, len(self.DA), self.elements, self.nbytes, self.compression_ratio
+        )
+
+    def __eq__(self, other: Any) -> bool:
+        if not isinstance(other, CPO):
+            return NotImplemented
+        mine, theirs = (
+            (self.DA, self.IN, self.Ptr, self.offsets),
+            (other.DA, other.IN, other.Ptr, other.offsets),
+        )
+        return self.geometry == other.geometry and all(map(torch.equal, mine, theirs))
+
+    __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,134 @@
+"""CPS, Compressed Pattern Sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jsc._geometry import ConvGeometry
+from jsc.formats import _streams
+from jsc.formats._streams import Pair
+from jsc.ops import columns, cps
+
+# Words the paper's form spends on a set, by its pattern: one or two positions, or (prefix, mask).
+_PAPER_WORDS = np.array([min(bin(pattern).count("1"), 2) for pattern in range(16)])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CPS:
+    """CPO with a shorter index stream: one word for up to four non-zeros below each other.
+
+    Values and Ptr are those of :class:`CPO`. The rows of a column are cut into sets of four (rows
+    0-3, 4-7, ... of the map without padding), and each set that is not empty has one word:
+
+    DA : (nonzeros,) float32 or float64, the values in the order of CPO
+    IN : (sets that are not empty,), ``set << 4 | pattern``: bit r of the pattern says that row r of
+        the set is not zero, its bit count how many values the word stands for. Sets are numbered
+        from the top of the first column that shares pattern and leftmost window.
+    Ptr : (channels that are not all zero, entries), as in CPO
+    offsets, set_offsets : (N C + 1,) int64, where each channel begins in DA and in IN
+
+    IN and Ptr are uint16 where the shape lets them fit, else int32. An all-zero channel costs its
+    offsets. :meth:`encode` makes one, :meth:`from_arrays` checks arrays from elsewhere. Encoding
+    reads the map twice; no gradient flows through a format.
+
+    Source: Amer et al., arXiv 2104.08314; the paper's index stream cannot be decoded without a
+    flag, this one delimits itself and is never longer (`elements` counts the paper's,
+    `packed_elements` this).
+    """
+
+    DA: Tensor
+    IN: Tensor
+    Ptr: Tensor
+    offsets: Tensor
+    set_offsets: Tensor
+    geometry: ConvGeometry
+
+    @classmethod
+    def encode(
+        cls, x: Tensor, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1
+    ) -> CPS:
+        """Compress `x`, (N, C, H, W) float32 or float64 on the CPU, for a convolution.
+
+        Elements that no window reads (a stride wider than the kernel leaves some) are not stored.
+        NaN is a non-zero, -0.0 is a zero.
+
+        Raises TypeError for anything but such a tensor, ValueError when the kernel does not fit.
+        """
+        _streams.require_map(x)
+        g = _streams.geometry(x.shape, kernel_size, stride, padding, dilation)
+        DA, IN, Ptr, offsets, set_offsets, _, _ = cps.encode(x, columns.column_plan(g, sets=True))
+        return cls(*(torch.from_numpy(a) for a in (DA, IN, Ptr, offsets, set_offsets)), g)
+
+    @classmethod
+    def from_arrays(
+        cls, DA: Tensor, IN: Tensor, Ptr: Tensor, offsets: Tensor, set_offsets: Tensor,
+        shape: tuple[int, int, int, int],
+        kernel_size: Pair, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1,
+    ) -> CPS:  # fmt: skip
+        """A CPS of arrays made elsewhere, checked completely. Raises TypeError or ValueError."""
+        g = _streams.geometry(shape, kernel_size, stride, padding, dilation)
+        made = cls(DA, IN, Ptr, offsets, set_offsets, g)
+        made.decode()
+        return made
+
+    def decode(self) -> Tensor:
+        """The map, (N, C, H, W), zero where nothing is stored.
+
+        The arrays are checked on the way: ValueError where they contradict each other or the shape.
+        """
+        g = _streams.checked(self.geometry)
+        plan = columns.column_plan(g, sets=True)
+        _streams.require_map(self.DA)
+        _streams.require_array(self.DA, "DA", self.DA.dtype, 1)
+        _streams.require_array(self.IN, "IN", _streams.index_dtype(plan), 1)
+        _streams.require_offsets(self.offsets, "offsets", g.N * g.C, len(self.DA), "DA")
+        _streams.require_offsets(self.set_offsets, "set_offsets", g.N * g.C, len(self.IN), "IN")
+        _streams.require_ptr(self.Ptr, plan, self.offsets)
+        if bool(((self.offsets.diff() == 0) & (self.set_offsets.diff() != 0)).any()):
+            raise ValueError("set_offsets gives words to a channel that has no values")
+        shape = (g.N, g.C, g.H, g.W)
+        x, bad = cps.decode(self.DA, self.IN, self.Ptr, self.offsets, self.set_offsets, shape, plan)
+        if bad >= 0:
+            raise _streams.malformed("CPS", bad, g.C)
+        return x
+
+    @property
+    def elements(self) -> int:
+        """Stored elements in the paper's measure, with its index stream: 1, 2, 2 or 2 words for a
+        set of 1, 2, 3 or 4 non-zeros."""
+        words = int(_PAPER_WORDS[self.IN.numpy() & 15].sum())
+        return self.DA.numel() + words + self.Ptr.numel()
+
+    @property
+    def packed_elements(self) -> int:
+        """Elements that are really stored: #DA + #IN + #Ptr."""
+        return self.DA.numel() + self.IN.numel() + self.Ptr.numel()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, offsets too."""
+        return _streams.nbytes(self.DA, self.IN, self.Ptr, self.offsets, self.set_offsets)
+
+    @property
+    def compression_ratio(self) -> float:
+        """Elements of the im2col matrix for each of `elements` (inf for an all-zero map)."""
+        return _streams.ratio(_streams.im2col_elements(self.geometry), self.elements)
+
+    def __repr__(self) -> str:
+        return _streams.describe(
+            "CPS", self.geometry, len(self.DA), self.elements, self.nbytes, self.compression_ratio
+        )
+
+    def __eq__(self, other: Any) -> bool:
+        if not isinstance(other, CPS):
+            return NotImplemented
+        mine = (self.DA, self.IN, self.Ptr, self.offsets, self.set_offsets)
+        theirs = (other.DA, other.IN, other.Ptr, other.offsets, other.set_offsets)
+        return self.geometry == other.geometry and all(map(torch.equal, mine, theirs))
+
+    __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,111 @@
+"""Carry out a plan: a network whose chosen convolutions run the chosen methods."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal, TypeVar
+
+from torch import nn
+
+from jsc.nn import SparseConv2d
+from jsc.optimize.convert import share, to_dense, to_sparse
+from jsc.optimize.environment import Environment
+from jsc.optimize.errors import PlanError, PlanWarning
+from jsc.optimize.plan import LayerChoice, Plan
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def apply(
+    model: M,
+    plan: Plan,
+    *,
+    inplace: bool = False,
+    on_mismatch: Literal["error", "warn", "dense"] = "error",
+) -> M:
+    """The model with the plan's methods in its convolutions.
+
+    The result is a new module tree over the *same* parameters and buffers (training one trains the
+    other); its `state_dict` keys are unchanged, hooks are kept, shared modules stay shared.
+    `jsc.restore` goes back.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network the plan was made for, or one of the same structure.
+    plan : Plan
+    inplace : bool
+        Convert the given model's own layers instead of a copy's.
+    on_mismatch : {"error", "warn", "dense"}
+        What to do with a layer that is not in the model or has another shape there: raise
+        `PlanError`; leave it dense and warn; leave it dense silently.
+
+    Raises
+    ------
+    PlanError  as above, before anything has been changed.
+
+    Warns
+    -----
+    PlanWarning  when the plan was measured on another processor, instruction set, number of threads
+        or library version (results are right, times may differ), unless `on_mismatch="dense"`.
+    """
+    if on_mismatch not in ("error", "warn", "dense"):
+        raise ValueError(f"on_mismatch must be 'error', 'warn' or 'dense', got {on_mismatch!r}")
+    if not isinstance(plan, Plan):
+        raise TypeError(f"plan must be a jsc.Plan, got {type(plan).__name__}; see jsc.Plan.load")
+    modules = dict(model.named_modules(remove_duplicate=False))
+    problems = {layer.name: _mismatch(modules, layer) for layer in plan.layers}
+    found = [f"{name or '(the model)'}: {why}" for name, why in problems.items() if why]
+    if found and on_mismatch == "error":
+        raise PlanError(
+            f"the plan does not fit the model: {'; '.join(found[:5])}"
+            f"{f' and {len(found) - 5} more' if len(found) > 5 else ''}. Tune this model, or pass "
+            "on_mismatch='warn' to leave these layers dense"
+        )
+    if on_mismatch != "dense":
+        _warn(found, plan.environment.differences(Environment.current()))
+
+    model = model if inplace else share(model)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for layer in plan.layers:
+        conv = modules.get(layer.name)
+        if problems[layer.name]:
+            continue
+        if layer.method != "dense":
+            to_sparse(conv, layer.method)  # type: ignore[arg-type]
+        elif isinstance(conv, SparseConv2d):
+            to_dense(conv)
+    return model
+
+
+def _mismatch(modules: dict[str, nn.Module], layer: LayerChoice) -> str:
+    conv = modules.get(layer.name)
+    if conv is None:
+        return "the model has no such layer"
+    if not isinstance(conv, nn.Conv2d):
+        return f"is a {type(conv).__name__}, not a Conv2d"
+    if layer.method != "dense" and type(conv) not in (nn.Conv2d, SparseConv2d):
+        return f"is a {type(conv).__name__}, which only its own forward can run"
+    for key, planned in (
+        ("weight", layer.weight_shape),
+        ("stride", layer.stride),
+        ("padding", layer.padding),
+        ("dilation", layer.dilation),
+        ("groups", layer.groups),
+    ):
+        actual = tuple(conv.weight.shape) if key == "weight" else getattr(conv, key)
+        if actual != planned:
+            return f"{key} is {actual}, the plan has {planned}"
+    return ""
+
+
+def _warn(mismatches: list[str], differences: list[str]) -> None:
+    if mismatches:
+        message = f"the plan does not fit these layers, which stay dense: {'; '.join(mismatches)}"
+        warnings.warn(message, PlanWarning, stacklevel=3)
+    if differences:
+        message = (
+            f"the plan was measured elsewhere ({'; '.join(differences)}): results are right, "
+            "times may differ; tune again for this machine"
+        )
+        warnings.warn(message, PlanWarning, stacklevel=3)

@@ -1,0 +1,55 @@
+"""Where a plan was measured: times hold on the same processor, kernels, threads and libraries."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+import jsc
+from jsc import _config
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything that decides which method is fastest, apart from the network and its input."""
+
+    cpu: str
+    isa: str
+    threads: int
+    torch: str
+    jsc: str
+
+    @classmethod
+    def current(cls) -> Environment:
+        return cls(
+            cpu=cpu_name(),
+            isa=_config.ISA_NAMES[_config.isa()],
+            threads=torch.get_num_threads(),
+            torch=str(torch.__version__),
+            jsc=jsc.__version__,
+        )
+
+    def differences(self, other: Environment) -> list[str]:
+        """One phrase for each entry that differs: "threads 2, here 4"."""
+        mine, theirs = asdict(self), asdict(other)
+        return [
+            f"{key} {mine[key]}, here {theirs[key]}" for key in mine if mine[key] != theirs[key]
+        ]
+
+    def __str__(self) -> str:
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.cpu}, {self.isa}, {threads}, torch {self.torch}, jsc {self.jsc}"

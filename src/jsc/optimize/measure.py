@@ -1,0 +1,170 @@
+"""Measure one convolution layer: every method in turn, on the activations the layer really gets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from jsc._geometry import ConvGeometry
+from jsc.nn import SparseConv2d
+from jsc.ops.conv import unsupported
+from jsc.optimize import memory
+from jsc.optimize.capture import Layer
+from jsc.optimize.plan import LayerChoice
+from jsc.optimize.timing import Times, interleaved
+
+
+@dataclass
+class Measurement:
+    """What is known of a layer after its calls on the sample; sums run over the calls."""
+
+    layer: Layer
+    refused: str = ""  # why no method but dense is tried
+    input_shape: tuple[int, ...] = ()
+    elements: int = 0
+    nonzeros: int = 0
+    times: dict[str, Times] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    candidates: dict[str, nn.Conv2d] = field(default_factory=dict)
+
+    @property
+    def density(self) -> float:
+        return self.nonzeros / self.elements if self.elements else 1.0
+
+
+def refusal(conv: nn.Conv2d) -> str:
+    """Why this module cannot become a `SparseConv2d`; empty when it can."""
+    if type(conv) is not nn.Conv2d:
+        return f"{type(conv).__name__} has a forward of its own"
+    if "weight" not in conv._parameters:
+        return "its weight is computed by a hook"
+    if conv.weight.dtype not in (torch.float32, torch.float64):
+        return f"{conv.weight.dtype}; the kernels are float32 and float64"
+    return ""
+
+
+def geometry(conv: nn.Conv2d, x: Tensor) -> ConvGeometry:
+    """The sizes of one call. An image without a batch axis counts as a batch of one; padding other
+    than with zeros is done before the method sees the map."""
+    n, (c, h, w) = (x.shape[0] if x.dim() == 4 else 1), x.shape[-3:]
+    k, _, kh, kw = conv.weight.shape
+    (sh, sw), (dh, dw) = conv.stride, conv.dilation
+    if isinstance(conv.padding, str):
+        same = conv.padding == "same"
+        ph, pw = (dh * (kh - 1) // 2, dw * (kw - 1) // 2) if same else (0, 0)
+    else:
+        ph, pw = conv.padding
+    if conv.padding_mode != "zeros":
+        h, w, ph, pw = h + 2 * ph, w + 2 * pw, 0, 0
+    return ConvGeometry(n, c, h, w, k, kh, kw, sh, sw, ph, pw, dh, dw, conv.groups)
+
+
+def measure_call(
+    m: Measurement, x: Tensor, methods: tuple[str, ...], rounds: int, seconds: float
+) -> None:
+    """Add one call: check every method's result on `x`, then time those that are right."""
+    conv = m.layer.conv
+    g = geometry(conv, x)
+    m.input_shape = m.input_shape or (g.N, g.C, g.H, g.W)
+    m.elements += x.numel()
+    m.nonzeros += int(torch.count_nonzero(x))
+    expected = conv.forward(x)
+    for method in () if m.refused else methods:
+        if method not in m.rejected:
+            why = _reject(m, method, x, g, expected)
+            if why:
+                m.rejected[method] = why
+                m.candidates.pop(method, None)
+    rivals: dict[str, Callable[[], Tensor]] = {"dense": lambda: conv.forward(x)}
+    for method, candidate in m.candidates.items():
+        rivals[method] = lambda candidate=candidate: candidate.forward(x)  # type: ignore[misc]
+    for method, times in interleaved(rivals, rounds, seconds).items():
+        m.times.setdefault(method, Times()).add(times)
+    for method, count in memory.activation_bytes(x, g).items():
+        m.memory[method] = m.memory.get(method, 0) + count
+
+
+def _reject(m: Measurement, method: str, x: Tensor, g: ConvGeometry, expected: Tensor) -> str:
+    """Why `method` is not timed on this call; empty when its result is right."""
+    why = unsupported(method, g)
+    if why:
+        return why
+    try:
+        if method not in m.candidates:
+            m.candidates[method] = SparseConv2d.from_dense(m.layer.conv, method=method)
+        result = m.candidates[method].forward(x)
+    except (ValueError, TypeError) as failure:
+        return str(failure)
+    if result.shape != expected.shape or result.dtype != expected.dtype:
+        return "its result has another shape or type than the dense one"
+    allowed = _allowed_error(m.layer.conv, x)
+    difference = torch.nan_to_num((result - expected).abs(), nan=math.inf)
+    difference[result.isnan() & expected.isnan()] = 0  # both undefined: the same answer
+    difference[result == expected] = 0  # equal infinities
+    scale = float(torch.nan_to_num(expected, 0.0, 0.0, 0.0).abs().max())
+    error = float(difference.max()) / scale if scale else float(difference.max())
+    if bool((difference > allowed).any()):
+        return f"its result is wrong: {error:.0e} from the dense one"
+    m.errors[method] = max(m.errors.get(method, 0.0), error)
+    return ""
+
+
+def _allowed_error(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """2 (n + 1) eps (|w| * |x| + |b|), n = (C / groups) Kh Kw: how far apart two sums of the same n
+    products can be when each is rounded in its own order (Higham, Accuracy and Stability, 3.1)."""
+    bias = None if conv.bias is None else conv.bias.abs()
+    bound = nn.Conv2d._conv_forward(conv, x.abs(), conv.weight.abs(), bias)
+    n = conv.weight[0].numel()
+    info = torch.finfo(bound.dtype)
+    return torch.nan_to_num(2 * (n + 1) * info.eps * bound, nan=math.inf) + info.tiny
+
+
+def choose(m: Measurement, min_gain: float, first: bool) -> LayerChoice:
+    """The fastest right method if it gains enough, and the reason in words."""
+    conv = m.layer.conv
+    # A method counts only if it was right on every call.
+    times = {k: v for k, v in m.times.items() if k not in m.rejected}
+    gains = {k: v.gain_over(times["dense"]) for k, v in times.items() if k != "dense"}
+    best = max(gains, key=gains.__getitem__) if gains else ""
+    gain = gains.get(best, 0.0)
+    method = best if gain >= min_gain else "dense"
+    padding = conv.padding if isinstance(conv.padding, str) else tuple(conv.padding)
+    return LayerChoice(
+        name=m.layer.names[0],
+        aliases=tuple(m.layer.names[1:]),
+        input_shape=m.input_shape,
+        weight_shape=tuple(conv.weight.shape),
+        stride=tuple(conv.stride),
+        padding=padding,
+        dilation=tuple(conv.dilation),
+        groups=conv.groups,
+        calls=m.layer.calls,
+        density=m.density,
+        method=method,
+        reason=_reason(m, method, best, gain, first),
+        times_ms={name: t.median for name, t in times.items()},
+        max_error=m.errors.get(method, 0.0),
+        memory=m.memory,
+    )
+
+
+def _reason(m: Measurement, method: str, best: str, gain: float, first: bool) -> str:
+    if method != "dense":
+        median = m.times["dense"].median / m.times[method].median
+        return f"{method} {median:.2f}x at density {m.density:.2f}"
+    if not m.layer.calls:
+        return "dense: the sample does not reach it"
+    if m.refused:
+        return f"dense: {m.refused}"[:200]
+    if not best:
+        reasons = sorted(set(m.rejected.values()))
+        return f"dense: {'; '.join(reasons) or 'no method to try'}"[:200]
+    if m.density > 0.9:
+        return f"dense: {'first layer, ' if first else ''}input is not sparse ({best} {gain:.2f}x)"
+    return f"dense: best sparse {best} {gain:.2f}x"

@@ -1,0 +1,71 @@
+"""Bytes of a layer's input activation in the form of each convolution method.
+
+    dense     the map itself, N C H W
+    im2col    the matrix it makes of the map: N C Kh Kw Oh Ow
+    mec       its compact matrix: N C H' Kw Ow, with H' = H + 2 Ph
+    cpo, cps  `nbytes` of the format
+    cpc       the map, which its kernels read in place, and a bit for each element beside it
+
+These are counted, not read from the allocator: they are what the activation costs in that form.
+In a network that runs in torch the map itself also exists until the layer is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from jsc import formats
+from jsc._geometry import ConvGeometry
+
+
+def _dense(x: Tensor, g: ConvGeometry) -> int:
+    return x.element_size() * x.numel()
+
+
+def _im2col(x: Tensor, g: ConvGeometry) -> int:
+    return x.element_size() * g.N * g.C * g.Kh * g.Kw * g.Oh * g.Ow
+
+
+def _mec(x: Tensor, g: ConvGeometry) -> int:
+    return x.element_size() * g.N * g.C * (g.H + 2 * g.Ph) * g.Kw * g.Ow
+
+
+def _cpo(x: Tensor, g: ConvGeometry) -> int:
+    return int(formats.CPO.encode(x, *_window(g)).nbytes)
+
+
+def _cps(x: Tensor, g: ConvGeometry) -> int:
+    return int(formats.CPS.encode(x, *_window(g)).nbytes)
+
+
+def _cpc(x: Tensor, g: ConvGeometry) -> int:
+    masks = g.groups * -(-g.C // (64 * g.groups))  # words of 64 channels
+    return _dense(x, g) + 8 * g.N * masks * g.H * g.W
+
+
+def _window(g: ConvGeometry) -> tuple[tuple[int, int], ...]:
+    return (g.Kh, g.Kw), (g.Sh, g.Sw), (g.Ph, g.Pw), (g.Dh, g.Dw)
+
+
+FORMS: dict[str, Callable[[Tensor, ConvGeometry], int]] = {
+    "dense": _dense,
+    "im2col": _im2col,
+    "mec": _mec,
+    "cpo": _cpo,
+    "cps": _cps,
+    "cpc": _cpc,
+}
+
+
+def activation_bytes(x: Tensor, g: ConvGeometry) -> dict[str, int]:
+    """Bytes of `x` by method; a method whose format cannot hold this map is left out."""
+    maps = x if x.dim() == 4 else x.unsqueeze(0)
+    result = {}
+    for method, form in FORMS.items():
+        try:
+            result[method] = form(maps, g)
+        except (ValueError, TypeError):  # too large for the format's indices, or half precision
+            continue
+    return result

@@ -1,0 +1,142 @@
+"""A plan as a table: plain text, Markdown and HTML from the same rows."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jsc.optimize.plan import LayerChoice, Plan
+
+HEADER = (
+    "layer", "input", "kernel", "density", "method",
+    "dense ms", "chosen ms", "gain", "dense MB", "chosen MB", "max error", "why",
+)  # fmt: skip
+BUSY = 1.5  # median over fastest run, from which on the times are called doubtful
+TEXT_COLUMNS = (0, 1, 2, 4, 11)  # flushed left; numbers are flushed right
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.3f}"
+
+
+def _error(value: float) -> str:
+    return f"{value:.0e}" if value else "0"
+
+
+def _kernel(layer: LayerChoice) -> str:
+    k, _, kh, kw = layer.weight_shape
+    text = f"{kh}x{kw} -> {k}"
+    if set(layer.stride) != {1}:
+        text += f" /{layer.stride[0]}"
+    if set(layer.dilation) != {1}:
+        text += f" dilated {layer.dilation[0]}"
+    return text if layer.groups == 1 else f"{text} groups {layer.groups}"
+
+
+def _row(layer: LayerChoice) -> list[str]:
+    name = layer.name or "(the model)"
+    if layer.aliases:
+        name += f" (= {', '.join(layer.aliases)})"
+    if not layer.calls:
+        return [name, "-", _kernel(layer), "-", layer.method, *["-"] * 6, layer.reason]
+    shape = "x".join(map(str, layer.input_shape))
+    return [
+        name,
+        shape if layer.calls == 1 else f"{shape}, {layer.calls} calls",
+        _kernel(layer),
+        f"{layer.density:.2f}",
+        layer.method,
+        f"{layer.dense_ms:.3f}",
+        f"{layer.chosen_ms:.3f}",
+        f"{layer.gain:.2f}x",
+        _megabytes(layer.dense_bytes),
+        _megabytes(layer.chosen_bytes),
+        _error(layer.max_error),
+        layer.reason,
+    ]
+
+
+def _totals(plan: Plan) -> list[list[str]]:
+    layers = plan.layers
+    dense, chosen = sum(x.dense_ms for x in layers), sum(x.chosen_ms for x in layers)
+    before, after = sum(x.dense_bytes for x in layers), sum(x.chosen_bytes for x in layers)
+    gain = dense / chosen if chosen > 0 else 1.0
+    count = f"{len(plan.chosen)} of {len(layers)} changed"
+    sums = [f"{dense:.3f}", f"{chosen:.3f}", f"{gain:.2f}x"]
+    sums += [_megabytes(before), _megabytes(after)]
+    whole = [f"{plan.dense_ms:.3f}", "-", "-", "", "", "-", "not measured as a whole"]
+    if plan.tuned_ms:
+        whole[1:3] = [f"{plan.tuned_ms:.3f}", f"{plan.gain:.2f}x"]
+        whole[5:] = [_error(plan.max_error), "measured as a whole"]
+    return [
+        ["convolutions", "", "", "", count, *sums, "", ""],
+        ["whole model", "", "", "", "", *whole],
+    ]
+
+
+def memory_by_method(plan: Plan) -> dict[str, int]:
+    """Bytes of all input activations in the form of one method, for methods that can hold all."""
+    layers = [layer for layer in plan.layers if layer.calls]
+    methods = [
+        m for m in (layers[0].memory if layers else ()) if all(m in x.memory for x in layers)
+    ]
+    return {method: sum(layer.memory[method] for layer in layers) for method in methods}
+
+
+def _notes(plan: Plan) -> list[str]:
+    sizes = [f"{name} {_megabytes(size)}" for name, size in memory_by_method(plan).items()]
+    notes = [f"all input activations, MB: {', '.join(sizes)}"] if sizes else []
+    notes.append(f"measured on {plan.environment}")
+    if plan.spread < BUSY:
+        return notes
+    return [
+        *notes,
+        f"note: the machine was busy, the median run took {plan.spread:.1f} times the fastest; "
+        "tune again when it is idle",
+    ]
+
+
+def rows(plan: Plan) -> list[list[str]]:
+    """Header, one row per layer, two rows of totals."""
+    return [list(HEADER), *map(_row, plan.layers), *_totals(plan)]
+
+
+def text(plan: Plan) -> str:
+    """The aligned table, with the environment below it."""
+    cells = rows(plan)
+    widths = [max(len(row[i]) for row in cells) for i in range(len(HEADER))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i in TEXT_COLUMNS else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+    rule = "-" * max(map(len, lines))
+    body = [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
+    return "\n".join([*body, *_notes(plan)])
+
+
+def markdown(plan: Plan) -> str:
+    """A GitHub table."""
+    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows(plan)]
+    marks = [":--" if i in TEXT_COLUMNS else "--:" for i in range(len(HEADER))]
+    lines = ["| " + " | ".join(row) + " |" for row in (head, marks, *body)]
+    return "\n".join([*lines, "", *_notes(plan)])
+
+
+def html(plan: Plan) -> str:
+    """For notebooks."""
+    head, *body = rows(plan)
+
+    def line(tag: str, row: list[str]) -> str:
+        cells = "".join(
+            f'<{tag} style="text-align:{"left" if i in TEXT_COLUMNS else "right"}">'
+            f"{escape(cell)}</{tag}>"
+            for i, cell in enumerate(row)
+        )
+        return f"<tr>{cells}</tr>"
+
+    parts = ["<table>", line("th", head), *(line("td", row) for row in body), "</table>"]
+    return "\n".join([*parts, *(f"<p>{escape(note)}</p>" for note in _notes(plan))])

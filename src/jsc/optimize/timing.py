@@ -1,0 +1,63 @@
+"""Times of rival functions on a machine that other people use too."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MIN_ROUNDS = 3
+HOPELESS = 3.0  # a rival that never came within three times the baseline is not timed further
+
+
+@dataclass
+class Times:
+    """Milliseconds. The median says what to expect; the fastest run is the one nobody disturbed."""
+
+    median: float = 0.0
+    fastest: float = 0.0
+
+    def add(self, other: Times) -> None:
+        self.median += other.median
+        self.fastest += other.fastest
+
+    @property
+    def spread(self) -> float:
+        """median / fastest: 1 on a machine of one's own."""
+        return self.median / self.fastest if self.fastest > 0 else 1.0
+
+    def gain_over(self, other: Times) -> float:
+        """How many times as fast as `other`, by whichever of the two figures says less."""
+        if min(self.median, self.fastest) <= 0:
+            return 0.0
+        return min(other.median / self.median, other.fastest / self.fastest)
+
+
+def interleaved(
+    rivals: Mapping[str, Callable[[], Any]], rounds: int, seconds: float, baseline: str = "dense"
+) -> dict[str, Times]:
+    """Times of each function.
+
+    The functions run in turn, so that a slow spell of the machine hits all of them, and each round
+    starts with another one, so that none always finds the caches its predecessor left. One call
+    of each comes before the clock starts: it packs weights and wakes the threads. Stops after
+    `rounds`, or when `seconds` are over and `MIN_ROUNDS` are done.
+    """
+    for function in rivals.values():
+        function()
+    samples: dict[str, list[float]] = {name: [] for name in rivals}
+    live = list(rivals)
+    end = time.perf_counter() + seconds
+    for done in range(1, rounds + 1):
+        for name in live[done % len(live) :] + live[: done % len(live)]:
+            start = time.perf_counter()
+            result = rivals[name]()
+            samples[name].append(time.perf_counter() - start)
+            del result  # freed outside the clock
+        limit = HOPELESS * min(samples[baseline])
+        live = [name for name in live if name == baseline or min(samples[name]) <= limit]
+        if done >= MIN_ROUNDS and time.perf_counter() > end:
+            break
+    return {k: Times(1e3 * statistics.median(v), 1e3 * min(v)) for k, v in samples.items()}

@@ -1,0 +1,132 @@
+"""The convolution methods im2col, mec, cpo and cps behind their common contract."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from strategies import conv_cases
+
+from jsc._geometry import ConvGeometry
+from jsc.ops import columns, cpo, cps, lowering
+from jsc.reference.conv import conv2d as by_definition
+
+METHODS = {
+    "im2col": SimpleNamespace(
+        unsupported=lowering.im2col_unsupported, pack=lowering.im2col_pack, run=lowering.im2col_run
+    ),
+    "mec": SimpleNamespace(
+        unsupported=lowering.mec_unsupported, pack=lowering.mec_pack, run=lowering.mec_run
+    ),
+    "cpo": cpo,
+    "cps": cps,
+}
+SPARSE = ["cpo", "cps"]
+fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def geometry(x, w, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
+    return ConvGeometry(*x.shape, w.shape[0], *w.shape[2:], *stride, *padding, *dilation)
+
+
+def run(method, x, w, b, g):
+    return METHODS[method].run(x, METHODS[method].pack(w, g), b, g)
+
+
+@fixtures
+@given(case=conv_cases(groups=2))
+def test_definition_agrees_with_torch(dtype, case):
+    x, w, b = case.tensors(dtype, integer=True)
+    g = ConvGeometry(
+        *x.shape, w.shape[0], *w.shape[2:], *case.stride, *case.padding, *case.dilation, case.groups
+    )
+    assert torch.equal(by_definition(x, w, b, g), F.conv2d(x, w, b, **case.arguments))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@fixtures
+@given(case=conv_cases(groups=1))
+def test_integers_are_exact(isa, num_threads, dtype, method, case):
+    x, w, b = case.tensors(dtype, integer=True)
+    g = geometry(x, w, case.stride, case.padding, case.dilation)
+    if METHODS[method].unsupported(g):
+        assert method == "mec"
+        assert g.Dh > 1
+        return
+    out = run(method, x, w, b, g)
+    assert torch.equal(out, by_definition(x, w, b, g))
+    assert out.dtype == dtype
+    assert out.is_contiguous() or out.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("method", SPARSE)
+@pytest.mark.parametrize("band_bytes", [1, 20_000, 60_000])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"),
+    [
+        ((3, 3), 1, 1),
+        ((5, 2), 1, 2),
+        ((2, 3), 3, 1),
+        ((1, 1), 2, 1),
+        ((1, 1), 5, 1),
+        ((7, 3), 2, 1),
+    ],
+)
+def test_bands_and_strips_do_not_change_a_bit(
+    isa, dtype, method, band_bytes, kernel, stride, dilation, monkeypatch
+):
+    """Narrow bands walk overlapping rows of the streams; strips enter them in the middle."""
+    x = torch.randn(2, 67, 26, 13, dtype=dtype) * (torch.rand(2, 67, 26, 13) < 0.4)
+    w = torch.randn(70, 67, *kernel, dtype=dtype)
+    g = geometry(x, w, (stride, stride), (1, 2), (dilation, dilation))
+    whole = run(method, x, w, None, g)
+    torch.testing.assert_close(whole, by_definition(x, w, None, g), atol=1e-3, rtol=1e-3)
+    monkeypatch.setattr(columns, "BAND_BYTES", band_bytes)
+    monkeypatch.setattr(columns, "BAND_ROWS", 1)
+    monkeypatch.setattr("jsc._config.SERIAL_WORK", 0)
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3, 7):
+        torch.set_num_threads(threads)
+        assert torch.equal(run(method, x, w, None, g), whole)
+        assert torch.equal(run(method, x[1:], w, None, replace(g, N=1)), whole[1:])
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_padding_wider_than_the_output(isa, method):
+    x, w = torch.randint(-4, 5, (1, 3, 7, 3)).float(), torch.randint(-4, 5, (2, 3, 7, 7)).float()
+    g = geometry(x, w, padding=(0, 2))
+    assert torch.equal(run(method, x, w, None, g), by_definition(x, w, None, g))
+
+
+@pytest.mark.parametrize("method", SPARSE)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_bad_activations_propagate_as_by_definition(isa, method, bad):
+    x = torch.relu(torch.randn(1, 20, 11, 9))
+    x[0, 3, 4, 5] = bad
+    w = torch.randn(8, 20, 3, 3)
+    g = geometry(x, w, padding=(1, 1))
+    expected = by_definition(x, w, None, g)
+    out = run(method, x, w, None, g)
+    assert torch.equal(out.isnan(), expected.isnan())
+    finite = expected.isfinite()
+    torch.testing.assert_close(out[finite], expected[finite], atol=1e-3, rtol=1e-3)
+
+
+def test_mec_reads_its_lowered_matrix_in_place():
+    """torch's batched product takes overlapping views and a broadcast factor without a copy."""
+    x = torch.randn(1, 64, 28, 28).contiguous(memory_format=torch.channels_last)
+    w = torch.randn(32, 64, 3, 3)
+    g = geometry(x, w, padding=(1, 1))
+    packed = lowering.mec_pack(w, g)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        lowering.mec_run(x, packed, None, g)
+    allocated = sum(
+        e.self_cpu_memory_usage for e in profile.key_averages() if e.self_cpu_memory_usage > 0
+    )
+    lowered, out = 28 * 30 * 3 * 64 * 4, 32 * 28 * 28 * 4
+    assert allocated < 1.1 * (lowered + out)

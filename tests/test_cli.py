@@ -1,0 +1,168 @@
+"""The command line: exit codes, files, and a demo that repeats itself bit for bit."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from jsc.cli import demo, doctor, extras
+from jsc.cli.main import main
+from jsc.optimize import Plan
+
+NET = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+"""
+
+
+@pytest.fixture
+def net(tmp_path):
+    path = tmp_path / "tiny_net.py"
+    path.write_text(NET)
+    return f"{path}:make"
+
+
+def test_as_a_module():
+    result = subprocess.run(
+        [sys.executable, "-m", "jsc", "--version"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("jsc ")
+
+
+@pytest.mark.parametrize("command", ["", "demo", "doctor", "tune"])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([*command.split(), "--help"])
+    assert exit_.value.code == 0
+    assert "usage: python -m jsc" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["doctor", "--threads", "0"], ["tune"]])
+def test_wrong_use(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_doctor(tmp_path, capsys):
+    file = tmp_path / "doctor.json"
+    assert main(["doctor", "--json", str(file)]) == 0
+    output = capsys.readouterr().out
+    assert output.splitlines()[-1].startswith("All is well")
+    found = json.loads(file.read_text())
+    assert found["problems"] == []
+    assert len(found["openmp_runtimes"]) == 1
+    assert {test["isa"] for test in found["self_test"]} == set(found["isa_available"])
+
+
+def test_doctor_without_threadpoolctl(monkeypatch):
+    known = doctor.openmp_runtimes()
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    assert doctor.openmp_runtimes() == known
+
+
+def test_doctor_finds_faults(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "openmp_runtimes", lambda: ["/a/libgomp.so", "/b/libiomp5.so"])
+    assert main(["doctor"]) == 1
+    captured = capsys.readouterr()
+    assert "2 OpenMP runtimes" in captured.err
+    assert captured.out.splitlines()[-1].startswith("1 problem found")
+
+
+def test_self_test_can_fail(monkeypatch):
+    monkeypatch.setattr("jsc.cli.selftest.conv2d", lambda x, *rest, **options: x)
+    errors = [test["error"] for test in doctor.examine()["self_test"] if "conv" in test["kernel"]]
+    assert errors
+    assert all(errors)
+
+
+def test_tune(net, tmp_path, capsys):
+    sample, weights, out = tmp_path / "x.pt", tmp_path / "w.pt", tmp_path / "plan.json"
+    torch.save(torch.rand(2, 3, 12, 12), sample)
+    state = {f"{i}.{k}": torch.ones(8, c, 3, 3) if k == "weight" else torch.ones(8)
+             for i, c in ((0, 3), (2, 8)) for k in ("weight", "bias")}  # fmt: skip
+    torch.save({"state_dict": state}, weights)
+    arguments = ["tune", net, "--sample", str(sample), "--weights", str(weights), "--budget", "1"]
+    assert main([*arguments, "--out", str(out), "--markdown"]) == 0
+    assert Plan.load(out).layers[1].density == 1.0  # all-ones weights leave no zero
+    output = capsys.readouterr().out
+    assert output.startswith("| layer |")
+    assert "of 2 convolutions changed" in output.splitlines()[-1]
+
+
+def test_tune_on_a_shape_says_what_that_is_worth(net, capsys):
+    assert main(["tune", net, "--sample", "2,3,12,12", "--budget", "1", "--methods", "cpc"]) == 0
+    assert "random numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "sample", "message"),
+    [
+        ("net.py", "1,3,8,8", "FILE.py:NAME"),
+        ("none.py:make", "1,3,8,8", "no file none.py"),
+        ("no_such_package:make", "1,3,8,8", "no_such_package"),
+        ("NET", "none.pt", "none.pt"),
+        ("NET:", "1,3,8,8", "FILE.py:NAME"),
+        ("math:pi", "1,3,8,8", "'float' object is not callable"),
+        ("collections:OrderedDict", "1,3,8,8", "must give an nn.Module"),
+    ],
+)
+def test_tune_errors(net, model, sample, message, capsys):
+    assert main(["tune", model.replace("NET", net), "--sample", sample]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_extra(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["demo", "--quick"]) == 2
+    assert "pip install 'jsc[demo]'" in capsys.readouterr().err
+
+
+def test_need_returns_the_module():
+    assert extras.need("json", "json", "none", "this test") is json
+
+
+def test_demo_repeats_itself(tmp_path, capsys, monkeypatch):
+    # scikit-learn would bring a second OpenMP runtime: its files are read, it is not imported.
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    plot = tmp_path / "demo.png"
+    for file in files:
+        assert main(["demo", "--quick", "--json", str(file), "--plot", str(plot)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].startswith("Done in ")
+    first, second = (json.loads(file.read_text()) for file in files)
+    for key in ("plain", "jpeg", "tables_before", "tables_after"):
+        assert first[key] == second[key]
+    assert first["tables_before"] != first["tables_after"]
+    assert first["agreement"] == 1.0
+    assert Plan.from_dict(first["plan"]).layers
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_demo_on_a_folder(tmp_path, capsys):
+    image = pytest.importorskip("PIL.Image")
+    for name, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            image.new("RGB", (40 + i, 30), colour).save(tmp_path / name / f"{i}.png")
+    assert main(["demo", "--quick", "--data", str(tmp_path), "--seed", "1"]) == 0
+    output = capsys.readouterr().out
+    assert "12 training and 4 test images, 2 classes" in output
+
+
+def test_demo_folder_errors(tmp_path, capsys):
+    assert main(["demo", "--data", str(tmp_path / "none")]) == 2
+    assert "no folder" in capsys.readouterr().err
+    assert main(["demo", "--data", str(tmp_path)]) == 2
+    assert "two classes" in capsys.readouterr().err
+
+
+def test_demo_arguments(capsys):
+    assert main(["demo", "--quick", "--epochs", "0"]) == 2
+    assert "--epochs" in capsys.readouterr().err
+    assert demo.HELP

@@ -1,0 +1,403 @@
+"""Tuning, applying and restoring: right choices, and a model that is left as it was."""
+
+import copy
+import importlib
+import pickle
+import time
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from jsc.nn import SparseConv2d
+from jsc.optimize import PlanError, PlanWarning, apply, optimize, restore, tune
+from jsc.optimize.capture import find_layers
+from jsc.optimize.timing import Times, interleaved
+
+# `jsc.optimize` and `jsc.optimize.tune` are functions too, so the modules are looked up by name.
+tune_module = importlib.import_module("jsc.optimize.tune")
+measure_module = importlib.import_module("jsc.optimize.measure")
+
+QUICK = {"repeats": 3, "budget_s": 1.0, "progress": False}
+
+
+class Nested(nn.Module):
+    """A shared convolution called twice, a depthwise one, one that is never called, and a hook."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.body = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+        self.again = self.body[0]
+        self.depthwise = nn.Conv2d(16, 16, 3, groups=16)
+        self.unused = nn.Conv2d(3, 3, 1)
+        self.kept_in_a_list = [self.again]
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        x = self.stem(x).relu_()
+        x = self.body(x)
+        x = self.kept_in_a_list[0](x).relu()
+        return self.dropout(self.depthwise(x).mean((2, 3)))
+
+
+class ByName(nn.Module):
+    """Takes keyword arguments, gives a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 3)
+
+    def forward(self, *, image, scale):
+        return {"out": self.conv(input=image.relu()) * scale}
+
+
+@pytest.fixture
+def model():
+    return Nested()
+
+
+@pytest.fixture
+def sample():
+    return torch.rand(2, 3, 12, 12)
+
+
+@pytest.fixture
+def no_promise(monkeypatch):
+    """Choices without the whole-model check, which gives layers back on a busy machine."""
+
+    def keep(model, sample, choices, min_gain, *rest):
+        return tune_module.Plan(tuple(choices), 2.0, 1.0, 0.0, min_gain)
+
+    monkeypatch.setattr(tune_module, "_verify", keep)
+
+
+def clock(monkeypatch, times):
+    """Let methods take these times."""
+
+    def fake(rivals, rounds, seconds, baseline="dense"):
+        for function in rivals.values():
+            function()
+        return {name: Times(times.get(name, 9.0), times.get(name, 9.0)) for name in rivals}
+
+    monkeypatch.setattr(measure_module, "interleaved", fake)
+
+
+def methods_of(plan):
+    return {layer.name: layer.method for layer in plan.layers}
+
+
+def test_entries(model, sample):
+    plan = tune(model, sample, **QUICK)
+    layers = {layer.name: layer for layer in plan.layers}
+    assert list(layers) == ["stem", "body.0", "depthwise", "unused"]
+    assert layers["body.0"].aliases == ("again",)
+    assert layers["body.0"].calls == 2
+    assert layers["stem"].input_shape == (2, 3, 12, 12)
+    assert layers["stem"].density == 1.0
+    assert 0.2 < layers["body.0"].density < 0.8
+    assert layers["unused"].reason == "dense: the sample does not reach it"
+    assert layers["unused"].calls == 0
+    stem = layers["stem"].memory
+    assert stem["dense"] == 4 * 2 * 3 * 144
+    assert stem["im2col"] == 9 * stem["dense"]
+    assert stem["cpc"] == stem["dense"] + 8 * 2 * 144
+    nonzeros = layers["body.0"].density * layers["body.0"].dense_bytes / 4
+    assert 4 * nonzeros <= layers["body.0"].memory["cpo"] < layers["body.0"].memory["im2col"]
+    assert plan.tuned_ms <= plan.dense_ms
+    assert all(x.gain >= plan.min_gain for x in plan.chosen)
+
+
+def test_fastest_method_is_chosen(model, sample, monkeypatch, no_promise):
+    clock(monkeypatch, {"dense": 2.0, "cpc": 1.0, "cps": 1.5})
+    plan = tune(model, sample, **QUICK)
+    assert methods_of(plan)["body.0"] == "cpc"
+    body = plan.layers[1]
+    assert (body.dense_ms, body.chosen_ms) == (4.0, 2.0)  # the sum over two calls
+    assert body.reason.startswith("cpc 2.00x at density 0.")
+    assert body.max_error < 1e-5
+    assert body.chosen_bytes == body.memory["cpc"]
+
+
+def test_min_gain_keeps_dense(model, sample, monkeypatch, no_promise):
+    clock(monkeypatch, {"dense": 2.0, "cpc": 1.95})
+    plan = tune(model, sample, min_gain=1.05, **QUICK)
+    assert not plan.chosen
+    assert plan.layers[0].reason == "dense: first layer, input is not sparse (cpc 1.03x)"
+    assert plan.layers[1].reason == "dense: best sparse cpc 1.03x"
+
+
+def test_wrong_method_is_refused(model, sample, monkeypatch, no_promise):
+    right = SparseConv2d.forward
+
+    def wrong(self, x):
+        return right(self, x) * (1.001 if self.method == "cpc" else 1)
+
+    monkeypatch.setattr(SparseConv2d, "forward", wrong)
+    clock(monkeypatch, {"dense": 2.0, "cpc": 1.0})
+    plan = tune(model, sample, methods=["cpc"], **QUICK)
+    assert not plan.chosen
+    assert "wrong" in plan.layers[1].reason
+
+
+def test_slower_whole_model_gives_layers_back(model, sample, monkeypatch):
+    clock(monkeypatch, {"dense": 2.0, "cpc": 1.0})
+    calls = []
+
+    def whole(rivals, rounds, seconds, baseline="dense"):
+        calls.append(list(rivals))
+        tuned = 3.0 if len(calls) == 1 else 2.0
+        return {"dense": Times(2.0, 2.0), "tuned": Times(tuned, tuned)}
+
+    monkeypatch.setattr(tune_module, "interleaved", whole)
+    plan = tune(model, sample, **QUICK)
+    assert plan.tuned_ms <= plan.dense_ms
+    assert any("nothing in the whole model" in layer.reason for layer in plan.layers)
+
+
+def test_never_slower_even_if_nothing_helps(model, sample, monkeypatch):
+    clock(monkeypatch, {"dense": 2.0, "cpc": 1.0})
+    slower = {"dense": Times(2.0, 2.0), "tuned": Times(2.0, 2.1)}
+    monkeypatch.setattr(tune_module, "interleaved", lambda rivals, *rest: slower)
+    plan = tune(model, sample, **QUICK)
+    assert not plan.chosen
+    assert plan.gain == 1
+
+
+def test_times_are_taken_in_turn_and_hopeless_rivals_are_left_out():
+    order = []
+    rivals = {name: lambda name=name: order.append(name) for name in ("dense", "fast")}
+    rivals["slow"] = lambda: (order.append("slow"), time.sleep(0.01))
+    times = interleaved(rivals, 5, 10.0)
+    assert set(times) == set(rivals)
+    assert order[:3] == ["dense", "fast", "slow"]  # the warm-up
+    assert order.count("slow") == 2
+    assert order.count("dense") >= 4
+    assert times["slow"].median >= 10
+    assert Times(2.0, 1.0).gain_over(Times(3.0, 1.1)) == pytest.approx(1.1)
+
+
+def test_time_budget_stops_after_three_rounds():
+    count = []
+    interleaved({"dense": lambda: count.append(1)}, 100, 0.0)
+    assert len(count) == 4
+
+
+def test_filter(model, sample, monkeypatch, no_promise):
+    clock(monkeypatch, {"dense": 2.0, "cpc": 1.0})
+    plan = tune(model, sample, filter_fn=lambda module, name: name != "body.0", **QUICK)
+    assert methods_of(plan)["body.0"] == "dense"
+    assert "filter_fn" in plan.layers[1].reason
+
+
+def test_model_is_left_as_it_was(model, sample):
+    model.train()
+    model.body[1].eval()
+    model.stem.weight.grad = torch.ones_like(model.stem.weight)
+    seen = []
+    model.stem.register_forward_hook(lambda *_: seen.append(torch.is_grad_enabled()))
+    state = copy.deepcopy(model.state_dict())
+    types = [type(module) for module in model.modules()]
+    random = torch.random.get_rng_state()
+    tune(model, sample, **QUICK)
+    assert model.training
+    assert model.stem.training
+    assert not model.body[1].training
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert seen  # the user's own hook ran, without gradients, and is the only one left
+    assert not any(seen)
+    assert len(model.stem._forward_hooks) == 1
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert torch.equal(model.stem.weight.grad, torch.ones_like(model.stem.weight))
+    assert [type(module) for module in model.modules()] == types
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_hooks_and_mode_are_restored_after_an_error(model):
+    model.train()
+    with pytest.raises(RuntimeError):
+        tune(model, torch.rand(2, 5, 12, 12), **QUICK)
+    assert model.training
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_keyword_sample():
+    image = torch.randn(2, 16, 8, 8)
+    plan = tune(ByName(), {"image": image, "scale": 2.0}, **QUICK)
+    assert plan.layers[0].density == pytest.approx(float((image > 0).float().mean()))
+
+
+def test_positional_sample_and_a_model_that_is_one_convolution(monkeypatch, no_promise):
+    clock(monkeypatch, {"dense": 2.0, "cpc": 1.0})
+    conv, x = nn.Conv2d(16, 16, 3), torch.randn(1, 16, 8, 8).relu()
+    plan = tune(conv, (x,), **QUICK)
+    assert plan.layers[0].name == ""
+    fast = apply(conv, plan)
+    assert isinstance(fast, SparseConv2d)
+    torch.testing.assert_close(fast(x), conv(x))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_layers_are_measured_in_the_format_they_get(memory_format, monkeypatch):
+    formats = []
+    forward = nn.Conv2d.forward
+
+    def spy(self, x):
+        formats.append(x.is_contiguous(memory_format=memory_format))
+        return forward(self, x)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", spy)
+    x = torch.rand(2, 16, 8, 8).to(memory_format=memory_format)
+    tune(nn.Sequential(nn.Conv2d(16, 16, 3)), x, methods=[], **QUICK)
+    assert formats
+    assert all(formats)
+
+
+def test_subclasses_and_computed_weights_stay_dense(sample):
+    class Own(nn.Conv2d):
+        pass
+
+    model = nn.Sequential(
+        Own(3, 16, 3),
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 16, 3)),
+        nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(16, 4, 3).double().float(),
+    )
+    plan = tune(model, sample, **QUICK)
+    reasons = [layer.reason for layer in plan.layers]
+    assert reasons[0] == "dense: Own has a forward of its own"
+    assert "ParametrizedConv2d" in reasons[1]
+    apply(model, plan)(sample)
+
+
+def test_non_finite_activations_do_not_break_tuning(model, sample):
+    sample[0, 0, 0, 0] = float("nan")
+    sample[1, 0, 0, 0] = float("inf")
+    tune(model, sample, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"sample": "photo"}, TypeError, "sample must be a tensor"),
+        ({"model": 3}, TypeError, "model must be an nn.Module"),
+        ({"methods": ["magic"]}, ValueError, "unknown method 'magic'"),
+        ({"min_gain": 0.5}, ValueError, "min_gain >= 1"),
+        ({"min_gain": float("nan")}, ValueError, "min_gain >= 1"),
+        ({"repeats": 0}, ValueError, "repeats >= 1"),
+        ({"budget_s": 0}, ValueError, "budget_s > 0"),
+        ({"sample": torch.empty(1, 3, 8, 8, device="meta")}, ValueError, "meta"),
+    ],
+)
+def test_arguments(model, sample, arguments, error, message):
+    with pytest.raises(error, match=message):
+        tune(**{"model": model, "sample": sample, **QUICK, **arguments})
+
+
+@pytest.fixture
+def plan(model, sample, monkeypatch, no_promise):
+    clock(monkeypatch, {"dense": 2.0, "cpc": 1.0})
+    return tune(model, sample, **QUICK)
+
+
+def test_apply_shares_parameters_and_structure(model, sample, plan):
+    fast = apply(model.eval(), plan)
+    assert isinstance(fast.body[0], SparseConv2d)
+    assert fast.body[0].method == "cpc"
+    assert fast.again is fast.body[0]
+    assert fast.kept_in_a_list[0] is fast.body[0]
+    assert type(model.body[0]) is nn.Conv2d
+    assert type(fast.unused) is nn.Conv2d
+    shared = zip(model.parameters(), fast.parameters(), strict=True)
+    assert all(a is b for a, b in shared)
+    assert list(model.state_dict()) == list(fast.state_dict())
+    assert fast.body[1].running_mean is model.body[1].running_mean
+    with torch.no_grad():
+        torch.testing.assert_close(fast(sample), model(sample), rtol=1e-4, atol=1e-5)
+
+
+def test_applied_models_train_pickle_and_copy(model, sample, plan):
+    fast = apply(model, plan)
+    fast(sample).sum().backward()
+    assert model.stem.weight.grad is not None
+    for again in (pickle.loads(pickle.dumps(fast)), copy.deepcopy(fast)):
+        assert again.body[0].method == "cpc"
+        assert again.again is again.body[0]
+        assert again.stem.weight is not fast.stem.weight
+        fast.eval(), again.eval()
+        with torch.no_grad():
+            assert torch.equal(again(sample), fast(sample))
+
+
+def test_hooks_are_kept(model, sample, plan):
+    seen = []
+    model.body[0].register_forward_hook(lambda module, *_: seen.append(type(module)))
+    apply(model, plan)(sample)
+    assert seen == [SparseConv2d, SparseConv2d]
+
+
+def test_in_place(model, plan):
+    conv = model.body[0]
+    assert apply(model, plan, inplace=True) is model
+    assert model.body[0] is conv
+    assert isinstance(conv, SparseConv2d)
+
+
+def test_restore(model, sample, plan):
+    before = {name: dict(module.__dict__) for name, module in model.named_modules()}
+    fast = apply(model, plan)
+    plain = restore(fast)
+    assert isinstance(fast.body[0], SparseConv2d)
+    assert [type(m) for m in plain.modules()] == [type(m) for m in model.modules()]
+    assert all(a is b for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+    for name, module in plain.named_modules():
+        assert set(module.__dict__) == set(before[name])
+    assert restore(fast, inplace=True) is fast
+    assert type(fast.body[0]) is nn.Conv2d
+
+
+def test_tuning_a_tuned_model_starts_from_the_plain_one(model, sample, plan):
+    fast = apply(model, plan)
+    again = tune(fast, sample, **QUICK)
+    assert methods_of(again) == methods_of(plan)
+    assert isinstance(fast.body[0], SparseConv2d)
+    dense = again.override({"body.0": "dense"})
+    assert type(apply(fast, dense).body[0]) is nn.Conv2d
+
+
+def test_mismatches(model, plan):
+    other = Nested()
+    other.body[0] = nn.Conv2d(16, 8, 3)
+    with pytest.raises(PlanError, match=r"body\.0: weight is \(8, 16, 3, 3\)"):
+        apply(other, plan, inplace=True)
+    assert not any(isinstance(m, SparseConv2d) for m in other.modules())
+    with pytest.warns(PlanWarning, match="stay dense"):
+        fast = apply(other, plan, on_mismatch="warn")
+    assert type(fast.body[0]) is nn.Conv2d
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        apply(other, plan, on_mismatch="dense")
+    with pytest.raises(PlanError, match="no such layer"):
+        apply(nn.Sequential(), plan)
+    with pytest.raises(ValueError, match="on_mismatch"):
+        apply(model, plan, on_mismatch="ignore")
+    with pytest.raises(TypeError, match=r"jsc\.Plan"):
+        apply(model, "plan.json")
+
+
+def test_other_environment_warns(model, plan):
+    elsewhere = replace(plan, environment=replace(plan.environment, threads=99))
+    with pytest.warns(PlanWarning, match="threads 99, here"):
+        apply(model, elsewhere)
+
+
+def test_optimize(model, sample):
+    fast = optimize(model.eval(), sample, **QUICK)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(sample), model(sample), rtol=1e-4, atol=1e-5)
+
+
+def test_find_layers_keeps_every_name(model):
+    assert [layer.names for layer in find_layers(model)][1] == ["body.0", "again"]

@@ -1,0 +1,200 @@
+"""Plan files: what `save` wrote comes back equal, and nothing else comes back at all."""
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jsc.optimize import Environment, LayerChoice, Plan, PlanError, strict_json
+
+LAYER = LayerChoice(
+    name="stage.conv1",
+    aliases=("again.conv1",),
+    input_shape=(2, 16, 8, 8),
+    weight_shape=(32, 16, 3, 3),
+    stride=(1, 1),
+    padding=(1, 1),
+    dilation=(1, 1),
+    groups=1,
+    calls=2,
+    density=0.31,
+    method="cpc",
+    reason="cpc 1.80x at density 0.31",
+    times_ms={"dense": 0.9, "cpc": 0.5},
+    max_error=3e-7,
+    memory={"dense": 8192, "im2col": 73728, "cpc": 8448},
+)
+DENSE = replace(
+    LAYER, name="head", aliases=(), method="dense", padding="same", reason="dense: best sparse 0.9x"
+)
+ENVIRONMENT = Environment("Some CPU", "avx2", 2, "2.13.0", "0.1.0")
+PLAN = Plan((LAYER, DENSE), 4.0, 3.0, 1e-6, 1.05, 1.1, ENVIRONMENT)
+DOCUMENT = PLAN.to_dict()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "plan.json"
+    PLAN.save(path)
+    return path
+
+
+def load_bytes(path, data):
+    path.write_bytes(data)
+    return Plan.load(path)
+
+
+def signed(document):
+    """A file with these contents and a right checksum: the schema alone must find the fault."""
+    return strict_json.dumps(document).encode()
+
+
+def test_round_trip(saved):
+    assert Plan.load(saved) == PLAN
+    assert Plan.from_dict(json.loads(json.dumps(DOCUMENT))) == PLAN
+
+
+def test_figures():
+    assert LAYER.gain == pytest.approx(1.8)
+    assert (LAYER.dense_bytes, LAYER.chosen_bytes) == (8192, 8448)
+    assert DENSE.gain == 1
+    assert PLAN.gain == pytest.approx(4 / 3)
+    assert PLAN.chosen == (LAYER,)
+
+
+@given(data=st.data())
+def test_flipped_bytes_never_load_as_another_plan(tmp_path_factory, data):
+    text = bytearray(strict_json.dumps(DOCUMENT).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        text[data.draw(st.integers(0, len(text) - 1))] ^= data.draw(st.integers(1, 255))
+    path = tmp_path_factory.getbasetemp() / "flipped.json"
+    with suppress(PlanError):
+        assert load_bytes(path, bytes(text)) == PLAN
+
+
+@given(cut=st.floats(0, 0.999))
+def test_truncated(tmp_path_factory, cut):
+    text = strict_json.dumps(DOCUMENT).rstrip().encode()
+    with pytest.raises(PlanError):
+        load_bytes(tmp_path_factory.getbasetemp() / "cut.json", text[: int(cut * len(text))])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"version": 1', '"version": 2', "version '2' is not 1"),
+        ('"version": 1', '"version": true', "version 'True' is not 1"),
+        ("jsc-plan", "other", "not a jsc plan"),
+        ('"density": 0.31', '"density": NaN', "contains NaN"),
+        ('"density": 0.31', '"density": -Infinity', "contains -Infinity"),
+        ('"density": 0.31', '"density": 1e999', "too large"),
+        ('"density": 0.31', '"density": 1.5', r"in \[0, 1\]"),
+        ('"density": 0.31', '"density": "0.31"', "finite number"),
+        ('"calls": 2', '"calls": 2.0', "whole number"),
+        ('"calls": 2', '"calls": true', "whole number"),
+        ('"calls": 2', '"calls": -1', "whole number"),
+        ('"calls": 2', '"calls": 1' + 5000 * "0", "damaged"),
+        ('"calls": 2', '"calls": 2, "calls": 3', "'calls' appears twice"),
+        ('"calls": 2', '"calls": 2, "extra": 3', "unknown extra"),
+        ('"calls": 2,', "", "without calls"),
+        ('"method": "cpc"', '"method": "magic"', "unknown method 'magic'"),
+        ('"method": "cpc"', '"method": ["cpc"]', "unknown method"),
+        ('"name": "head"', '"name": "stage.conv1"', "appears twice"),
+        ('"name": "head"', '"name": "again.conv1"', "appears twice"),
+        ('"name": "head"', '"name": "\\u001b[2J"', "printable"),
+        ('"name": "head"', '"name": 3', "must be a string"),
+        ("[1,1]", "[1,1,1]", "must have"),
+        ('"padding": "same"', '"padding": "reflect"', "padding must be a list"),
+        ('"threads": 2', '"threads": "two"', "threads must be a whole number"),
+        ('"dense": 0.9', '"dense": 0.8', "checksum"),
+        ('"im2col": 73728', '"im2col": 0.5', "memory of im2col must be a whole number"),
+        ('"im2col": 73728', '"magic": 73728', "memory of an unknown method 'magic'"),
+        ('"checksum": "sha256:', '"checksum": "sha256:0', "checksum"),
+    ],
+)
+def test_each_fault_has_its_sentence(saved, old, new, message):
+    text = saved.read_text()
+    assert old in text
+    with pytest.raises(PlanError, match=message):
+        load_bytes(saved, text.replace(old, new).encode())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"null", b"[]", b"3", b'"plan"', b"{}", b"\xff\xfe", b"[" * 200_000, b'{"a":' * 100_000],
+    ids=["empty", "null", "list", "number", "string", "object", "not utf-8", "deep list", "deep"],
+)
+def test_other_files(tmp_path, data):
+    with pytest.raises(PlanError, match="other"):
+        load_bytes(tmp_path / "other", data)
+
+
+def test_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(strict_json, "MAX_BYTES", 100)
+    with pytest.raises(PlanError, match="larger than"):
+        load_bytes(tmp_path / "plan.json", signed(DOCUMENT))
+
+
+def test_faults_are_found_behind_a_right_checksum(tmp_path):
+    for key, value in (("layers", {}), ("layers", [1]), ("environment", []), ("dense_ms", None)):
+        with pytest.raises(PlanError):
+            load_bytes(tmp_path / "plan.json", signed({**DOCUMENT, key: value}))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Plan.load(tmp_path / "none.json")
+
+
+def test_constructors_check():
+    with pytest.raises(PlanError, match="density"):
+        replace(LAYER, density=float("nan"))
+    with pytest.raises(PlanError, match="without a dense time"):
+        replace(LAYER, times_ms={})
+
+
+def test_override():
+    plan = PLAN.override({"stage.conv1": "dense"})
+    assert [layer.method for layer in plan.layers] == ["dense", "dense"]
+    assert plan.layers[0].reason == "dense: set by hand"
+    assert "not measured as a whole" in str(plan)
+    with pytest.raises(PlanError, match="no layer 'none'"):
+        PLAN.override({"none": "dense"})
+    with pytest.raises(PlanError, match="unknown method"):
+        PLAN.override({"head": "fast"})
+
+
+def test_text_table_is_aligned():
+    lines = str(PLAN).splitlines()
+    column = lines[0].index("method")
+    assert lines[2][column:].startswith("cpc ")
+    assert lines[3][column:].startswith("dense ")
+    assert "1.80x" in lines[2]
+    assert "1.33x" in str(PLAN).split("whole model")[1]
+    assert "dense 0.016, im2col 0.147, cpc 0.017" in lines[-2]
+    assert str(ENVIRONMENT) in lines[-1]
+
+
+def test_a_busy_machine_is_mentioned():
+    busy = replace(PLAN, spread=2.4)
+    for show in (str, Plan.to_markdown, Plan._repr_html_):
+        assert "2.4 times the fastest" in show(busy)
+        assert "busy" not in show(PLAN)
+
+
+def test_markdown_and_html_escape():
+    plan = replace(PLAN, layers=(replace(LAYER, reason="a | b <script>"), DENSE))
+    lines = plan.to_markdown().splitlines()
+    bars = {line.replace("\\|", "").count("|") for line in lines if line.startswith("|")}
+    assert bars == {13}
+    assert "<script>" not in plan._repr_html_()
+    assert plan._repr_html_().count("<tr>") == 5
+
+
+def test_environment_differences():
+    other = replace(ENVIRONMENT, threads=4)
+    assert ENVIRONMENT.differences(ENVIRONMENT) == []
+    assert ENVIRONMENT.differences(other) == ["threads 2, here 4"]

@@ -4,6 +4,7 @@ import torch as _torch  # first: jsc's kernels must bind to torch's own OpenMP r
 
 from jsc import formats as formats
 from jsc import functional as functional
+from jsc import jpeg as jpeg
 from jsc import nn as nn
 from jsc.optimize import LayerChoice as LayerChoice
 from jsc.optimize import Plan as Plan

@@ -12,13 +12,28 @@ TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-10}  # grey levels, for coef
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(n=st.integers(0, 3), c=st.integers(1, 3), rows=st.integers(0, 4), columns=st.integers(0, 5), seed=st.integers(0, 99))
+@given(
+    n=st.integers(0, 3),
+    c=st.integers(1, 3),
+    rows=st.integers(0, 4),
+    columns=st.integers(0, 5),
+    seed=st.integers(0, 99),
+)
 def test_matches_scipy_and_inverts(isa, num_threads, dtype, n, c, rows, columns, seed):
-    x = torch.rand((n, c, 8 * rows, 8 * columns), generator=torch.Generator().manual_seed(seed), dtype=dtype) * 255
+    x = (
+        torch.rand(
+            (n, c, 8 * rows, 8 * columns),
+            generator=torch.Generator().manual_seed(seed),
+            dtype=dtype,
+        )
+        * 255
+    )
     z = BlockDct.apply(x)
     blocks = x.view(n, c, rows, 8, columns, 8).transpose(3, 4)
     if x.numel():
-        expected = torch.from_numpy(scipy.fft.dctn(blocks.double().numpy(), axes=(-2, -1), norm="ortho"))
+        expected = torch.from_numpy(
+            scipy.fft.dctn(blocks.double().numpy(), axes=(-2, -1), norm="ortho")
+        )
         torch.testing.assert_close(z.double(), expected, rtol=0, atol=TOLERANCE[dtype])
     torch.testing.assert_close(BlockIdct.apply(z), x, rtol=0, atol=TOLERANCE[dtype])
 

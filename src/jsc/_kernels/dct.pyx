@@ -1,15 +1,16 @@
 """Block DCT family: orthonormal 8x8 DCT-II of every block of a stack of planes, and its inverse.
 
 Each function is the other's gradient (the DCT matrix is orthogonal), so there is no backward here.
-Strips (rows of blocks) are shared out among threads; every output has one owner.
+Chunks of blocks are shared out among threads; every output has one owner.
 """
 
 from cython cimport floating
 from cython.parallel cimport prange
 
 cdef extern from "dct8.h" namespace "jsc" nogil:
-    void block_dct_strip[T](int isa, const T *image, Py_ssize_t pitch, Py_ssize_t width, T *blocks)
-    void block_idct_strip[T](int isa, const T *blocks, Py_ssize_t pitch, Py_ssize_t width, T *image)
+    const Py_ssize_t CHUNK_BLOCKS
+    void block_dct_chunk[T](int isa, const T *image, T *blocks, Py_ssize_t columns, Py_ssize_t first, Py_ssize_t count)
+    void block_idct_chunk[T](int isa, const T *blocks, T *image, Py_ssize_t columns, Py_ssize_t first, Py_ssize_t count)
 
 
 def forward(
@@ -19,13 +20,13 @@ def forward(
     int num_threads,
 ):
     """Orthonormal 8x8 DCT-II of every block.  Source: ITU-T T.81 (1992), A.3.3."""
-    cdef Py_ssize_t strip, rows = z.shape[1], width = x.shape[2], strips = z.shape[0] * rows
-    if strips == 0 or width == 0:
+    cdef Py_ssize_t chunk, columns = z.shape[2], blocks = z.shape[0] * z.shape[1] * columns
+    if blocks == 0:
         return
     cdef const floating *source = &x[0, 0, 0]
     cdef floating *target = &z[0, 0, 0, 0]
-    for strip in prange(strips, nogil=True, num_threads=num_threads, schedule="static"):
-        block_dct_strip(isa, source + strip * 8 * width, width, width, target + strip * 8 * width)
+    for chunk in prange((blocks + CHUNK_BLOCKS - 1) // CHUNK_BLOCKS, nogil=True, num_threads=num_threads, schedule="static"):
+        block_dct_chunk(isa, source, target, columns, chunk * CHUNK_BLOCKS, min(CHUNK_BLOCKS, blocks - chunk * CHUNK_BLOCKS))
 
 
 def inverse(
@@ -35,10 +36,10 @@ def inverse(
     int num_threads,
 ):
     """Inverse of `forward`, and its gradient."""
-    cdef Py_ssize_t strip, rows = z.shape[1], width = x.shape[2], strips = z.shape[0] * rows
-    if strips == 0 or width == 0:
+    cdef Py_ssize_t chunk, columns = z.shape[2], blocks = z.shape[0] * z.shape[1] * columns
+    if blocks == 0:
         return
     cdef const floating *source = &z[0, 0, 0, 0]
     cdef floating *target = &x[0, 0, 0]
-    for strip in prange(strips, nogil=True, num_threads=num_threads, schedule="static"):
-        block_idct_strip(isa, source + strip * 8 * width, width, width, target + strip * 8 * width)
+    for chunk in prange((blocks + CHUNK_BLOCKS - 1) // CHUNK_BLOCKS, nogil=True, num_threads=num_threads, schedule="static"):
+        block_idct_chunk(isa, source, target, columns, chunk * CHUNK_BLOCKS, min(CHUNK_BLOCKS, blocks - chunk * CHUNK_BLOCKS))

@@ -1,3 +1,7 @@
 """Functions on tensors: arguments are checked here, in words, before an operator runs."""
 
 from jsc.functional.conv import conv2d as conv2d
+from jsc.functional.dct import block_dct as block_dct
+from jsc.functional.dct import block_idct as block_idct
+from jsc.functional.jpeg import jpeg as jpeg
+from jsc.functional.quant import soft_quantize as soft_quantize

@@ -1,6 +1,7 @@
 """Operators of the block DCT: `jsc::block_dct`, `jsc::block_idct`.
 
-Their gradients are each other, so neither has a backward operator and every order of derivative exists.
+Their gradients are each other, so neither has a backward operator and every order of derivative
+exists.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._kernels import dct
+from jsc.ops._buffer import buffer
 from jsc.ops._library import register
 
 
@@ -20,7 +22,7 @@ def _forward_cpu(x: Tensor) -> Tensor:
     z = x.new_empty((n, c, h // 8, w // 8, 8, 8))
     if z.numel():
         dct.forward(
-            x.contiguous().view(n * c, h, w).numpy(),
+            buffer(x, n * c, h, w),
             z.view(n * c, h // 8, w // 8, 64).numpy(),
             _config.isa(), _config.num_threads(16 * x.numel()),
         )  # fmt: skip
@@ -32,7 +34,7 @@ def _inverse_cpu(z: Tensor) -> Tensor:
     x = z.new_empty((n, c, 8 * rows, 8 * columns))
     if x.numel():
         dct.inverse(
-            z.contiguous().view(n * c, rows, columns, 64).numpy(),
+            buffer(z, n * c, rows, columns, 64),
             x.view(n * c, 8 * rows, 8 * columns).numpy(),
             _config.isa(), _config.num_threads(16 * x.numel()),
         )  # fmt: skip
@@ -61,7 +63,7 @@ class BlockDct(torch.autograd.Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return BlockIdct.apply(grad)
 
 
@@ -75,5 +77,5 @@ class BlockIdct(torch.autograd.Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return BlockDct.apply(grad)

@@ -1,0 +1,97 @@
+// Elementary functions of whole vectors: polynomials, no tables, no branches, no libm.
+//   round_even(x)              nearest integer, |x| below half the mantissa's range
+//   exp_pair(x, up, down)      exp(x) and exp(-x) for |x| <= exp_limit, one polynomial for both
+//   sincospi(x, s, c)          sin(pi x) and cos(pi x) for |x| <= 1/2
+// Errors: float32 about 1 ulp, float64 about 1 ulp (cos: of 1). NaN in, NaN out, except through the
+// exponent field of exp_pair, whose callers carry the NaN in another term.
+// Source of the coefficients: interpolation at Chebyshev nodes, in 40-digit arithmetic.
+#pragma once
+#include "simd.h"
+
+namespace jsc {
+
+template <class T>
+struct FloatFormat;
+template <>
+struct FloatFormat<float> {
+    static constexpr int mantissa = 23;
+    static constexpr float round = 12582912.f;  // 1.5 * 2^23: adding it leaves no fraction bits
+    static constexpr float exp_limit = 80.f;
+    static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+};
+template <>
+struct FloatFormat<double> {
+    static constexpr int mantissa = 52;
+    static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
+    static constexpr double exp_limit = 700.0;
+    static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
+};
+
+template <class V>
+using ElementOf = std::decay_t<decltype(V{}[0])>;
+
+template <class V>
+JSC_INLINE V round_even(V x) {
+    using Format = FloatFormat<ElementOf<V>>;
+    return (x + Format::round) - Format::round;
+}
+
+template <class V>
+JSC_INLINE V magnitude(V x) {
+    return x < 0 ? -x : x;
+}
+
+// exp(+-x) = 2^(+-n) exp(+-r) with x = n ln 2 + r, and exp(+-r) = cosh r +- sinh r.
+template <class V>
+JSC_INLINE void exp_pair(V x, V &up, V &down) {
+    using T = ElementOf<V>;
+    using Format = FloatFormat<T>;
+    typedef decltype(x < x) Bits;
+    V shifted = x * (T)1.44269504088896340736 + Format::round;  // its low bits are n
+    V n = shifted - Format::round;
+    V r = (x - n * Format::ln2_high) - n * Format::ln2_low;
+    V y = r * r;
+    V even, odd;
+    if constexpr (sizeof(T) == 4) {
+        even = (T)0.0416662179600752302 + y * (T)0.00139486022484717267;
+        even = (T)1.0 + y * ((T)0.500000010785861828 + y * even);
+        odd = r * ((T)1.00000001078451328 + y * ((T)0.166665051310886565 + y * (T)0.00836916284526148175));
+    } else {
+        even = (T)2.75572394053217343e-7 + y * (T)2.09250502386256687e-9;
+        even = (T)0.00138888888888613794 + y * ((T)0.000024801587366992127 + y * even);
+        even = (T)1.0 + y * ((T)0.5 + y * ((T)0.0416666666666667218 + y * even));
+        odd = (T)2.75572408558713488e-6 + y * (T)2.51100608048383453e-8;
+        odd = (T)0.00833333333331957861 + y * ((T)0.000198412698901057066 + y * odd);
+        odd = r * ((T)1.0 + y * ((T)0.166666666666666808 + y * odd));
+    }
+    Bits exponent = (Bits)shifted << Format::mantissa;  // everything but n falls off the top
+    up = (V)((Bits)(even + odd) + exponent);
+    down = (V)((Bits)(even - odd) - exponent);
+}
+
+template <class V>
+JSC_INLINE void sincospi(V x, V &s, V &c) {
+    using T = ElementOf<V>;
+    V y = x * x;
+    if constexpr (sizeof(T) == 4) {
+        s = (T)2.55007738652891187 + y * ((T)-0.598290411283427535 + y * (T)0.0776559122760138694);
+        s = x * ((T)3.14159264007720325 + y * ((T)-5.16771007666831441 + y * s));
+        c = (T)-1.33521194939055034 + y * ((T)0.23493706859508651 + y * (T)-0.0243959320975504445);
+        c = (T)1.0 + y * ((T)-4.93480213692894564 + y * ((T)4.05870915476313425 + y * c));
+    } else {
+        s = (T)-2.2939987135869461e-8 + y * (T)5.2498791140604634e-10;
+        s = (T)-0.0000219153528596944581 + y * ((T)7.95202573621384911e-7 + y * s);
+        s = (T)-0.0073704309457075959 + y * ((T)0.000466302805688968351 + y * s);
+        s = (T)-0.599264529320792066 + y * ((T)0.0821458866111278671 + y * s);
+        s = (T)-5.16771278004997003 + y * ((T)2.55016403987734544 + y * s);
+        s = x * ((T)3.14159265358979324 + y * s);
+        c = (T)3.60339834653724851e-9 + y * (T)-7.49680186782207772e-11;
+        c = (T)4.30306946734899727e-6 + y * ((T)-1.38789023363785759e-7 + y * c);
+        c = (T)0.00192957430940193537 + y * ((T)-0.000104638104905963373 + y * c);
+        c = (T)0.235330630358893198 + y * ((T)-0.0258068913900139223 + y * c);
+        c = (T)4.05871212641676822 + y * ((T)-1.3352627688545895 + y * c);
+        c = (T)1.0 + y * ((T)-4.93480220054467931 + y * c);
+    }
+}
+
+}  // namespace jsc

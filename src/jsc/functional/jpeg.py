@@ -1,0 +1,244 @@
+"""The JPEG layer: colour transform, block DCT, quantiser and back, differentiable in image and
+tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jsc import _checks
+from jsc.functional.dct import KERNEL_DEVICES, block_dct, block_idct
+from jsc.functional.quant import check_window, hardness_of, positive, quantize
+from jsc.ops.jpeg import Jpeg
+from jsc.ops.quant import MODES
+from jsc.reference import jpeg as reference
+
+SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}  # vertical, horizontal
+PADDINGS = ("replicate", "zero")
+
+
+def jpeg(
+    x: Tensor,
+    tables: Tensor,
+    *,
+    alpha: Tensor | float = 5.0,
+    kappa: Tensor | float | None = None,
+    quantizer: str = "soft",
+    window: int | None = None,
+    levels: int | None = None,
+    subsampling: str = "4:4:4",
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    peak: float = 1.0,
+    chroma_offset: float = 0.0,
+    padding: str = "replicate",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """What a JPEG encoder and decoder do to an image, with tables and quantiser differentiable [1].
+
+        out = P^-1( D' Q( D P(x) D' ) D )
+
+    block by block, with P the level shift by 128 and RGB -> YCbCr [2], D the DCT matrix of
+    :func:`block_dct` and Q :func:`soft_quantize`.
+
+    Parameters
+    ----------
+    x : Tensor, (N, 3, H, W) RGB or (N, 1, H, W) grey, float32 or float64, any H and W, any strides
+        In [0, peak], then normalised with `mean` and `std` if those are given.
+    tables : Tensor, (2, 8, 8), dtype of `x`, > 0; for grey images (1, 8, 8) does
+        Quantisation steps of Y and of Cb and Cr, natural order, in grey levels of an 8-bit image
+        whatever the peak. Entries below 1e-5 act as 1e-5, and still receive gradients that would
+        raise them.
+    alpha, kappa : float, or Tensor broadcastable to `tables`
+        Sharpness per squared grey level; or hardness kappa = alpha q^2, which replaces alpha when
+        given.
+    quantizer : str
+        "soft"    the mean of the levels, see :func:`soft_quantize`
+        "hard"    rounding, ties to even; derivative 0 in x
+        "ste"     rounding, with derivative 1 in x and round(u) - u in the tables (straight-through)
+        "sample"  a level drawn from P(k | z), with the derivative of "soft"
+    window, levels : int, optional
+        As for :func:`soft_quantize`; the authors' operator has 5 and 127. Hard rounding has no
+        window.
+    subsampling : str
+        "4:4:4", "4:2:2" or "4:2:0": chroma is averaged before the DCT and interpolated linearly
+        after it.
+    mean, std : float or one per channel, optional
+        Of the normalisation of `x` and of the result: x = (pixel - mean) / std, where
+        pixels are in [0, peak].
+    peak : float
+        Value of white: 1, or 255.
+    chroma_offset : float
+        Added to Cb and Cr before the DCT and taken off after; the authors' code has 0.5,
+        true JFIF 0.
+    padding : str
+        How images are filled up to whole blocks: "replicate" the edge, or "zero" (mid-grey, the
+        authors').
+    generator : torch.Generator, optional
+        Source of randomness of "sample".
+
+    Returns
+    -------
+    Tensor, shape and dtype of `x`, contiguous. Not clipped to [0, peak] and not rounded.
+
+    Raises
+    ------
+    TypeError   if an argument is of the wrong type or dtype.
+    ValueError  if a shape does not fit or an option does not exist.
+
+    Notes
+    -----
+    Gradient: x, tables, alpha or kappa. Second derivatives are computed in plain torch, slowly.
+    At 4:4:4 the layer is one pass over memory, forward and backward; only x is kept in between.
+    Other subsamplings, "sample", and zero padding of partial blocks run step by step.
+    Same bits for any number of threads and any split of the batch (tables' gradients: of
+    threads only).
+    A NaN stays in its block.
+
+    References
+    ----------
+    [1] A. H. Salamah, K. Zheng, Y. Liu, E.-H. Yang, "JPEG Inspired Deep Learning", ICLR 2025,
+        arXiv:2410.07081.
+    [2] ITU-T Recommendations T.81 (1992) and T.871 (2011).
+
+    Examples
+    --------
+    >>> x = torch.rand(8, 3, 224, 224)
+    >>> y = jsc.functional.jpeg(x, jsc.jpeg.quality_tables(75), kappa=10.0)
+    """
+    _checks.require_tensor(x, "x")
+    _checks.require_tensor(tables, "tables")
+    x, tables = _checks.autocast_to_float32(x), _checks.autocast_to_float32(tables)
+    _checks.require_kernel_dtype(x, "x")
+    _checks.require_same_dtype(tables, "tables", x, "x")
+    _checks.require_same_device(tables, "tables", x, "x")
+    _require_shapes(x, tables)
+    require_options(quantizer, subsampling, padding, peak, chroma_offset)
+    check_window(window, levels)
+    channels = x.shape[1]
+    means, stds = per_channel(mean, "mean", channels, 0.0), per_channel(std, "std", channels, 1.0)
+    if not all(s > 0 for s in stds):
+        raise ValueError(f"std must be positive, got {std!r}")
+
+    used = 1 if channels == 1 else 2
+    q = positive(tables)
+    hardness = hardness_of(q, alpha if kappa is None else None, kappa, x)
+    q, hardness = q[:used], hardness.expand(q.shape)[:used]
+    whole_blocks = x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0
+    fused = (subsampling == "4:4:4" or channels == 1) and quantizer != "sample"
+    if fused and (padding == "replicate" or whole_blocks) and x.device.type in KERNEL_DEVICES:
+        options = (
+            MODES[quantizer],
+            window or 0,
+            levels or 0,
+            means,
+            stds,
+            float(peak),
+            float(chroma_offset),
+        )
+        return Jpeg.apply(x, q, hardness, options)
+    return _step_by_step(
+        x,
+        q,
+        hardness,
+        quantizer,
+        window,
+        levels,
+        subsampling,
+        means,
+        stds,
+        peak,
+        chroma_offset,
+        padding,
+        generator,
+    )
+
+
+def _step_by_step(
+    x: Tensor, q: Tensor, kappa: Tensor, quantizer: str, window: int | None, levels: int | None,
+    subsampling: str, mean: list[float], std: list[float], peak: float, chroma_offset: float,
+    padding: str, generator: torch.Generator | None,
+) -> Tensor:  # fmt: skip
+    channels, h, w = x.shape[1:]
+    if x.numel() == 0:
+        return x * q.sum()  # keeps the graph
+    mean_, std_ = (x.new_tensor(v).view(1, channels, 1, 1) for v in (mean, std))
+    grey = (x * std_ + mean_) * (255 / peak) - 128
+    planes = reference.colour(grey, reference.RGB_TO_YCC) if channels == 3 else grey
+    v, u = SUBSAMPLINGS[subsampling] if channels == 3 else (1, 1)
+    out = []
+    for c, plane in enumerate(planes.split([1, 2] if channels == 3 else [1], 1)):
+        offset = chroma_offset if c else 0.0
+        shrunk = c == 1 and (v, u) != (1, 1)
+        plane = reference.pad_to_multiple(plane + offset, 8 * v, 8 * u, padding)
+        if shrunk:
+            plane = F.avg_pool2d(plane, (v, u))
+        z = block_dct(plane)
+        noise = None
+        if quantizer == "sample":
+            noise = torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
+        z = quantize(
+            z, q[c], kappa[c], "soft" if noise is not None else quantizer, window, levels, noise
+        )
+        plane = block_idct(z) - offset
+        if shrunk:
+            # As libjpeg's default decoder: a triangle filter over the samples that the image has.
+            plane = plane[:, :, : -(-h // v), : -(-w // u)]
+            plane = F.interpolate(
+                plane, scale_factor=(float(v), float(u)), mode="bilinear", align_corners=False
+            )
+        out.append(plane[:, :, :h, :w])
+    planes = torch.cat(out, 1)
+    grey = reference.colour(planes, reference.YCC_TO_RGB) if channels == 3 else planes
+    return ((grey + 128) * (peak / 255) - mean_) / std_
+
+
+def _require_shapes(x: Tensor, tables: Tensor) -> None:
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f"x must be (N, 3, H, W) or (N, 1, H, W), got {tuple(x.shape)}")
+    if (
+        tables.ndim != 3
+        or tuple(tables.shape[1:]) != (8, 8)
+        or tables.shape[0] not in ((2,) if x.shape[1] == 3 else (1, 2))
+    ):
+        raise ValueError(
+            f"tables must be (2, 8, 8): steps of Y, and of Cb and Cr; got {tuple(tables.shape)}"
+        )
+
+
+def require_options(
+    quantizer: str, subsampling: str, padding: str, peak: float, chroma_offset: float
+) -> None:
+    for value, name, known in (
+        (quantizer, "quantizer", tuple(MODES)),
+        (subsampling, "subsampling", tuple(SUBSAMPLINGS)),
+        (padding, "padding", PADDINGS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+    if not 0 < peak < math.inf:
+        raise ValueError(
+            f"peak must be positive: 1 for images in [0, 1], 255 for [0, 255]; got {peak!r}"
+        )
+    if not math.isfinite(chroma_offset):
+        raise ValueError(f"chroma_offset must be finite, got {chroma_offset!r}")
+
+
+def per_channel(
+    value: float | Sequence[float] | None, name: str, channels: int, default: float
+) -> list[float]:
+    if value is None:
+        return [default] * channels
+    if isinstance(value, (int, float)):
+        return [float(value)] * channels
+    if isinstance(value, Tensor) or not isinstance(value, Sequence) or len(value) != channels:
+        raise ValueError(
+            f"{name} must be a number or {channels} numbers, one per channel, got {value!r}"
+        )
+    if not all(math.isfinite(v) for v in value):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return [float(v) for v in value]

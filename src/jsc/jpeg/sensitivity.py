@@ -1,0 +1,135 @@
+"""Where tables can start from: how a trained network, or the images themselves, depend on each
+coefficient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jsc.functional.dct import block_dct, block_idct
+from jsc.functional.jpeg import per_channel
+from jsc.reference.jpeg import RGB_TO_YCC, YCC_TO_RGB, colour, pad_to_multiple
+
+Scale = float | Sequence[float] | None
+
+
+def sensitivity(
+    model: nn.Module,
+    loader: Iterable[Any],
+    loss: Callable[[Tensor, Any], Tensor],
+    *,
+    mean: Scale = None,
+    std: Scale = None,
+    peak: float = 1.0,
+    max_images: int | None = None,
+) -> Tensor:
+    """How strongly a loss depends on each DCT coefficient of the input, over a data set.
+
+        S[c, m] = 1 / N sum_images sum_blocks (d loss / d Z[c, block, m])^2
+
+    Parameters
+    ----------
+    model : Module
+        Run in eval mode, put back into the mode of each of its parts afterwards. No gradient is
+        left behind.
+    loader : iterable of (images, targets, ...)
+        Images (N, 3, H, W) as `model` takes them, any H and W.
+    loss : callable, (output, targets) -> scalar, the mean over the batch
+    mean, std, peak
+        Normalisation of the images, as in :func:`jsc.functional.jpeg`.
+    max_images : int, optional
+        Stop after the batch that reaches this number.
+
+    Returns
+    -------
+    Tensor, (3, 8, 8), float64, natural order; Y, Cb, Cr. One running sum: memory does not grow with
+    N.
+
+    Raises
+    ------
+    ValueError  if there are no images, or their shape does not fit.
+
+    References
+    ----------
+    A. H. Salamah, K. Zheng, Y. Liu, E.-H. Yang, "JPEG Inspired Deep Learning", ICLR 2025,
+    arXiv:2410.07081.
+    """
+    total, images = torch.zeros(3, 8, 8, dtype=torch.float64), 0
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        for batch in loader:
+            x, target = batch[0], batch[1]
+            with torch.enable_grad():
+                z = coefficients(x, mean, std, peak).detach().requires_grad_()
+                value = loss(model(_pixels(z, x, mean, std, peak)), target)
+                (gradient,) = torch.autograd.grad(value, z)
+            # of the loss of one image, not of the mean over its batch
+            gradient = gradient.double() * x.shape[0]
+            total += gradient.square().sum((0, 2, 3)).cpu()
+            images += x.shape[0]
+            if max_images is not None and images >= max_images:
+                break
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return total / _counted(images)
+
+
+def mean_absolute(
+    loader: Iterable[Any],
+    *,
+    mean: Scale = None,
+    std: Scale = None,
+    peak: float = 1.0,
+    max_images: int | None = None,
+) -> Tensor:
+    """Mean |Z[c, m]| over images and blocks: (3, 8, 8), float64, natural order; Y, Cb, Cr.
+
+    `loader` yields image batches, or tuples that start with one; the rest as in
+    :func:`sensitivity`.
+    """
+    total, blocks, images = torch.zeros(3, 8, 8, dtype=torch.float64), 0, 0
+    for batch in loader:
+        x = batch if isinstance(batch, Tensor) else batch[0]
+        with torch.no_grad():
+            z = coefficients(x, mean, std, peak)
+        total += z.double().abs().sum((0, 2, 3)).cpu()
+        blocks += z.shape[0] * z.shape[2] * z.shape[3]
+        images += x.shape[0]
+        if max_images is not None and images >= max_images:
+            break
+    _counted(images)
+    return total / blocks
+
+
+def coefficients(x: Tensor, mean: Scale = None, std: Scale = None, peak: float = 1.0) -> Tensor:
+    """Unquantised coefficients (N, 3, rows, columns, 8, 8) of images, in grey levels; edges
+    replicated."""
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise ValueError(f"images must be (N, 3, H, W), got {tuple(x.shape)}")
+    mean_, std_ = _normalisation(x, mean, std)
+    planes = colour((x * std_ + mean_) * (255 / peak) - 128, RGB_TO_YCC)
+    return block_dct(pad_to_multiple(planes, 8, 8, "replicate"))
+
+
+def _pixels(z: Tensor, like: Tensor, mean: Scale, std: Scale, peak: float) -> Tensor:
+    mean_, std_ = _normalisation(like, mean, std)
+    planes = block_idct(z)[:, :, : like.shape[2], : like.shape[3]]
+    return ((colour(planes, YCC_TO_RGB) + 128) * (peak / 255) - mean_) / std_
+
+
+def _normalisation(x: Tensor, mean: Scale, std: Scale) -> tuple[Tensor, Tensor]:
+    return (
+        x.new_tensor(per_channel(mean, "mean", 3, 0.0)).view(1, 3, 1, 1),
+        x.new_tensor(per_channel(std, "std", 3, 1.0)).view(1, 3, 1, 1),
+    )
+
+
+def _counted(images: int) -> int:
+    if images == 0:
+        raise ValueError("the loader gave no images")
+    return images

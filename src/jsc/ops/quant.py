@@ -1,0 +1,167 @@
+"""Operators of the quantiser: `jsc::soft_quantize`, its backward, `jsc::sample_quantize`.
+
+Tensors are (O, G, N, P): entry (g, p) of `q` and `kappa` belongs to z[:, g, :, p]. Gradients are at
+constant kappa; callers that hold alpha constant write kappa = alpha q^2 and let autograd do the
+rest.
+Second and higher derivatives go through `jsc.reference`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jsc import _config
+from jsc._kernels import quant
+from jsc.ops._buffer import buffer
+from jsc.ops._library import register
+from jsc.reference import jpeg as reference
+
+MODES = {"soft": 0, "hard": 1, "ste": 2, "sample": 3}
+WORK = 32  # element operations a coefficient
+
+
+def prepare(q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Tensor:
+    """What the kernels need to know of each entry of q and kappa (G, P)."""
+    entries = q.new_empty((*q.shape, quant.ENTRY_SIZE))
+    if q.numel():
+        quant.prepare(buffer(q), buffer(kappa), entries.numpy(), mode, window, levels)
+    return entries
+
+
+def _forward_cpu(
+    z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int
+) -> Tensor:
+    y = torch.empty_like(z, memory_format=torch.contiguous_format)
+    quant.forward(
+        buffer(z), z.new_empty((0, 0, 0, 0)).numpy(),
+        prepare(q, kappa, mode, window, levels).numpy(), y.numpy(),
+        _config.isa(), _config.num_threads(WORK * z.numel()),
+    )  # fmt: skip
+    return y
+
+
+def _sample_cpu(
+    z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor, window: int, levels: int
+) -> Tensor:
+    y = torch.empty_like(z, memory_format=torch.contiguous_format)
+    quant.forward(
+        buffer(z), buffer(noise),
+        prepare(q, kappa, MODES["sample"], window, levels).numpy(), y.numpy(),
+        _config.isa(), _config.num_threads(WORK * z.numel()),
+    )  # fmt: skip
+    return y
+
+
+def _backward_cpu(
+    g: Tensor, z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    outer, groups, rows, period = z.shape
+    dz = torch.empty_like(z, memory_format=torch.contiguous_format)
+    dq, dkappa = q.new_zeros((groups, period)), q.new_zeros((groups, period))
+    chunks = -(-rows // quant.chunk_rows(max(period, 1)))
+    quant.backward(
+        buffer(g), buffer(z),
+        prepare(q, kappa, mode, window, levels).numpy(), dz.numpy(),
+        z.new_empty((outer, groups, chunks, 2 * period), dtype=torch.float64).numpy(),
+        dq.numpy(), dkappa.numpy(),
+        _config.isa(), _config.num_threads(2 * WORK * z.numel()),
+    )  # fmt: skip
+    return dz, dq, dkappa
+
+
+register(
+    "soft_quantize(Tensor z, Tensor q, Tensor kappa, int mode, int window, int levels) -> Tensor",
+    _forward_cpu,
+    lambda z, q, kappa, mode, window, levels: z.new_empty(z.shape),
+)
+register(
+    "sample_quantize(Tensor z, Tensor q, Tensor kappa, Tensor noise, int window, int levels)"
+    " -> Tensor",
+    _sample_cpu,
+    lambda z, q, kappa, noise, window, levels: z.new_empty(z.shape),
+)
+register(
+    "soft_quantize_backward(Tensor g, Tensor z, Tensor q, Tensor kappa,"
+    " int mode, int window, int levels) -> (Tensor, Tensor, Tensor)",
+    _backward_cpu,
+    lambda g, z, q, kappa, mode, window, levels: (
+        z.new_empty(z.shape),
+        q.new_empty(q.shape),
+        q.new_empty(q.shape),
+    ),
+)
+
+
+def _reference(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Tensor:
+    q, kappa = q.unsqueeze(1), kappa.unsqueeze(1)
+    if mode == MODES["soft"]:
+        return reference.soft_quantize(z, q, kappa, window or None, levels or None)
+    quantize = reference.hard_quantize if mode == MODES["hard"] else reference.ste_quantize
+    return quantize(z, q, levels or None)
+
+
+class Floor(torch.autograd.Function):
+    """max(q, least). Below the floor a gradient passes if descending along it raises q, and stops
+    if it would lower it: a projected gradient, so that no entry is ever stuck and none runs
+    away."""
+
+    @staticmethod
+    def forward(q: Tensor, least: float) -> Tensor:
+        return q.clamp(min=least)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        q, ctx.least = inputs
+        ctx.save_for_backward(q)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        (q,) = ctx.saved_tensors
+        return torch.where((q > ctx.least) | (g < 0), g, torch.zeros_like(g)), None
+
+
+class SoftQuantize(torch.autograd.Function):
+    """`options`: mode, window, levels. With `noise`, the value is drawn from P(k | z), and the
+    derivative is that of its mean."""
+
+    @staticmethod
+    def forward(
+        z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor | None, options: tuple[int, int, int]
+    ) -> Tensor:
+        if noise is not None:
+            return torch.ops.jsc.sample_quantize(z, q, kappa, noise, *options[1:])
+        return torch.ops.jsc.soft_quantize(z, q, kappa, *options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, q, kappa, _, ctx.options = inputs
+        ctx.save_for_backward(z, q, kappa)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        z, q, kappa = ctx.saved_tensors
+        dz, dq, dkappa = SoftQuantizeBackward.apply(g, z, q, kappa, ctx.options)
+        return dz, dq, dkappa, None, None
+
+
+class SoftQuantizeBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        g: Tensor, z: Tensor, q: Tensor, kappa: Tensor, options: tuple[int, int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.ops.jsc.soft_quantize_backward(g, z, q, kappa, *options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        g, z, q, kappa, ctx.options = inputs
+        ctx.save_for_backward(g, z, q, kappa)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        def first_order(g: Tensor, *inputs: Tensor) -> Any:
+            return torch.func.vjp(lambda *a: _reference(*a, *ctx.options), *inputs)[1](g)
+
+        return *torch.func.vjp(first_order, *ctx.saved_tensors)[1](grads), None

@@ -7,7 +7,20 @@ from dataclasses import dataclass
 import torch
 from hypothesis import strategies as st
 
-KERNELS = [(1, 1), (1, 3), (3, 1), (3, 3), (5, 5), (1, 7), (7, 1), (7, 7), (2, 2), (2, 4), (4, 3), (3, 6)]
+KERNELS = [
+    (1, 1),
+    (1, 3),
+    (3, 1),
+    (3, 3),
+    (5, 5),
+    (1, 7),
+    (7, 1),
+    (7, 7),
+    (2, 2),
+    (2, 4),
+    (4, 3),
+    (3, 6),
+]
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,9 @@ class ConvCase:
     channels_last: bool
     seed: int
 
-    def tensors(self, dtype: torch.dtype, integer: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def tensors(
+        self, dtype: torch.dtype, integer: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Input with `density` of non-zeros, weight, bias; small integers make every sum exact."""
         generator = torch.Generator().manual_seed(self.seed)
 
@@ -49,7 +64,12 @@ class ConvCase:
 
     @property
     def arguments(self) -> dict[str, object]:
-        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
 
 
 @st.composite

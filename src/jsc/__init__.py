@@ -1,4 +1,4 @@
-"""jsc: a trainable JPEG layer and sparse-activation convolutions for PyTorch, on fast CPU kernels."""
+"""jsc: a trainable JPEG layer and sparse-activation convolutions for PyTorch on the CPU."""
 
 import torch as _torch  # first: jsc's kernels must bind to torch's own OpenMP runtime  # noqa: F401
 
@@ -11,7 +11,9 @@ from jsc.optimize import Plan as Plan
 from jsc.optimize import PlanError as PlanError
 from jsc.optimize import PlanWarning as PlanWarning
 from jsc.optimize import apply as apply
-from jsc.optimize import optimize as optimize  # last of its package: the function shadows the package
+from jsc.optimize import (
+    optimize as optimize,
+)  # last of its package: the function shadows the package
 from jsc.optimize import restore as restore
 from jsc.optimize import tune as tune
 

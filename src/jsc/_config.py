@@ -23,10 +23,14 @@ def _isa_from_environment() -> int:
     if not name:
         return best
     if name not in ISA_NAMES:
-        raise ValueError(f"JSC_ISA={name!r} is not one of {', '.join(ISA_NAMES)}; unset it to take the widest")
+        raise ValueError(
+            f"JSC_ISA={name!r} is not one of {', '.join(ISA_NAMES)}; unset it to take the widest"
+        )
     level = ISA_NAMES.index(name)
     if level > best:
-        raise ValueError(f"JSC_ISA={name} but this CPU supports {ISA_NAMES[best]} at most; unset it")
+        raise ValueError(
+            f"JSC_ISA={name} but this CPU supports {ISA_NAMES[best]} at most; unset it"
+        )
     return level
 
 
@@ -52,7 +56,7 @@ def isa() -> int:
 
 @contextmanager
 def use_isa(name: str) -> Iterator[None]:
-    """Run kernels on a lower instruction set for a while (tests and benchmarks; not thread-safe)."""
+    """Run kernels on a lower instruction set for a while (for tests; not thread-safe)."""
     global _isa
     before = _isa
     level = ISA_NAMES.index(name)

@@ -7,7 +7,9 @@
     cps      CPS streams of planes, back, and convolution over them      native/cps.h
     cpu      which instruction sets and OpenMP this build can use        native/isa.h
     dct      orthonormal 8x8 DCT of stacks of planes                     native/dct8.h
+    jpeg     the whole JPEG layer in one pass, and its gradients         native/jpeg.h
     lower    matrices behind im2col and MEC                              native/lower.h
+    quant    soft, windowed, hard, sampled quantiser, and gradients      native/quant.h
 
 Contract of every kernel: outputs and scratch come in as buffers; `isa` (0 baseline, 1 AVX2,
 2 AVX-512) and `num_threads` come in as numbers; each output element is written by one thread in a

@@ -72,7 +72,7 @@ cdef void run_task(int isa, int V, CpcTask[floating] task, floating *tile, Py_ss
 def convolve(
     const floating[:, :, :, ::1] x,            # IN   (N, H, W, C)
     const uint64_t[:, :, :, ::1] mask,         # IN   (N, ceil(C / 64), H, W)
-    const floating[:, :, :, :, :, ::1] weight, # IN   (K blocks, sets, Kh, 64, Kw, V lanes)
+    const floating[:, :, :, :, :, ::1] weight,  # IN   (K blocks, sets, Kh, 64, Kw, V lanes)
     const floating[::1] bias,                  # IN   (K,) or (0,) for none
     floating[:, ::1] tile,                     # SCRATCH (num_threads, band_rows * tile_columns() * V lanes)
     floating[:, :, :, ::1] out,                # OUT  (N, Oh, Ow, K)

@@ -27,7 +27,8 @@ def geometry(
         )
     kernel, strides = _checks.pair(kernel_size, "kernel_size", 1), _checks.pair(stride, "stride", 1)
     paddings, dilations = _checks.pair(padding, "padding", 0), _checks.pair(dilation, "dilation", 1)
-    g = ConvGeometry(*shape, 1, *kernel, *strides, *paddings, *dilations)
+    N, C, H, W = shape
+    g = ConvGeometry(N, C, H, W, 1, *kernel, *strides, *paddings, *dilations)
     if g.Oh < 1 or g.Ow < 1:
         raise ValueError(
             f"kernel_size {kernel} with dilation {dilations} does not fit into the padded map "

@@ -57,7 +57,13 @@ class CPO:
         _streams.require_map(x)
         g = _streams.geometry(x.shape, kernel_size, stride, padding, dilation)
         DA, IN, Ptr, offsets, _ = cpo.encode(x, columns.column_plan(g))
-        return cls(*(torch.from_numpy(a) for a in (DA, IN, Ptr, offsets)), g)
+        return cls(
+            torch.from_numpy(DA),
+            torch.from_numpy(IN),
+            torch.from_numpy(Ptr),
+            torch.from_numpy(offsets),
+            g,
+        )
 
     @classmethod
     def from_arrays(

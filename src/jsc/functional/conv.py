@@ -25,7 +25,8 @@ def conv2d(
 ) -> Tensor:
     """Convolve, with signature and results of :func:`torch.nn.functional.conv2d`.
 
-        out[n, k, y, x] = bias[k] + sum_{c, i, j} input[n, c, y Sh + i Dh - Ph, x Sw + j Dw - Pw] weight[k, c, i, j]
+        out[n, k, y, x] = bias[k] + sum over c, i, j of
+            input[n, c, y Sh + i Dh - Ph, x Sw + j Dw - Pw] weight[k, c, i, j]
 
     Parameters
     ----------
@@ -39,8 +40,9 @@ def conv2d(
     method : str
         "dense"   torch's own convolution
         "im2col"  every window written out, then one matrix product (any geometry)
-        "mec"     windows written out horizontally only, then overlapping products [2] (dilation 1 vertically)
-        "cpo"     Compressed Pattern Overlap: sparse product over the channel-wise compressed map [1]
+        "mec"     windows written out horizontally only, then overlapping products [2]
+                  (no vertical dilation)
+        "cpo"     Compressed Pattern Overlap: sparse product over the compressed map [1]
         "cps"     Compressed Pattern Sets: the same with compressed index positions [1]
         "cpc"     Compressed Pattern Channels: channel bitmasks, outputs kept in registers
 
@@ -58,14 +60,15 @@ def conv2d(
     Gradient: input, weight and bias, any order (torch's dense gradient). Weights are laid out anew
     on every call; :class:`jsc.nn.SparseConv2d` does that once.
     Zeros of the input are skipped only where that cannot change the result: with weights that are
-    not finite, and for depthwise convolution, the dense method runs. Cost of the sparse methods: proportional to the non-zeros.
+    not finite, and for depthwise convolution, the dense method runs. Cost of the sparse methods:
+    proportional to the non-zeros.
     cpo, cps and cpc give the same bits for any number of threads and any split of the batch.
     On devices other than the CPU every method is torch's own convolution.
 
     References
     ----------
-    [1] H. Amer, A. H. Salamah, A. Sajedi, E.-H. Yang, "High Performance Convolution Using Sparsity and
-        Patterns for Inference in Deep Convolutional Neural Networks", arXiv:2104.08314, 2021.
+    [1] H. Amer, A. H. Salamah, A. Sajedi, E.-H. Yang, "High Performance Convolution Using Sparsity
+        and Patterns for Inference in Deep Convolutional Neural Networks", arXiv:2104.08314, 2021.
     [2] M. Cho, D. Brand, "MEC: Memory-efficient Convolution for Deep Neural Network", ICML 2017.
 
     Examples
@@ -78,7 +81,11 @@ def conv2d(
     """
     if method not in ops.METHODS:
         raise ValueError(f"method must be one of {', '.join(ops.METHODS)}; got {method!r}")
-    for tensor, name in ((input, "input"), (weight, "weight"), *(((bias, "bias"),) if bias is not None else ())):
+    for tensor, name in (
+        (input, "input"),
+        (weight, "weight"),
+        *(((bias, "bias"),) if bias is not None else ()),
+    ):
         _checks.require_tensor(tensor, name)
     input, weight = _checks.autocast_to_float32(input), _checks.autocast_to_float32(weight)
     _checks.require_kernel_dtype(input, "input")
@@ -89,7 +96,9 @@ def conv2d(
         _checks.require_same_dtype(bias, "bias", input, "input")
         _checks.require_same_device(bias, "bias", input, "input")
     if input.ndim == 3:
-        return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, method=method).squeeze(0)
+        return conv2d(
+            input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, method=method
+        ).squeeze(0)
     stride, dilation = _checks.pair(stride, "stride", 1), _checks.pair(dilation, "dilation", 1)
     if isinstance(padding, str):
         input, padding = _named_padding(input, weight, padding, stride, dilation)
@@ -101,10 +110,16 @@ def conv2d(
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if reason := ops.unsupported(method, g):
         able = [m for m in ops.METHODS if ops.unsupported(m, g) is None]
-        raise ValueError(f'method "{method}" cannot do this convolution: {reason}; use one of {", ".join(able)}')
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (input, weight, bias)):
+        raise ValueError(
+            f'method "{method}" cannot do this convolution: {reason}; use one of {", ".join(able)}'
+        )
+    if torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (input, weight, bias)
+    ):
         return ops.Conv2d.apply(input, weight, bias, stride, padding, dilation, groups, method)
-    return torch.ops.jsc.conv2d.default(input, weight, None, bias, stride, padding, dilation, groups, method)
+    return torch.ops.jsc.conv2d.default(
+        input, weight, None, bias, stride, padding, dilation, groups, method
+    )
 
 
 def _named_padding(
@@ -115,7 +130,9 @@ def _named_padding(
     if padding != "same":
         raise ValueError(f'padding must be "valid", "same" or numbers, got {padding!r}')
     if stride != (1, 1):
-        raise ValueError(f'padding "same" needs stride 1, got {stride}; give the padding in numbers')
+        raise ValueError(
+            f'padding "same" needs stride 1, got {stride}; give the padding in numbers'
+        )
     total = [dilation[i] * (weight.shape[2 + i] - 1) for i in (0, 1)]
     before = (total[0] // 2, total[1] // 2)
     odd = (total[0] % 2, total[1] % 2)  # an even window needs one more on the right or below
@@ -126,23 +143,32 @@ def _require_shapes(input: Tensor, weight: Tensor, bias: Tensor | None, groups: 
     if input.ndim != 4:
         raise ValueError(f"input must be (N, C, H, W) or (C, H, W), got shape {tuple(input.shape)}")
     if weight.ndim != 4 or 0 in weight.shape[2:]:
-        raise ValueError(f"weight must be (K, C / groups, Kh, Kw) with Kh, Kw > 0, got shape {tuple(weight.shape)}")
+        raise ValueError(
+            "weight must be (K, C / groups, Kh, Kw) with Kh, Kw > 0, "
+            f"got shape {tuple(weight.shape)}"
+        )
     if not isinstance(groups, int) or groups < 1:
         raise ValueError(f"groups must be a positive int, got {groups!r}")
     if weight.shape[0] % groups or weight.shape[0] == 0:
-        raise ValueError(f"weight must have a positive multiple of groups={groups} filters, got {weight.shape[0]}")
+        raise ValueError(
+            f"weight must have a positive multiple of groups={groups} filters, "
+            f"got {weight.shape[0]}"
+        )
     if input.shape[1] != weight.shape[1] * groups:
         raise ValueError(
             f"input must have {weight.shape[1] * groups} channels (groups={groups} times the "
             f"{weight.shape[1]} of weight {tuple(weight.shape)}), got {input.shape[1]}"
         )
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
-        raise ValueError(f"bias must be ({weight.shape[0]},), one number per filter, got {tuple(bias.shape)}")
+        raise ValueError(
+            f"bias must be ({weight.shape[0]},), one number per filter, got {tuple(bias.shape)}"
+        )
 
 
 def _require_output(g: ConvGeometry) -> None:
     if g.Oh < 1 or g.Ow < 1:
         raise ValueError(
-            f"the kernel ({g.Kh}, {g.Kw}) with dilation ({g.Dh}, {g.Dw}) does not fit into the padded input "
+            f"the kernel ({g.Kh}, {g.Kw}) with dilation ({g.Dh}, {g.Dw}) "
+            "does not fit into the padded input "
             f"({g.H + 2 * g.Ph}, {g.W + 2 * g.Pw}); pad more or use a smaller kernel"
         )

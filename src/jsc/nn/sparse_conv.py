@@ -18,9 +18,9 @@ class SparseConv2d(nn.Conv2d):
     """An :class:`torch.nn.Conv2d` with the same parameters, `state_dict` keys and results.
 
     While gradients are recorded, on other devices and for dtypes without a kernel it is torch's own
-    convolution; otherwise it runs `method` (see :func:`jsc.functional.conv2d`). The weights are laid
-    out once and again whenever torch says that they changed; after writing through `weight.data`,
-    which torch cannot see, call :meth:`repack`.
+    convolution; otherwise it runs `method` (see :func:`jsc.functional.conv2d`). The weights are
+    laid out once, and again whenever torch says that they changed; after writing through
+    `weight.data`, which torch cannot see, call :meth:`repack`.
 
     Parameters
     ----------
@@ -29,7 +29,9 @@ class SparseConv2d(nn.Conv2d):
     The others are those of :class:`torch.nn.Conv2d`.
     """
 
-    _packed: tuple[Tensor, Any, Tensor | None] | None = None  # weight, what it was packed for, result
+    _packed: tuple[Tensor, Any, Tensor | None] | None = (
+        None  # weight, what it was packed for, result
+    )
 
     def __init__(self, *args: Any, method: str = "cpc", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -37,11 +39,13 @@ class SparseConv2d(nn.Conv2d):
 
     @classmethod
     def from_dense(cls, conv: nn.Conv2d, method: str = "cpc") -> SparseConv2d:
-        """A module that shares the parameters of `conv`, its hooks and its mode; `conv` is not changed."""
+        """A module that shares the parameters of `conv`, its hooks and its mode."""
         if not isinstance(conv, nn.Conv2d):
             raise TypeError(f"conv must be a torch.nn.Conv2d, got {type(conv).__name__}")
         new = cls.__new__(cls)
-        new.__dict__ = {k: copy.copy(v) if isinstance(v, dict) else v for k, v in conv.__dict__.items()}
+        new.__dict__ = {
+            k: copy.copy(v) if isinstance(v, dict) else v for k, v in conv.__dict__.items()
+        }
         new._packed = None
         new.method = method
         return new
@@ -50,7 +54,11 @@ class SparseConv2d(nn.Conv2d):
         """The plain :class:`torch.nn.Conv2d` that shares this module's parameters."""
         new = nn.Conv2d.__new__(nn.Conv2d)
         skip = ("_packed", "_method")
-        new.__dict__ = {k: copy.copy(v) if isinstance(v, dict) else v for k, v in self.__dict__.items() if k not in skip}
+        new.__dict__ = {
+            k: copy.copy(v) if isinstance(v, dict) else v
+            for k, v in self.__dict__.items()
+            if k not in skip
+        }
         return new
 
     @property
@@ -73,30 +81,63 @@ class SparseConv2d(nn.Conv2d):
             return super()._conv_forward(input, weight, bias)
         padding: Any = self.padding
         if self.padding_mode != "zeros":
-            input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
+            input, padding = (
+                F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode),
+                0,
+            )
         # Tracing sees no version counters, and tensors made in inference mode have none.
-        pack_now = torch.compiler.is_compiling() or isinstance(padding, str) or input.ndim == 3 or weight.is_inference()
+        pack_now = (
+            torch.compiler.is_compiling()
+            or isinstance(padding, str)
+            or input.ndim == 3
+            or weight.is_inference()
+        )
         if pack_now:
-            return conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups, method=self.method)
+            return conv2d(
+                input,
+                weight,
+                bias,
+                self.stride,
+                padding,
+                self.dilation,
+                self.groups,
+                method=self.method,
+            )
         padding = _checks.pair(padding, "padding", 0)
         packed = self._packed_weight(input, weight, padding)
         if packed is None:
             return super()._conv_forward(input, weight, bias)
         return torch.ops.jsc.conv2d.default(
-            input, weight, packed, bias, self.stride, padding, self.dilation, self.groups, self.method
+            input,
+            weight,
+            packed,
+            bias,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            self.method,
         )
 
     def _runs_sparse(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         """False where torch's own convolution is to run: it also words the errors of bad input."""
         if self._method == "dense" or not isinstance(input, Tensor) or input.device.type != "cpu":
             return False
-        if input.dtype not in _checks.KERNEL_DTYPES or input.dtype != weight.dtype or input.layout != torch.strided:
+        if (
+            input.dtype not in _checks.KERNEL_DTYPES
+            or input.dtype != weight.dtype
+            or input.layout != torch.strided
+        ):
             return False
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (input, weight, bias)):
+        if torch.is_grad_enabled() and any(
+            t is not None and t.requires_grad for t in (input, weight, bias)
+        ):
             return False
         return input.ndim in (3, 4) and input.shape[-3] == self.in_channels and input.numel() > 0
 
-    def _packed_weight(self, input: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor | None:
+    def _packed_weight(
+        self, input: Tensor, weight: Tensor, padding: tuple[int, int]
+    ) -> Tensor | None:
         g = ops.geometry(input, weight, self.stride, padding, self.dilation, self.groups)
         made_for = (ops.pack_key(), weight._version, weight.data_ptr())
         if self._packed is None or self._packed[0] is not weight or self._packed[1] != made_for:

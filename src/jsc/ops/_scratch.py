@@ -1,8 +1,8 @@
 """Scratch memory of the kernels, kept from call to call.
 
 A fresh allocation of some 100 kB costs page faults in every call, more than a small layer's work.
-Buffers are aligned to 64 bytes (numpy's own are not: a vector that straddles two cache lines takes two
-loads) and belong to one Python thread, so that concurrent calls do not meet.
+Buffers are aligned to 64 bytes (numpy's own are not: a vector that straddles two cache lines takes
+two loads) and belong to one Python thread, so that concurrent calls do not meet.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _buffers = _Buffers()
 
 
 def scratch(name: str, dtype: Any, *shape: int) -> NDArray[Any]:
-    """An array of undefined content, valid until the next call with the same name in this thread."""
+    """An array of undefined content, valid until this thread's next call with the same name."""
     dtype = np.dtype(dtype)
     size = dtype.itemsize
     for n in shape:

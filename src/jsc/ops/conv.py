@@ -25,8 +25,8 @@ class Method:
 
     unsupported(g)                why the geometry cannot run, or None
     pack(weight, g)               the weights laid out for `run`: depends on g without N, H, W
-    run(input, packed, bias, g)   (N, C, H, W) of any strides -> (N, K, Oh, Ow), contiguous in either
-                                  memory format, whichever is natural to the method
+    run(input, packed, bias, g)   (N, C, H, W) of any strides -> (N, K, Oh, Ow), contiguous in
+                                  the memory format that is natural to the method
     """
 
     unsupported: Callable[[ConvGeometry], str | None]
@@ -45,12 +45,18 @@ METHODS = ("dense", *_METHODS)
 
 
 def geometry(
-    input: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
+    input: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
 ) -> ConvGeometry:
     """The geometry of a batched convolution whose arguments have been checked."""
-    return ConvGeometry(
-        *input.shape, weight.shape[0], weight.shape[2], weight.shape[3], *stride, *padding, *dilation, groups
-    )
+    N, C, H, W = input.shape
+    K, _, Kh, Kw = weight.shape
+    (Sh, Sw), (Ph, Pw), (Dh, Dw) = stride, padding, dilation
+    return ConvGeometry(N, C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, groups)
 
 
 def unsupported(method: str, g: ConvGeometry) -> str | None:
@@ -66,9 +72,9 @@ def pack_key() -> int:
 def pack(weight: Tensor, g: ConvGeometry, method: str) -> Tensor | None:
     """Weights laid out for `method`, one row per group; None where the dense way is the right one.
 
-    That is for weights that are not finite (skipping a zero activation is right only if its product
-    is zero: 0 * inf and 0 * nan are not) and for depthwise convolution (one channel to a group leaves
-    no sum to shorten).
+    That is for weights that are not finite (skipping a zero activation is right only if its
+    product is zero: 0 * inf and 0 * nan are not) and for depthwise convolution (one channel to a
+    group leaves no sum to shorten).
     """
     if 1 < g.groups == g.C:
         return None
@@ -91,7 +97,8 @@ def _output_format(input: Tensor, weight: Tensor) -> torch.memory_format:
 
 def _conv2d_cpu(
     input: Tensor, weight: Tensor, packed: Tensor | None, bias: Tensor | None,
-    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, method: str,
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
+    groups: int, method: str,
 ) -> Tensor:  # fmt: skip
     g = geometry(input, weight, stride, padding, dilation, groups)
     memory_format = _output_format(input, weight)
@@ -112,7 +119,8 @@ def _conv2d_cpu(
 
 def _conv2d_fake(
     input: Tensor, weight: Tensor, packed: Tensor | None, bias: Tensor | None,
-    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, method: str,
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
+    groups: int, method: str,
 ) -> Tensor:  # fmt: skip
     g = geometry(input, weight, stride, padding, dilation, groups)
     out = input.new_empty((g.N, g.K, g.Oh, g.Ow))
@@ -120,8 +128,8 @@ def _conv2d_fake(
 
 
 register(
-    "conv2d(Tensor input, Tensor weight, Tensor? packed, Tensor? bias, SymInt[2] stride, SymInt[2] padding, "
-    "SymInt[2] dilation, SymInt groups, str method) -> Tensor",
+    "conv2d(Tensor input, Tensor weight, Tensor? packed, Tensor? bias, "
+    "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, str method) -> Tensor",
     _conv2d_cpu,
     _conv2d_fake,
 )
@@ -135,9 +143,12 @@ class Conv2d(torch.autograd.Function):
     @staticmethod
     def forward(
         input: Tensor, weight: Tensor, bias: Tensor | None,
-        stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, method: str,
+        stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
+        groups: int, method: str,
     ) -> Tensor:  # fmt: skip
-        return torch.ops.jsc.conv2d.default(input, weight, None, bias, stride, padding, dilation, groups, method)
+        return torch.ops.jsc.conv2d.default(
+            input, weight, None, bias, stride, padding, dilation, groups, method
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -149,8 +160,22 @@ class Conv2d(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         input, weight = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
-        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[2] and ctx.bias_sizes is not None]
+        wanted = [
+            ctx.needs_input_grad[0],
+            ctx.needs_input_grad[1],
+            ctx.needs_input_grad[2] and ctx.bias_sizes is not None,
+        ]
         grads = torch.ops.aten.convolution_backward(
-            grad, input, weight, ctx.bias_sizes, stride, padding, dilation, False, (0, 0), groups, wanted
+            grad,
+            input,
+            weight,
+            ctx.bias_sizes,
+            stride,
+            padding,
+            dilation,
+            False,
+            (0, 0),
+            groups,
+            wanted,
         )
         return *grads, None, None, None, None, None

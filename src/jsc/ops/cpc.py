@@ -26,7 +26,8 @@ def _vectors(g: ConvGeometry, lanes: int) -> int:
     sweep = cpc.taps(g.Kw, g.Sw, g.Dw)
     live = -(-g.Kw // g.Sw) + 1 if sweep else 2  # outputs in registers at a time
     needed = -(-g.K // lanes)
-    choices = [v for v in (1, 2, 4, 8) if v == 1 or v * live <= registers and (v < 8 or not sweep)]
+    choices = [v for v in (1, 2, 4) if v == 1 or v * live <= registers]
+    choices += [8] if not sweep and 8 * live <= registers else []
     return min(choices, key=lambda v: -(-needed // v) * v * (1 + 0.5 / v))
 
 
@@ -61,7 +62,8 @@ def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> 
     cpc.encode(x, mask, isa, threads)
     cpc.convolve(
         x, mask, weight, np.empty(0, x.dtype) if bias is None else bias.contiguous().numpy(),
-        scratch("cpc tile", x.dtype, threads, rows * columns * block), out.numpy().transpose(0, 2, 3, 1),
+        scratch("cpc tile", x.dtype, threads, rows * columns * block),
+        out.numpy().transpose(0, 2, 3, 1),
         block // _lanes(input.dtype), rows, g.Sh, g.Sw, g.Ph, g.Pw, g.Dh, g.Dw, isa, threads,
     )  # fmt: skip
     return out

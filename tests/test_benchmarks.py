@@ -120,7 +120,6 @@ def test_conv_times_every_method(tmp_path):
     assert found["environment"]["torch"] == torch.__version__
 
 
-@pytest.mark.skipif(not hasattr(jsc, "formats"), reason="jsc.formats is not built yet")
 def test_paper_and_memory_and_their_figures(tmp_path):
     pytest.importorskip("matplotlib")
     run(tmp_path, "conv", "--paper", "--densities", ".1", ".5")
@@ -134,7 +133,6 @@ def test_paper_and_memory_and_their_figures(tmp_path):
     assert {"memory_ratio.png", "conv_paper_saving_over_im2col_1.png"} <= drawn
 
 
-@pytest.mark.skipif(not hasattr(jsc.nn, "JPEG"), reason="jsc.nn.JPEG is not built yet")
 def test_jpeg_times_every_operator(tmp_path):
     rows = run(tmp_path, "jpeg")["jpeg"]["rows"]
     timed = {row["operator"] for row in rows if "pass" in row}

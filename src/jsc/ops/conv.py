@@ -157,7 +157,7 @@ class Conv2d(torch.autograd.Function):
         ctx.save_for_backward(input, weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
         wanted = [

@@ -67,3 +67,34 @@ def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> 
         block // _lanes(input.dtype), rows, g.Sh, g.Sw, g.Ph, g.Pw, g.Dh, g.Dw, isa, threads,
     )  # fmt: skip
     return out
+
+
+# ---- the storage format (jsc.formats.CPC) --------------------------------------------------------
+
+
+def encode(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N, C, H, W) -> non-zeros in channels-last order, masks, and where each row of them begins."""
+    N, C, H, W = x.shape
+    pixels = x.detach().permute(0, 2, 3, 1).contiguous()
+    masks = torch.zeros((N, -(-C // SET), H, W), dtype=torch.uint64)
+    cpc.encode(pixels.numpy(), masks.numpy(), _config.isa(), _config.num_threads(x.numel()))
+    nonzero = pixels != 0
+    offsets = torch.zeros(N * H + 1, dtype=torch.int64)
+    torch.cumsum(nonzero.view(N * H, W * C).sum(1), 0, out=offsets[1:])
+    return pixels[nonzero], masks, offsets
+
+
+def occupied(masks: Tensor) -> Tensor:
+    """(N, sets, H, W) masks -> (N, H, W, 64 sets) bool."""
+    N, sets, H, W = masks.shape
+    # Little-endian bytes, so that bit b of byte i is channel 8 i + b.
+    octets = np.ascontiguousarray(masks.numpy().transpose(0, 2, 3, 1).astype("<u8")).view(np.uint8)
+    bits = np.unpackbits(octets.reshape(N, H, W, sets * 8), axis=3, bitorder="little")
+    return torch.from_numpy(bits).bool()
+
+
+def decode(values: Tensor, occupied: Tensor) -> Tensor:
+    """Non-zeros and (N, H, W, C) where they belong -> (N, C, H, W), channels-last."""
+    x = values.new_zeros(occupied.shape)
+    x[occupied] = values
+    return x.permute(0, 3, 1, 2)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-import jsc
 from benchmarks import __main__ as command_line
 from benchmarks import allocation, conv, harness, jpeg, memory, report
 from benchmarks.peers.jpeg_dl import AuthorsJPEG, dct_matrix, soft_quantize

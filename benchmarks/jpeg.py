@@ -73,7 +73,7 @@ def contenders(kappa: float) -> dict[str, tuple[nn.Module, nn.Module | None]]:
     alpha = kappa / tables**2
     exact64 = AuthorsJPEG(tables.double(), alpha.double(), 17, None, chroma_offset=0.0)
     window64 = AuthorsJPEG(tables.double(), alpha.double(), chroma_offset=0.0)
-    options = {"kappa": kappa, "peak": 255.0}
+    options = {"alpha": alpha, "peak": 255.0}  # as the authors': alpha does not follow the tables
     found: dict[str, tuple[nn.Module, nn.Module | None]] = {
         "jsc, exact": (jsc.nn.JPEG(tables, **options), exact64),
         "jsc, window 5, levels 127": (

@@ -73,7 +73,7 @@ def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> 
 
 
 def encode(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(N, C, H, W) -> non-zeros in channels-last order, masks, and where each row of them begins."""
+    """(N, C, H, W) -> non-zeros in channels-last order, masks, where each row of them begins."""
     N, C, H, W = x.shape
     pixels = x.detach().permute(0, 2, 3, 1).contiguous()
     masks = torch.zeros((N, -(-C // SET), H, W), dtype=torch.uint64)

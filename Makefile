@@ -24,13 +24,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt scripts/check_toolchain.sh
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install -c constraints.txt torch
 	@$(PIP) install -c constraints.txt setuptools cython
-	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[test]"
-	@touch $@ $(VENV)/.built
+	@touch $@
 
-# Kernels: compiled again when their sources change.
+# jsc itself, editable; again when kernels change.
 $(VENV)/.built: $(VENV)/.ready setup.py $(KERNEL_SOURCES)
-	@echo "jsc: compiling the kernels ..."
-	@$(PIP) install --no-build-isolation --no-deps -e .
+	@echo "jsc: compiling the kernels and installing (some minutes) ..."
+	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[test]"
 	@touch $@
 
 demo: $(VENV)/.built

@@ -56,8 +56,8 @@ class CPO:
         """
         _streams.require_map(x)
         g = _streams.geometry(x.shape, kernel_size, stride, padding, dilation)
-        DA, IN, Ptr, offsets, _ = cpo.encode(x, columns.column_plan(g))
-        return cls(*(torch.from_numpy(a) for a in (DA, IN, Ptr, offsets)), g)
+        made = cpo.encode(x, columns.column_plan(g))
+        return cls(*(torch.from_numpy(a) for a in made), g)
 
     @classmethod
     def from_arrays(

@@ -61,8 +61,8 @@ class CPS:
         """
         _streams.require_map(x)
         g = _streams.geometry(x.shape, kernel_size, stride, padding, dilation)
-        DA, IN, Ptr, offsets, set_offsets, _, _ = cps.encode(x, columns.column_plan(g, sets=True))
-        return cls(*(torch.from_numpy(a) for a in (DA, IN, Ptr, offsets, set_offsets)), g)
+        made = cps.encode(x, columns.column_plan(g, sets=True))
+        return cls(*(torch.from_numpy(a) for a in made), g)
 
     @classmethod
     def from_arrays(

@@ -27,15 +27,13 @@ cdef extern from "columns.h" namespace "jsc" nogil:
     void column_strip[T](int isa, int V, const ColumnTask[T] *task)
 
 
-cdef inline const int32_t *pointer(const int32_t[::1] a):
-    return &a[0] if a.shape[0] else NULL
-
-
-# The arrays belong to `plan`, which must outlive the result.
+# The table belongs to `plan`, which must outlive the result.
 cdef inline ColumnPlan native_plan(plan):
     cdef ColumnPlan p
-    p.H, p.W, p.Kw, p.Ph = plan.H, plan.W, plan.Kw, plan.Ph
-    p.columns, p.entries = plan.columns, plan.entries
-    p.column, p.kernel_column, p.rank = pointer(plan.column), pointer(plan.kernel_column), pointer(plan.rank)
-    p.ptr_first, p.ptr_last = pointer(plan.ptr_first), pointer(plan.ptr_last)
+    cdef const int32_t[::1] table = plan.table
+    p.H, p.W, p.Kw, p.Ph, p.columns, p.entries = plan.sizes
+    cdef const int32_t *first = &table[0] if table.shape[0] else NULL
+    p.column, p.kernel_column, p.rank = first, first + p.columns, first + 2 * p.columns
+    p.ptr_first = first + 3 * p.columns
+    p.ptr_last = p.ptr_first + p.entries
     return p

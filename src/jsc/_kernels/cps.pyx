@@ -28,6 +28,7 @@ def encode_planes(
     int32_t[:, ::1] word,             # OUT  (P, columns + 1) first word of every column
     floating[:, ::1] DA,              # OUT  (P, room) values at the front of each row
     unsigned char[:, ::1] IN,         # OUT  (P, room) indices likewise
+    uint64_t[:, ::1] rows,            # OUT  (P, columns * words) row masks read back from IN, or (0, 0): not wanted
     floating[:, ::1] scratch,         # SCRATCH (num_threads, W * H, both rounded up to multiples of 16)
     int isa,
     int num_threads,
@@ -36,7 +37,7 @@ def encode_planes(
     cdef ColumnPlan p = native_plan(plan)
     cdef int wide = plan.wide
     cdef Py_ssize_t n, plane = p.H * p.W, step = p.columns + 1, room = DA.shape[1], index_room = IN.shape[1]
-    cdef Py_ssize_t columns = scratch.shape[1]
+    cdef Py_ssize_t columns = scratch.shape[1], masks = rows.shape[1]
     if x.shape[0] * plane == 0:
         return
     cdef const floating *source = &x[0, 0, 0]
@@ -46,9 +47,12 @@ def encode_planes(
     cdef floating *values = &DA[0, 0]
     cdef floating *transposed = &scratch[0, 0]
     cdef unsigned char *index = &IN[0, 0]
+    cdef uint64_t *target = &rows[0, 0] if masks else NULL
     for n in prange(x.shape[0], nogil=True, num_threads=num_threads, schedule="static"):
         cps_encode_plane(isa, wide, &p, source + n * plane, end, transposed + threadid() * columns, values + n * room,
                          <void *>(index + n * index_room), starts + n * step, words + n * step)
+        if masks:
+            cps_rows(isa, wide, &p, words + n * step, <const void *>(index + n * index_room), target + n * masks)
 
 
 def encode_pixels(
@@ -58,6 +62,7 @@ def encode_pixels(
     int32_t[:, ::1] word,             # OUT  (P, columns + 1) first word of every column
     floating[:, ::1] DA,              # OUT
     unsigned char[:, ::1] IN,         # OUT
+    uint64_t[:, ::1] rows,            # OUT
     floating[:, ::1] scratch,         # SCRATCH (num_threads, 16 * H, rounded up to multiples of 16)
     int isa,
     int num_threads,
@@ -65,7 +70,7 @@ def encode_pixels(
     """The streams of channels-last maps."""
     cdef ColumnPlan p = native_plan(plan)
     cdef int wide = plan.wide
-    cdef Py_ssize_t i, c, plane, N = x.shape[0], C = x.shape[3], step = p.columns + 1
+    cdef Py_ssize_t i, c, q, plane, masks = rows.shape[1], N = x.shape[0], C = x.shape[3], step = p.columns + 1
     cdef Py_ssize_t room = DA.shape[1], index_room = IN.shape[1], columns = scratch.shape[1]
     cdef Py_ssize_t words_room = index_room // (4 if wide else 2)
     cdef Py_ssize_t lanes = (16 << isa) // sizeof(floating), groups = (C + lanes - 1) // lanes
@@ -78,6 +83,7 @@ def encode_pixels(
     cdef floating *values = &DA[0, 0]
     cdef floating *transposed = &scratch[0, 0]
     cdef unsigned char *index = &IN[0, 0]
+    cdef uint64_t *target = &rows[0, 0] if masks else NULL
     for i in prange(N * groups, nogil=True, num_threads=num_threads, schedule="static"):
         c = i % groups * lanes
         plane = i // groups * C + c
@@ -85,27 +91,9 @@ def encode_pixels(
                           transposed + threadid() * columns, values + plane * room,
                           <void *>(index + plane * index_room), starts + plane * step, words + plane * step,
                           room, words_room)
-
-
-def rows(
-    const int32_t[:, ::1] word,      # IN   (P, columns + 1) first index of every column
-    const unsigned char[:, ::1] IN,   # IN   (P, room) indices
-    plan,
-    uint64_t[:, ::1] rows,            # OUT  (P, columns * words): bit b of word w is row 64 w + b
-    int isa,
-    int num_threads,
-):
-    """Which rows the streams of `encode_*` store, a bit each."""
-    cdef ColumnPlan p = native_plan(plan)
-    cdef int wide = plan.wide
-    cdef Py_ssize_t n, step = p.columns + 1, index_room = IN.shape[1], masks = rows.shape[1]
-    if rows.shape[0] * masks == 0:
-        return
-    cdef const int32_t *places = &word[0, 0]
-    cdef const unsigned char *index = &IN[0, 0]
-    cdef uint64_t *target = &rows[0, 0]
-    for n in prange(rows.shape[0], nogil=True, num_threads=num_threads, schedule="static"):
-        cps_rows(isa, wide, &p, places + n * step, <const void *>(index + n * index_room), target + n * masks)
+        if masks:
+            for q in range(plane, plane + min(lanes, C - c)):
+                cps_rows(isa, wide, &p, words + q * step, <const void *>(index + q * index_room), target + q * masks)
 
 
 def decode(

@@ -7,7 +7,7 @@ plan holds this once per shape (definitions: native/columns.h).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import gcd
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +29,7 @@ BAND_ROWS = 8
 SWEEP_BYTES = 128 * 1024  # partial sums of the rows of a band that are swept together
 ROOM = 16  # elements behind a plane's streams (native/columns.h)
 LINE = 64  # bytes
+ROWS = 64  # to a row mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +40,22 @@ class ColumnPlan:
     Ph: int
     patterns: int
     wide: bool  # indices need 32 bits
-    column: NDArray[np.int32]  # (columns,)
+    column: NDArray[np.int32]  # (columns,) in stream order
     kernel_column: NDArray[np.int32]  # (columns,) the one through which the leftmost window reads
     rank: NDArray[np.int32]  # (columns,) place within its group (same pattern and leftmost window)
     ptr_first: NDArray[np.int32]  # (entries,) Ptr[e] counts columns ptr_first[e] .. ptr_last[e]
     ptr_last: NDArray[np.int32]
+
+    @cached_property
+    def table(self) -> NDArray[np.int32]:
+        """All arrays in one, for the kernels."""
+        return np.concatenate(
+            [self.column, self.kernel_column, self.rank, self.ptr_first, self.ptr_last]
+        )
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        return self.H, self.W, self.Kw, self.Ph, len(self.column), len(self.ptr_first)
 
     @property
     def columns(self) -> int:
@@ -116,6 +128,7 @@ class Streams(NamedTuple):
     IN: NDArray[np.generic]
     start: NDArray[np.int32]  # (planes, columns + 1) where columns begin in DA
     word: NDArray[np.int32]  # the same for IN; `start` where IN has one entry for each value
+    rows: NDArray[np.uint64]  # (planes, columns * words) row masks, (0, 0) where not wanted
 
 
 class Kernels(Protocol):
@@ -123,7 +136,6 @@ class Kernels(Protocol):
 
     def encode_planes(self, *arrays: Any) -> None: ...
     def encode_pixels(self, *arrays: Any) -> None: ...
-    def rows(self, *arrays: Any) -> None: ...
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> NDArray[Any]:
@@ -131,7 +143,9 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> NDArray[Any]:
     return torch.empty(shape, dtype=dtype).numpy()
 
 
-def encode(x: Tensor, plan: ColumnPlan, kernels: Kernels, *, sets: bool = False) -> Streams:
+def encode(
+    x: Tensor, plan: ColumnPlan, kernels: Kernels, *, sets: bool = False, with_rows: bool = False
+) -> Streams:
     """(N, C, H, W) -> streams, in one pass. A region has room for a full plane; memory that is not
     written is not touched either."""
     x = x.detach()
@@ -143,7 +157,9 @@ def encode(x: Tensor, plan: ColumnPlan, kernels: Kernels, *, sets: bool = False)
     start = np.zeros((planes, plan.columns + 1), np.int32)
     word = (np.zeros_like(start),) if sets else ()
     height, width = -(-plan.H // ROOM) * ROOM, -(-plan.W // ROOM) * ROOM
-    arrays = (plan, start, *word, DA, IN.view(np.uint8))
+    masks = (planes, plan.columns * -(-plan.H // ROWS)) if with_rows else (0, 0)
+    rows = _empty(masks, torch.uint64)
+    arrays = (plan, start, *word, DA, IN.view(np.uint8), rows)
     if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         scratch = _empty((threads, ROOM * height), x.dtype)
         pixels = x.permute(0, 2, 3, 1).numpy()
@@ -152,7 +168,7 @@ def encode(x: Tensor, plan: ColumnPlan, kernels: Kernels, *, sets: bool = False)
         scratch = _empty((threads, width * height), x.dtype)
         maps = x.contiguous().view(planes, *x.shape[2:]).numpy()
         kernels.encode_planes(maps, *arrays, scratch, _config.isa(), threads)
-    return Streams(DA, IN, start, *word or (start,))
+    return Streams(DA, IN, start, word[0] if sets else start, rows)
 
 
 def gather(
@@ -189,9 +205,12 @@ class Tasks:
     row_step: int
 
 
-def tasks(g: ConvGeometry, itemsize: int, packed: Tensor, row_sums: int, threads: int) -> Tasks:
+@lru_cache(maxsize=256)
+def tasks(
+    g: ConvGeometry, itemsize: int, blocks: int, row_sums: int, threads: int,
+    band_bytes: int, least_rows: int,
+) -> Tasks:  # fmt: skip
     """Strips by threads (results do not depend on them), bands and sweeps by what fits L2."""
-    blocks = packed.shape[0]
     strips = min(threads // gcd(g.N, threads), -(-g.Oh // 2)) if g.N else 1
     strip_rows = -(-g.Oh // strips)
     strips = -(-g.Oh // strip_rows)
@@ -202,8 +221,8 @@ def tasks(g: ConvGeometry, itemsize: int, packed: Tensor, row_sums: int, threads
     pixel_step = min(SET, -(-g.C // line) * line)
     lines = g.W * pixel_step // line
     row_step = (lines + (4 - lines) % 8) * line  # rows of a block fall into different sets of L1
-    fit = BAND_BYTES // max(1, row_step * itemsize * -(-g.C // SET))
-    band_rows = min(strip_rows, max(BAND_ROWS, (fit - overlap) // g.Sh + 1))
+    fit = band_bytes // max(1, row_step * itemsize * -(-g.C // SET))
+    band_rows = min(strip_rows, max(least_rows, (fit - overlap) // g.Sh + 1))
     band_rows = -(-strip_rows // -(-strip_rows // band_rows))  # bands of equal height
     sweep_rows = min(band_rows, max(1, SWEEP_BYTES // (row_sums * itemsize)))
     sweep_rows = -(-band_rows // -(-band_rows // sweep_rows))
@@ -227,16 +246,16 @@ def run(
     plan = column_plan(g, sets=sets)
     if out.numel() == 0 or g.C == 0 or plan.columns == 0:
         return out.zero_() if bias is None else out.copy_(bias.view(1, -1, 1, 1).expand_as(out))
-    streams = encode(input, plan, kernels, sets=sets)
-    threads, planes = _config.num_threads(g.macs), g.N * g.C
-    rows = _empty((planes, plan.columns * -(-g.H // 64)), torch.uint64)
-    kernels.rows(streams.word, streams.IN.view(np.uint8), plan, rows, _config.isa(), threads)
+    streams = encode(input, plan, kernels, sets=sets, with_rows=True)
+    threads = _config.num_threads(g.macs)
     block, channel_sets = packed.shape[5], -(-g.C // SET)
     row_sums = cpc.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
-    cut = tasks(g, input.element_size(), packed, row_sums, threads)
+    cut = tasks(
+        g, input.element_size(), packed.shape[0], row_sums, threads, BAND_BYTES, BAND_ROWS
+    )  # fmt: skip
     lanes = (16, 32, 64)[_config.isa()] // input.element_size()
     columns.convolve(
-        streams.DA, streams.start, rows, plan, packed.numpy(),
+        streams.DA, streams.start, streams.rows, plan, packed.numpy(),
         (input.new_empty(0) if bias is None else bias.detach().contiguous()).numpy(),
         _empty((threads, channel_sets, cut.tile_rows, cut.row_step), input.dtype),
         _empty((threads, channel_sets * cut.tile_rows * g.W), torch.uint64),

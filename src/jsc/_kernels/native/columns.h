@@ -52,10 +52,11 @@ struct ColumnStreams {
 template <class I, class T>
 JSC_INLINE uint32_t append_values(const T *x, T *DA) {
     Vec<I, T> v = load<Vec<I, T>>(x);
-    const uint32_t bits = nonzero_mask(v);
+    uint32_t bits;
     if constexpr (I::bytes == 64) {
-        store(DA, compress_lanes(v, bits));
+        store(DA, compress_nonzero(v, bits));
     } else {
+        bits = nonzero_mask(v);
         for (uint32_t left = bits; left; left &= left - 1) *DA++ = x[__builtin_ctz(left)];
     }
     return bits;
@@ -259,7 +260,7 @@ struct ColumnWalk {
                           uint64_t *mask, ptrdiff_t g) {
         using V = Vec<I, T>;
         constexpr int L = lanes<I, T>;
-        using Bits = std::conditional_t<L == 16, uint16_t, uint8_t>;
+        typedef std::conditional_t<L == 16, uint16_t, uint8_t> Bits __attribute__((may_alias));
         const ptrdiff_t columns = t->plan.columns, words = t->plan.words(), C = t->sweep.C, W = t->plan.W, row_step = t->sweep.row_step;
         // Arrays that a loop with a variable index fills stay in memory: in registers they would be spilt.
         const T *next[L], *at[L];
@@ -271,6 +272,9 @@ struct ColumnWalk {
 #pragma GCC unroll 1
         for (int q = 0; q < channels; q++)
             next[q] += (c + q) * t->value_step + start[q * (columns + 1)] + rows_above(rows + q * columns * words, first);
+        T *to = tile;
+        Bits *bit = (Bits *)mask + g / L;
+        const ptrdiff_t mask_step = W * (ptrdiff_t)(sizeof(uint64_t) / sizeof(Bits));
         for (ptrdiff_t i = 0; i < height; i += L) {
             const ptrdiff_t count = height - i < L ? height - i : L;
 #pragma GCC unroll 1
@@ -284,11 +288,15 @@ struct ColumnWalk {
             for (int q = 0; q < L; q++) v[q] = expand_lanes(load<V>(at[q]), bits[q]);
             transpose<I, T>(v);
 #pragma GCC unroll 16
-            for (int r = 0; r < L; r++)
-                if (r < count) {
-                    store(tile + (i + r) * row_step, v[r]);
-                    ((Bits *)(mask + (i + r) * W))[g / L] = (Bits)nonzero_mask(v[r]);
-                }
+            for (int r = 0; r < L; r++) {
+                if (r == count) break;
+                store(to, v[r]);
+                *bit = (Bits)nonzero_mask(v[r]);
+                to += row_step;
+                bit += mask_step;
+                keep_in_register(to);  // else 16 row offsets are computed in advance, and spilt
+                keep_in_register(bit);
+            }
         }
     }
 };

@@ -115,6 +115,19 @@ JSC_INLINE V compress_lanes(V v, uint32_t bits) {
 #endif
     return packed;
 }
+// The same for the lanes that are not zero; `bits` says which.
+template <class V>
+JSC_INLINE V compress_nonzero(V v, uint32_t &bits) {
+    V packed = {}, zero = {};
+    bits = 0;
+#if defined(__x86_64__)
+    if constexpr (sizeof(v[0]) == 4)
+        asm("vcmpps $4, %3, %2, %%k1\n\tvcompressps %2, %0%{%%k1%}%{z%}\n\tkmovw %%k1, %1" : "=&v"(packed), "=r"(bits) : "v"(v), "v"(zero) : "k1");
+    else
+        asm("vcmppd $4, %3, %2, %%k1\n\tvcompresspd %2, %0%{%%k1%}%{z%}\n\tkmovw %%k1, %1" : "=&v"(packed), "=r"(bits) : "v"(v), "v"(zero) : "k1");
+#endif
+    return packed;
+}
 template <class V>
 JSC_INLINE V expand_lanes(V packed, uint32_t bits) {
     V v = {};

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from strategies import conv_cases
 
 from jsc._geometry import ConvGeometry
@@ -49,8 +50,8 @@ def test_definition_agrees_with_torch(dtype, case):
 
 @pytest.mark.parametrize("method", METHODS)
 @fixtures
-@given(case=conv_cases(groups=1))
-def test_integers_are_exact(isa, num_threads, dtype, method, case):
+@given(case=conv_cases(groups=1), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_integers_are_exact(isa, num_threads, method, case, dtype):
     x, w, b = case.tensors(dtype, integer=True)
     g = geometry(x, w, case.stride, case.padding, case.dilation)
     if METHODS[method].unsupported(g):

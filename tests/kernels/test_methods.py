@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from strategies import conv_cases
 
 from jsc._geometry import ConvGeometry
@@ -48,8 +49,8 @@ def test_definition_agrees_with_torch(dtype, case):
 
 @pytest.mark.parametrize("method", METHODS)
 @fixtures
-@given(case=conv_cases(groups=1))
-def test_integers_are_exact(isa, num_threads, dtype, method, case):
+@given(case=conv_cases(groups=1), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_integers_are_exact(isa, num_threads, method, case, dtype):
     x, w, b = case.tensors(dtype, integer=True)
     g = geometry(x, w, case.stride, case.padding, case.dilation)
     if METHODS[method].unsupported(g):
@@ -63,7 +64,7 @@ def test_integers_are_exact(isa, num_threads, dtype, method, case):
 
 
 @pytest.mark.parametrize("method", SPARSE)
-@pytest.mark.parametrize("band_bytes", [1, 20_000, 60_000])
+@pytest.mark.parametrize("band_bytes", [1, 20_000])
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation"),
     [
@@ -79,16 +80,19 @@ def test_bands_and_strips_do_not_change_a_bit(
     isa, dtype, method, band_bytes, kernel, stride, dilation, monkeypatch
 ):
     """Narrow bands walk overlapping rows of the streams; strips enter them in the middle."""
-    x = torch.randn(2, 67, 26, 13, dtype=dtype) * (torch.rand(2, 67, 26, 13) < 0.4)
-    w = torch.randn(70, 67, *kernel, dtype=dtype)
+    # More than 64 rows: row masks have a second word; more than 64 channels: a second set.
+    x = torch.randn(2, 67, 70, 5, dtype=dtype) * (torch.rand(2, 67, 70, 5) < 0.4)
+    w = torch.randn(20, 67, *kernel, dtype=dtype)
     g = geometry(x, w, (stride, stride), (1, 2), (dilation, dilation))
     whole = run(method, x, w, None, g)
     torch.testing.assert_close(whole, by_definition(x, w, None, g), atol=1e-3, rtol=1e-3)
+    last = x.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(run(method, last, w, None, g), whole)
     monkeypatch.setattr(columns, "BAND_BYTES", band_bytes)
     monkeypatch.setattr(columns, "BAND_ROWS", 1)
     monkeypatch.setattr("jsc._config.SERIAL_WORK", 0)
     before = torch.get_num_threads()
-    for threads in (1, 2, 3, 7):
+    for threads in (1, 3):
         torch.set_num_threads(threads)
         assert torch.equal(run(method, x, w, None, g), whole)
         assert torch.equal(run(method, x[1:], w, None, g._replace(N=1)), whole[1:])

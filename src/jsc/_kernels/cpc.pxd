@@ -10,6 +10,7 @@ cdef extern from "cpc_task.h" namespace "jsc" nogil:
         const T *bias
         T *tile
         T *out
+        Py_ssize_t pixel_step, row_step, set_step
         Py_ssize_t C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Ow
         Py_ssize_t row0, rows, filters
 

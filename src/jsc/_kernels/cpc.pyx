@@ -92,6 +92,7 @@ def convolve(
     cdef Py_ssize_t tile_step = tile.shape[1]
     task.x, task.mask, task.weight, task.out = &x[0, 0, 0, 0], &mask[0, 0, 0, 0], &weight[0, 0, 0, 0, 0, 0], &out[0, 0, 0, 0]
     task.H, task.W, task.C = x.shape[1], x.shape[2], x.shape[3]
+    task.pixel_step, task.row_step, task.set_step = task.C, task.W * task.C, 64
     task.K, task.Kh, task.Kw, task.Ow = out.shape[3], weight.shape[2], weight.shape[4], out.shape[2]
     task.Sh, task.Sw, task.Ph, task.Pw, task.Dh, task.Dw = Sh, Sw, Ph, Pw, Dh, Dw
     for index in prange(tasks, nogil=True, num_threads=num_threads, schedule="dynamic"):

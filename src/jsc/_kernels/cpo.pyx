@@ -1,75 +1,92 @@
-"""CPO family: compressed pattern overlap streams of planes, back, and convolution over them.
+"""CPO family: compressed pattern overlap streams of planes, and back.
 
 Layouts are those of native/columns.h and native/cpo.h. IN and Ptr are given as bytes; `plan` (see
-jsc.ops.columns) says whether they are 16- or 32-bit. Planes and strips of output rows are shared out
-among threads; each output has one owner.
+jsc.ops.columns) says whether they are 16- or 32-bit. Planes are shared out among threads.
 """
 
 from cython cimport floating
 from cython.parallel cimport prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
-from jsc._kernels.cpc cimport band_double, band_float
-from jsc._kernels.columns cimport ColumnPlan, ColumnTask, native_plan, place_task
+from jsc._kernels.columns cimport ColumnPlan, native_plan
 
 cdef extern from "cpo.h" namespace "jsc" nogil:
-    void cpo_count[T](int isa, const ColumnPlan *plan, const T *x, int32_t *start, int64_t *total)
-    void cpo_fill[T](int isa, int wide, const ColumnPlan *plan, const T *x, int32_t *start, T *DA, void *IN,
-                     Py_ssize_t in0, void *ptr, Py_ssize_t ptr0)
+    void cpo_encode_plane[T](int isa, int wide, const ColumnPlan *plan, const T *x, const T *end, T *scratch, T *DA,
+                             void *IN, int32_t *start)
+    void cpo_encode_pixels[T](int isa, int wide, const ColumnPlan *plan, const T *x, const T *end, Py_ssize_t C,
+                              Py_ssize_t channels, T *scratch, T *DA, void *IN, int32_t *start, Py_ssize_t step)
+    void cpo_rows(int isa, int wide, const ColumnPlan *plan, const int32_t *start, const void *IN, uint64_t *rows)
     int cpo_decode[T](int wide, const ColumnPlan *plan, const void *ptr, Py_ssize_t ptr0, const T *DA, const void *IN,
                       Py_ssize_t in0, int64_t total, int32_t *start, T *x)
-    void cpo_strip[T](int isa, int V, int wide, const ColumnTask[T] *task)
 
 
-def count(
+def encode_planes(
     const floating[:, :, ::1] x,      # IN   (P, H, W)
     plan,
-    int32_t[:, ::1] start,            # OUT  (P, columns + 1), zeroed: cursors for `fill`
-    int64_t[::1] total,               # OUT  (P,) non-zeros
+    int32_t[:, ::1] start,            # OUT  (P, columns + 1) first value of every column
+    floating[:, ::1] DA,              # OUT  (P, room) values at the front of each row
+    unsigned char[:, ::1] IN,         # OUT  (P, room) indices likewise
+    uint64_t[:, ::1] rows,            # OUT  (P, columns * words) row masks read back from IN, or (0, 0): not wanted
+    floating[:, ::1] scratch,         # SCRATCH (num_threads, W * H, both rounded up to multiples of 16)
     int isa,
     int num_threads,
 ):
-    """Non-zeros of every plane and column."""
+    """The streams of planar maps, each in a region of its own."""
     cdef ColumnPlan p = native_plan(plan)
-    cdef Py_ssize_t n, plane = p.H * p.W, step = p.columns + 1
+    cdef int wide = plan.wide
+    cdef Py_ssize_t n, plane = p.H * p.W, step = p.columns + 1, room = DA.shape[1], index_room = IN.shape[1]
+    cdef Py_ssize_t columns = scratch.shape[1], masks = rows.shape[1]
     if x.shape[0] * plane == 0:
         return
     cdef const floating *source = &x[0, 0, 0]
+    cdef const floating *end = source + x.shape[0] * plane
     cdef int32_t *starts = &start[0, 0]
-    cdef int64_t *totals = &total[0]
+    cdef floating *values = &DA[0, 0]
+    cdef floating *transposed = &scratch[0, 0]
+    cdef unsigned char *index = &IN[0, 0]
+    cdef uint64_t *target = &rows[0, 0] if masks else NULL
     for n in prange(x.shape[0], nogil=True, num_threads=num_threads, schedule="static"):
-        cpo_count(isa, &p, source + n * plane, starts + n * step, totals + n)
+        cpo_encode_plane(isa, wide, &p, source + n * plane, end, transposed + threadid() * columns, values + n * room,
+                         <void *>(index + n * index_room), starts + n * step)
+        if masks:
+            cpo_rows(isa, wide, &p, starts + n * step, <const void *>(index + n * index_room), target + n * masks)
 
 
-def fill(
-    const floating[:, :, ::1] x,      # IN   (P, H, W)
+def encode_pixels(
+    const floating[:, :, :, ::1] x,   # IN   (N, H, W, C)
     plan,
-    int32_t[:, ::1] start,            # IN   cursors from `count`; OUT first value of every column
-    const int64_t[::1] offset,        # IN   (P + 1,) where each plane's values begin
-    const int64_t[::1] row,           # IN   (P,) rows of ptr, not used for empty planes
-    floating[::1] DA,                 # OUT  values
-    unsigned char[::1] IN,            # OUT  indices
-    unsigned char[::1] ptr,           # OUT  (rows * entries) or empty: not wanted
+    int32_t[:, ::1] start,            # OUT  as in encode_planes, for the N * C planes
+    floating[:, ::1] DA,              # OUT
+    unsigned char[:, ::1] IN,         # OUT
+    uint64_t[:, ::1] rows,            # OUT
+    floating[:, ::1] scratch,         # SCRATCH (num_threads, 16 * H, rounded up to multiples of 16)
     int isa,
     int num_threads,
 ):
-    """The streams of every plane."""
+    """The streams of channels-last maps."""
     cdef ColumnPlan p = native_plan(plan)
     cdef int wide = plan.wide
-    cdef Py_ssize_t n, plane = p.H * p.W, step = p.columns + 1
-    if x.shape[0] * plane == 0 or DA.shape[0] == 0:
+    cdef Py_ssize_t i, c, q, plane, masks = rows.shape[1], N = x.shape[0], C = x.shape[3], step = p.columns + 1
+    cdef Py_ssize_t room = DA.shape[1], index_room = IN.shape[1], columns = scratch.shape[1]
+    cdef Py_ssize_t lanes = (16 << isa) // sizeof(floating), groups = (C + lanes - 1) // lanes
+    if N * C * p.H * p.W == 0:
         return
-    cdef const floating *source = &x[0, 0, 0]
+    cdef const floating *source = &x[0, 0, 0, 0]
+    cdef const floating *end = source + N * C * p.H * p.W
     cdef int32_t *starts = &start[0, 0]
-    cdef floating *values = &DA[0]
-    cdef void *index = &IN[0]
-    cdef void *pointers = &ptr[0] if ptr.shape[0] else NULL
-    cdef const int64_t *offsets = &offset[0]
-    cdef const int64_t *rows = &row[0]
-    for n in prange(x.shape[0], nogil=True, num_threads=num_threads, schedule="static"):
-        if offsets[n + 1] > offsets[n]:
-            cpo_fill(isa, wide, &p, source + n * plane, starts + n * step, values + offsets[n], index, offsets[n],
-                     pointers, rows[n] * p.entries)
+    cdef floating *values = &DA[0, 0]
+    cdef floating *transposed = &scratch[0, 0]
+    cdef unsigned char *index = &IN[0, 0]
+    cdef uint64_t *target = &rows[0, 0] if masks else NULL
+    for i in prange(N * groups, nogil=True, num_threads=num_threads, schedule="static"):
+        c = i % groups * lanes
+        plane = i // groups * C + c
+        cpo_encode_pixels(isa, wide, &p, source + i // groups * p.H * p.W * C + c, end, C, min(lanes, C - c),
+                          transposed + threadid() * columns, values + plane * room,
+                          <void *>(index + plane * index_room), starts + plane * step, room)
+        if masks:
+            for q in range(plane, plane + min(lanes, C - c)):
+                cpo_rows(isa, wide, &p, starts + q * step, <const void *>(index + q * index_room), target + q * masks)
 
 
 def decode(
@@ -102,55 +119,3 @@ def decode(
         if offsets[n + 1] > offsets[n]:
             status[n] = cpo_decode(wide, &p, pointers, rows[n] * p.entries, values + offsets[n], index, offsets[n],
                                    offsets[n + 1] - offsets[n], starts + n * step, target + n * plane)
-
-
-def convolve(
-    const floating[::1] DA,                     # IN   values of the batch's N * C planes
-    const unsigned char[::1] IN,                # IN   their indices
-    const int64_t[::1] offset,                  # IN   (N * C + 1,)
-    const int32_t[:, ::1] start,                # IN   (N * C, columns + 1) from `fill`
-    plan,
-    const floating[:, :, :, :, :, ::1] weight,  # IN   (K blocks, sets, Kh, 64, Kw, V lanes)
-    const floating[::1] bias,                   # IN   (K,) or (0,) for none
-    int32_t[:, ::1] cursor,                     # SCRATCH (num_threads, columns * C)
-    floating[:, ::1] tile,                      # SCRATCH (num_threads, tile rows * W * C)
-    uint64_t[:, ::1] mask,                      # SCRATCH (num_threads, sets * tile rows * W)
-    floating[:, ::1] partial,                   # SCRATCH (num_threads, band rows * tile columns * V lanes)
-    floating[:, :, :, ::1] out,                 # OUT  (N, Oh, Ow, K)
-    g,                                          # ConvGeometry
-    int V, Py_ssize_t strip_rows, Py_ssize_t band_rows, Py_ssize_t group_blocks,
-    int isa,
-    int num_threads,
-):
-    """Convolution of compressed planes: a task is a strip of output rows for some blocks of filters."""
-    cdef ColumnTask[floating] task, mine
-    cdef int wide = plan.wide
-    cdef Py_ssize_t i, Oh = g.Oh, blocks = weight.shape[0], block = weight.shape[5]
-    cdef Py_ssize_t strips = (Oh + strip_rows - 1) // strip_rows, groups = (blocks + group_blocks - 1) // group_blocks
-    task.plan = native_plan(plan)
-    task.values, task.index = &DA[0], &IN[0]
-    task.value_offset = task.index_offset = &offset[0]
-    task.value_start = task.index_start = &start[0, 0]
-    task.band_rows = band_rows
-    if floating is float:
-        task.band = band_float
-    else:
-        task.band = band_double
-    cdef const floating *first_bias = &bias[0] if bias.shape[0] else NULL
-    task.sweep.weight, task.sweep.bias, task.sweep.out = &weight[0, 0, 0, 0, 0, 0], first_bias, &out[0, 0, 0, 0]
-    task.sweep.C, task.sweep.H, task.sweep.W, task.sweep.K, task.sweep.Ow = g.C, g.H, g.W, g.K, g.Ow
-    task.sweep.Kh, task.sweep.Kw, task.sweep.Sh, task.sweep.Sw = g.Kh, g.Kw, g.Sh, g.Sw
-    task.sweep.Ph, task.sweep.Pw, task.sweep.Dh, task.sweep.Dw = g.Ph, g.Pw, g.Dh, g.Dw
-    cdef int32_t *first_cursor = &cursor[0, 0]
-    cdef floating *first_tile = &tile[0, 0]
-    cdef uint64_t *first_mask = &mask[0, 0]
-    cdef floating *first_partial = &partial[0, 0]
-    cdef Py_ssize_t cursors = cursor.shape[1], tiles = tile.shape[1], masks = mask.shape[1], partials = partial.shape[1]
-    for i in prange(out.shape[0] * strips * groups, nogil=True, num_threads=num_threads, schedule="dynamic"):
-        mine = task
-        mine.cursor = first_cursor + threadid() * cursors
-        mine.tile = first_tile + threadid() * tiles
-        mine.mask = first_mask + threadid() * masks
-        mine.sweep.tile = first_partial + threadid() * partials
-        place_task(&mine, i, strips, strip_rows, groups, group_blocks, blocks, block, Oh)
-        cpo_strip(isa, V, wide, &mine)

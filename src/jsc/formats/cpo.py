@@ -56,14 +56,8 @@ class CPO:
         """
         _streams.require_map(x)
         g = _streams.geometry(x.shape, kernel_size, stride, padding, dilation)
-        DA, IN, Ptr, offsets, _ = cpo.encode(x, columns.column_plan(g))
-        return cls(
-            torch.from_numpy(DA),
-            torch.from_numpy(IN),
-            torch.from_numpy(Ptr),
-            torch.from_numpy(offsets),
-            g,
-        )
+        DA, IN, Ptr, offsets = map(torch.from_numpy, cpo.encode(x, columns.column_plan(g)))
+        return cls(DA, IN, Ptr, offsets, g)
 
     @classmethod
     def from_arrays(

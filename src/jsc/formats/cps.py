@@ -61,15 +61,10 @@ class CPS:
         """
         _streams.require_map(x)
         g = _streams.geometry(x.shape, kernel_size, stride, padding, dilation)
-        DA, IN, Ptr, offsets, set_offsets, _, _ = cps.encode(x, columns.column_plan(g, sets=True))
-        return cls(
-            torch.from_numpy(DA),
-            torch.from_numpy(IN),
-            torch.from_numpy(Ptr),
-            torch.from_numpy(offsets),
-            torch.from_numpy(set_offsets),
-            g,
+        DA, IN, Ptr, offsets, set_offsets = map(
+            torch.from_numpy, cps.encode(x, columns.column_plan(g, sets=True))
         )
+        return cls(DA, IN, Ptr, offsets, set_offsets, g)
 
     @classmethod
     def from_arrays(

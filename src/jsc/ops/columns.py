@@ -7,19 +7,29 @@ plan holds this once per shape (definitions: native/columns.h).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import gcd
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from jsc import _config
 from jsc._geometry import ConvGeometry
+from jsc._kernels import columns, cpc
+from jsc.ops.cpc import SET
 
 SET_ROWS = 4  # rows to a set of CPS
 # Tile of a band: a share of L2 that leaves room for weights and partial sums, but rows enough to
 # make up for those that two bands share, which are walked twice.
-BAND_BYTES = 384 * 1024
+BAND_BYTES = 512 * 1024
 BAND_ROWS = 8
+SWEEP_BYTES = 128 * 1024  # partial sums of the rows of a band that are swept together
+ROOM = 16  # elements behind a plane's streams (native/columns.h)
+LINE = 64  # bytes
+ROWS = 64  # to a row mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +40,22 @@ class ColumnPlan:
     Ph: int
     patterns: int
     wide: bool  # indices need 32 bits
-    slot: NDArray[np.int32]  # (W,) place of a column in stream order, -1 where no window reads it
-    column: NDArray[np.int32]  # (columns,)
+    column: NDArray[np.int32]  # (columns,) in stream order
     kernel_column: NDArray[np.int32]  # (columns,) the one through which the leftmost window reads
     rank: NDArray[np.int32]  # (columns,) place within its group (same pattern and leftmost window)
     ptr_first: NDArray[np.int32]  # (entries,) Ptr[e] counts columns ptr_first[e] .. ptr_last[e]
     ptr_last: NDArray[np.int32]
+
+    @cached_property
+    def table(self) -> NDArray[np.int32]:
+        """All arrays in one, for the kernels."""
+        return np.concatenate(
+            [self.column, self.kernel_column, self.rank, self.ptr_first, self.ptr_last]
+        )
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        return self.H, self.W, self.Kw, self.Ph, len(self.column), len(self.ptr_first)
 
     @property
     def columns(self) -> int:
@@ -92,15 +112,84 @@ def _plan(
         first += [base] * len(ends)
         last += ends
 
-    slot = np.full(W, -1, np.int32)
-    slot[[j for j, _ in order]] = range(len(order))
     largest = max(ranks, default=0) * -(-H // SET_ROWS) + -(-H // SET_ROWS)
     code = largest * 2**SET_ROWS if sets else (H + Ph) * Kw
     return ColumnPlan(
-        H, W, Kw, Ph, patterns, max(code, H * W + 1) > 2**16, slot,
+        H, W, Kw, Ph, patterns, max(code, H * W + 1) > 2**16,
         np.array([j for j, _ in order], np.int32), np.array([c for _, c in order], np.int32),
         np.array(ranks, np.int32), np.array(first, np.int32), np.array(last, np.int32),
     )  # fmt: skip
+
+
+class Streams(NamedTuple):
+    """Compressed planes, each in a region of its own: DA and IN are (planes, room) arrays."""
+
+    DA: NDArray[np.floating]
+    IN: NDArray[np.generic]
+    start: NDArray[np.int32]  # (planes, columns + 1) where columns begin in DA
+    word: NDArray[np.int32]  # the same for IN; `start` where IN has one entry for each value
+    rows: NDArray[np.uint64]  # (planes, columns * words) row masks, (0, 0) where not wanted
+
+
+class Kernels(Protocol):
+    """The module of a format's kernels."""
+
+    def encode_planes(self, *arrays: Any) -> None: ...
+    def encode_pixels(self, *arrays: Any) -> None: ...
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> NDArray[Any]:
+    # torch's memory begins at a cache line, which vector stores to a tile want.
+    return torch.empty(shape, dtype=dtype).numpy()
+
+
+def encode(
+    x: Tensor, plan: ColumnPlan, kernels: Kernels, *, sets: bool = False, with_rows: bool = False
+) -> Streams:
+    """(N, C, H, W) -> streams, in one pass. A region has room for a full plane; memory that is not
+    written is not touched either."""
+    x = x.detach()
+    planes, threads = x.shape[0] * x.shape[1], _config.num_threads(x.numel())
+    index_room = -(-plan.H // SET_ROWS) * plan.W if sets else plan.H * plan.W
+    DA = _empty((planes, -(-plan.H * plan.W // ROOM) * ROOM + ROOM), x.dtype)
+    index_type = torch.int32 if plan.wide else torch.uint16
+    IN = _empty((planes, -(-index_room // ROOM) * ROOM + ROOM), index_type)
+    start = np.zeros((planes, plan.columns + 1), np.int32)
+    word = (np.zeros_like(start),) if sets else ()
+    height, width = -(-plan.H // ROOM) * ROOM, -(-plan.W // ROOM) * ROOM
+    masks = (planes, plan.columns * -(-plan.H // ROWS)) if with_rows else (0, 0)
+    rows = _empty(masks, torch.uint64)
+    arrays = (plan, start, *word, DA, IN.view(np.uint8), rows)
+    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        scratch = _empty((threads, ROOM * height), x.dtype)
+        pixels = x.permute(0, 2, 3, 1).numpy()
+        kernels.encode_pixels(pixels, *arrays, scratch, _config.isa(), threads)
+    else:
+        scratch = _empty((threads, width * height), x.dtype)
+        maps = x.contiguous().view(planes, *x.shape[2:]).numpy()
+        kernels.encode_planes(maps, *arrays, scratch, _config.isa(), threads)
+    return Streams(DA, IN, start, word[0] if sets else start, rows)
+
+
+def gather(
+    regions: NDArray[Any], places: NDArray[np.int32]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """One stream after the other from regions, and where each begins (planes + 1)."""
+    offsets = np.zeros(len(places) + 1, np.int64)
+    np.cumsum(places[:, -1], out=offsets[1:])
+    stream = np.empty(int(offsets[-1]), regions.dtype)
+    columns.gather(
+        regions.view(np.uint8), offsets * regions.itemsize, stream.view(np.uint8),
+        _config.num_threads(stream.nbytes),
+    )  # fmt: skip
+    return stream, offsets
+
+
+def pointers(start: NDArray[np.int32], plan: ColumnPlan) -> NDArray[np.generic]:
+    """Ptr: a row for every plane that is not all zero."""
+    stored = start[start[:, -1] > 0]
+    counts = stored[:, plan.ptr_last] - stored[:, plan.ptr_first]
+    return counts.astype(plan.index_dtype, order="C")
 
 
 @dataclass(frozen=True)
@@ -109,22 +198,71 @@ class Tasks:
 
     strip_rows: int
     band_rows: int
-    tile_rows: int
+    sweep_rows: int
     group_blocks: int
+    tile_rows: int
+    pixel_step: int  # elements of the tile from one pixel to the next, of the same set
+    row_step: int
 
 
-def tasks(g: ConvGeometry, itemsize: int, blocks: int, threads: int, unit: int) -> Tasks:
-    """Strips by threads (results do not depend on them), bands by what fits L2."""
+@lru_cache(maxsize=256)
+def tasks(
+    g: ConvGeometry, itemsize: int, blocks: int, row_sums: int, threads: int,
+    band_bytes: int, least_rows: int,
+) -> Tasks:  # fmt: skip
+    """Strips by threads (results do not depend on them), bands and sweeps by what fits L2."""
     strips = min(threads // gcd(g.N, threads), -(-g.Oh // 2)) if g.N else 1
     strip_rows = -(-g.Oh // strips)
     strips = -(-g.Oh // strip_rows)
     groups = min(blocks, -(-threads // (g.N * strips)))
-    overlap = (g.Kh - 1) * g.Dh + 1 + 2 * (unit - 1)
-    fit = BAND_BYTES // max(1, g.W * g.C * itemsize)
-    band_rows = min(strip_rows, max(BAND_ROWS, (fit - overlap) // g.Sh + 1))
+    overlap = (g.Kh - 1) * g.Dh + 1
+
+    line = LINE // itemsize
+    pixel_step = min(SET, -(-g.C // line) * line)
+    lines = g.W * pixel_step // line
+    row_step = (lines + (4 - lines) % 8) * line  # rows of a block fall into different sets of L1
+    fit = band_bytes // max(1, row_step * itemsize * -(-g.C // SET))
+    band_rows = min(strip_rows, max(least_rows, (fit - overlap) // g.Sh + 1))
     band_rows = -(-strip_rows // -(-strip_rows // band_rows))  # bands of equal height
-    tile_rows = min((band_rows - 1) * g.Sh + overlap, -(-g.H // unit) * unit)
-    return Tasks(strip_rows, band_rows, max(1, tile_rows), -(-blocks // groups))
+    sweep_rows = min(band_rows, max(1, SWEEP_BYTES // (row_sums * itemsize)))
+    sweep_rows = -(-band_rows // -(-band_rows // sweep_rows))
+    tile_rows = max(1, min((band_rows - 1) * g.Sh + overlap, g.H))
+    return Tasks(
+        strip_rows, band_rows, sweep_rows, -(-blocks // groups), tile_rows, pixel_step, row_step
+    )
+
+
+def run(
+    input: Tensor,
+    packed: Tensor,
+    bias: Tensor | None,
+    g: ConvGeometry,
+    kernels: Kernels,
+    *,
+    sets: bool,
+) -> Tensor:
+    """Encode, then convolve: (N, C, H, W) of any strides -> (N, K, Oh, Ow), channels-last."""
+    out = torch.empty((g.N, g.K, g.Oh, g.Ow), dtype=input.dtype, memory_format=torch.channels_last)
+    plan = column_plan(g, sets=sets)
+    if out.numel() == 0 or g.C == 0 or plan.columns == 0:
+        return out.zero_() if bias is None else out.copy_(bias.view(1, -1, 1, 1).expand_as(out))
+    streams = encode(input, plan, kernels, sets=sets, with_rows=True)
+    threads = _config.num_threads(g.macs)
+    block, channel_sets = packed.shape[5], -(-g.C // SET)
+    row_sums = cpc.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
+    cut = tasks(
+        g, input.element_size(), packed.shape[0], row_sums, threads, BAND_BYTES, BAND_ROWS
+    )  # fmt: skip
+    lanes = (16, 32, 64)[_config.isa()] // input.element_size()
+    columns.convolve(
+        streams.DA, streams.start, streams.rows, plan, packed.numpy(),
+        (input.new_empty(0) if bias is None else bias.detach().contiguous()).numpy(),
+        _empty((threads, channel_sets, cut.tile_rows, cut.row_step), input.dtype),
+        _empty((threads, channel_sets * cut.tile_rows * g.W), torch.uint64),
+        _empty((threads, cut.sweep_rows * row_sums), input.dtype),
+        out.permute(0, 2, 3, 1).numpy(), g, cut, block // lanes, _config.isa(), threads,
+    )  # fmt: skip
+    return out
 
 
 def unsupported(g: ConvGeometry) -> str | None:

@@ -5,18 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc._kernels import cpc as cpc_kernels
 from jsc._kernels import cps
 from jsc.ops import columns, cpc
 from jsc.ops.columns import ColumnPlan
-
-ROOM = 3  # values read, never used, beyond the last (native/cps.h)
 
 unsupported = columns.unsupported
 pack = cpc.pack
@@ -30,31 +26,14 @@ class Streams(NamedTuple):
     Ptr: NDArray[np.generic]
     offsets: NDArray[np.int64]  # (N * C + 1,) of DA
     word_offsets: NDArray[np.int64]  # (N * C + 1,) of IN
-    start: NDArray[np.int32]  # (N * C, columns + 1): values by column, not part of the format
-    word: NDArray[np.int32]  # (N * C, columns + 1): words by column, not part of the format
 
 
-def encode(x: Tensor, plan: ColumnPlan, *, with_ptr: bool = True, room: int = 0) -> Streams:
-    """(N, C, H, W) -> streams. Count, place, fill: memory is what the non-zeros need."""
-    planes, threads = x.shape[0] * x.shape[1], _config.num_threads(x.numel())
-    source = x.detach().contiguous().view(planes, *x.shape[2:]).numpy()
-    start, word = np.zeros((2, planes, plan.columns + 1), np.int32)
-    values, words = np.zeros((2, planes), np.int64)
-    cps.count(source, plan, start, word, values, words, _config.isa(), threads)
-    offsets, word_offsets = np.zeros((2, planes + 1), np.int64)
-    np.cumsum(values, out=offsets[1:])
-    np.cumsum(words, out=word_offsets[1:])
-    row = np.cumsum(values > 0) - 1
-    DA = np.empty(int(offsets[-1]) + room, source.dtype)
-    IN = np.empty(int(word_offsets[-1]), plan.index_dtype)
-    rows = int(row[-1]) + 1 if with_ptr and planes else 0
-    Ptr = np.empty((rows, plan.entries), plan.index_dtype)
-    if len(IN):
-        cps.fill(
-            source, plan, start, word, offsets, word_offsets, row, DA, IN.view(np.uint8),
-            Ptr.reshape(-1).view(np.uint8), _config.isa(), threads,
-        )  # fmt: skip
-    return Streams(DA, IN, Ptr, offsets, word_offsets, start, word)
+def encode(x: Tensor, plan: ColumnPlan) -> Streams:
+    """(N, C, H, W) -> streams that follow one another."""
+    made = columns.encode(x, plan, cps, sets=True)
+    DA, offsets = columns.gather(made.DA, made.start)
+    IN, word_offsets = columns.gather(made.IN, made.word)
+    return Streams(DA, IN, columns.pointers(made.start, plan), offsets, word_offsets)
 
 
 def decode(
@@ -83,28 +62,4 @@ def decode(
 
 
 def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
-    out = torch.empty((g.N, g.K, g.Oh, g.Ow), dtype=input.dtype, memory_format=torch.channels_last)
-    if out.numel() == 0:
-        return out
-    plan = columns.column_plan(g, sets=True)
-    streams = encode(input, plan, with_ptr=False, room=ROOM)
-    if len(streams.IN) == 0:
-        return out.zero_() if bias is None else out.copy_(bias.view(1, -1, 1, 1).expand_as(out))
-    threads = _config.num_threads(g.macs)
-    block = packed.shape[5]
-    cut = columns.tasks(g, input.element_size(), packed.shape[0], threads, columns.SET_ROWS)
-    tile = cut.tile_rows * g.W
-    dtype, lanes = streams.DA.dtype, (16, 32, 64)[_config.isa()] // input.element_size()
-    biases = np.empty(0, dtype) if bias is None else bias.detach().contiguous().numpy()
-    partial = cut.band_rows * cpc_kernels.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
-    cps.convolve(
-        streams.DA, streams.IN.view(np.uint8), streams.offsets, streams.word_offsets,
-        streams.start, streams.word, plan, packed.numpy(), biases,
-        np.empty((threads, 2 * plan.columns * g.C), np.int32),
-        np.empty((threads, tile * g.C), dtype),
-        np.empty((threads, tile * -(-g.C // cpc.SET)), np.uint64),
-        np.empty((threads, partial), dtype),
-        out.permute(0, 2, 3, 1).numpy(), g, block // lanes, cut.strip_rows, cut.band_rows,
-        cut.group_blocks, _config.isa(), threads,
-    )  # fmt: skip
-    return out
+    return columns.run(input, packed, bias, g, cps, sets=True)

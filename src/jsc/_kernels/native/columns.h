@@ -7,11 +7,16 @@
 //
 //   Ptr[e] = start[ptr_last[e]] - start[ptr_first[e]],   start[t] = non-zeros before stream column t
 //
-// Convolution, for a strip of output rows, band by band: the streams of the channels are merged into a
-// small channels-last tile of values and a 64-bit occupancy mask per pixel and 64 channels, which stay
-// in L1/L2; the CPC sweep (cpc.h) then multiplies from them. The walk is paid once for all filters and
-// only moves non-zeros; the memory outside the tile stays compressed. The order of additions is that of
-// CPC, whatever the bands.
+// Encoding is one pass: a plane (or one column of L channels of a channels-last map) is transposed in
+// registers, L x L elements at a time, so that columns are contiguous; their non-zeros are then
+// compressed in stream order into a region of the plane's own, and rows of 64 make the mask from
+// which the format writes its indices.
+//
+// Convolution: the index streams become a bit per element again (`rows`: 64 rows of a column to a
+// word); for bands of output rows, the values of L channels and L rows are expanded and transposed
+// into a channels-last tile, with a 64-bit occupancy mask per pixel and 64 channels, which stay in L2;
+// the CPC sweep (cpc.h) then multiplies from them. The walk is paid once for all filters; the memory
+// outside the tile stays compressed. The order of additions is that of CPC, whatever the bands.
 #pragma once
 #include <cstring>
 
@@ -20,33 +25,136 @@
 
 namespace jsc {
 
+constexpr ptrdiff_t COLUMN_ROOM = 16;  // elements that may be read and written behind a plane's streams
+
 struct ColumnPlan {
     ptrdiff_t H, W, Kw, Ph;
     ptrdiff_t columns, entries;              // stream columns, entries of Ptr
-    const int32_t *slot;                     // (W) place in stream order, -1 where no window reads
     const int32_t *column, *kernel_column;   // (columns) map column; kernel column in the leftmost window
     const int32_t *rank;                     // (columns) place within the group
     const int32_t *ptr_first, *ptr_last;     // (entries)
+
+    ptrdiff_t words() const { return (H + 63) / 64; }  // of row masks to a column
 };
 
-// Counts per stream column, held at start[t + 1], become first places held there too: the fill then
-// uses start[t + 1] as its cursor and leaves it at the end of column t, the start of column t + 1.
-JSC_INLINE ptrdiff_t counts_to_cursors(int32_t *start, ptrdiff_t columns) {
-    int32_t total = 0;
-    start[0] = 0;
-    for (ptrdiff_t t = 1; t <= columns; t++) {
-        int32_t count = start[t];
-        start[t] = total;
-        total += count;
+// ---- encode ----------------------------------------------------------------------------------------
+
+// Streams of one plane; `start` and `word` (columns + 1) are where the columns begin in DA and IN.
+// A format whose index has one entry for each value has no `word`.
+template <class T, class Index>
+struct ColumnStreams {
+    T *DA;
+    Index *IN;
+    int32_t *start, *word;
+};
+
+// Appends the non-zeros of L rows; they must be there to be overwritten up to L elements on.
+template <class I, class T>
+JSC_INLINE uint32_t append_values(const T *x, T *DA) {
+    Vec<I, T> v = load<Vec<I, T>>(x);
+    uint32_t bits;
+    if constexpr (I::bytes == 64) {
+        store(DA, compress_nonzero(v, bits));
+    } else {
+        bits = nonzero_mask(v);
+        for (uint32_t left = bits; left; left &= left - 1) *DA++ = x[__builtin_ctz(left)];
     }
-    return total;
+    return bits;
 }
 
-template <class Index>
-JSC_INLINE void write_ptr(const ColumnPlan *plan, const int32_t *start, Index *ptr) {
-    for (ptrdiff_t e = 0; e < plan->entries; e++)
-        ptr[e] = (Index)(start[plan->ptr_last[e]] - start[plan->ptr_first[e]]);
+// One column, contiguous and padded with zeros to a multiple of L rows.
+template <class I, class T, class Format, class Index>
+JSC_INLINE void encode_column(const ColumnPlan *plan, ptrdiff_t k, const T *x, ColumnStreams<T, Index> s) {
+    constexpr int L = lanes<I, T>;
+    const ptrdiff_t padded = (plan->H + L - 1) / L * L;
+    int32_t n = s.start[k], w = s.word ? s.word[k] : n;
+    for (ptrdiff_t i = 0; i < padded; i += 64) {
+        uint64_t rows = 0;
+        for (ptrdiff_t r = i; r < i + 64 && r < padded; r += L) {
+            uint32_t bits = append_values<I>(x + r, s.DA + n);
+            rows |= (uint64_t)bits << (r - i);
+            n += __builtin_popcount(bits);
+        }
+        w = Format::template append<I>(plan, k, i, rows, s.IN, w);
+    }
+    s.start[k + 1] = n;
+    if (s.word) s.word[k + 1] = w;
 }
+
+// A vector of map elements; beyond `end`, the end of the whole map, are zeros.
+template <class V, class T>
+JSC_INLINE V load_before(const T *x, const T *end) {
+    constexpr int L = sizeof(V) / sizeof(T);
+    if (x + L <= end) return load<V>(x);
+    return load_partial<V>(x, x < end ? (int)(end - x) : 0);
+}
+
+// L x L elements of a map, of which `rows` exist, transposed into `to`.
+template <class I, class T>
+JSC_INLINE void transpose_block(const T *x, ptrdiff_t step, ptrdiff_t rows, const T *end, T *to, ptrdiff_t to_step) {
+    using V = Vec<I, T>;
+    constexpr int L = lanes<I, T>;
+    V v[L];
+    if (rows >= L && x + (L - 1) * step + L <= end) {
+#pragma GCC unroll 16
+        for (int r = 0; r < L; r++) v[r] = load<V>(x + r * step);
+    } else {
+#pragma GCC unroll 16
+        for (int r = 0; r < L; r++) v[r] = r < rows ? load_before<V>(x + r * step, end) : V{};
+    }
+    transpose<I, T>(v);
+#pragma GCC unroll 16
+    for (int l = 0; l < L; l++) store(to + l * to_step, v[l]);
+}
+
+// A plane (H, W). `scratch` has room for W columns of H rows, both rounded up to multiples of 16.
+template <class T, class Index, class Format>
+struct EncodePlane {
+    template <class I>
+    JSC_INLINE void run(const ColumnPlan *plan, const T *x, const T *end, T *scratch, const ColumnStreams<T, Index> *streams) {
+        constexpr int L = lanes<I, T>;
+        const ColumnPlan p = *plan;
+        const ptrdiff_t padded = (p.H + L - 1) / L * L;
+        for (ptrdiff_t i = 0; i < p.H; i += L)
+            for (ptrdiff_t j = 0; j < p.W; j += L) {
+                transpose_block<I>(x + i * p.W + j, p.W, p.H - i, end, scratch + j * padded + i, padded);
+            }
+        const ColumnStreams<T, Index> s = *streams;
+        s.start[0] = 0;
+        if (s.word) s.word[0] = 0;
+        for (ptrdiff_t k = 0; k < p.columns; k++) encode_column<I, T, Format>(&p, k, scratch + p.column[k] * padded, s);
+    }
+};
+
+// `channels` <= L channels of a channels-last image (H, W, C). Streams are `value_step`, ... apart.
+template <class T, class Index, class Format>
+struct EncodePixels {
+    template <class I>
+    JSC_INLINE void run(const ColumnPlan *plan, const T *x, const T *end, ptrdiff_t C, ptrdiff_t channels, T *scratch,
+                        const ColumnStreams<T, Index> *streams, ptrdiff_t value_step, ptrdiff_t index_step) {
+        constexpr int L = lanes<I, T>;
+        const ColumnPlan p = *plan;
+        const ptrdiff_t padded = (p.H + L - 1) / L * L, starts = p.columns + 1;
+        const ColumnStreams<T, Index> first = *streams;
+        for (ptrdiff_t c = 0; c < channels; c++) {
+            first.start[c * starts] = 0;
+            if (first.word) first.word[c * starts] = 0;
+        }
+        for (ptrdiff_t k = 0; k < p.columns; k++) {
+            const T *column = x + p.column[k] * C;
+            for (ptrdiff_t i = 0; i < p.H; i += L) {
+                transpose_block<I>(column + i * p.W * C, p.W * C, p.H - i, end, scratch + i, padded);
+            }
+            for (ptrdiff_t c = 0; c < channels; c++) {
+                ColumnStreams<T, Index> s = {first.DA + c * value_step, first.IN + c * index_step, first.start + c * starts,
+                                             first.word ? first.word + c * starts : nullptr};
+                encode_column<I, T, Format>(&p, k, scratch + c * padded, s);
+            }
+        }
+    }
+};
+
+// ---- decode ----------------------------------------------------------------------------------------
 
 // The places of groups from Ptr; false when Ptr is not one of `total` non-zeros.
 template <class Index>
@@ -72,66 +180,155 @@ JSC_INLINE ptrdiff_t group_end(const ColumnPlan *plan, ptrdiff_t t) {
 
 // ---- convolution -----------------------------------------------------------------------------------
 
+// 8 lanes of 64 bits, and their sum of bits.
+using Words = VectorOf<uint64_t, 64>::type;
+JSC_INLINE uint64_t or_lanes(Words v) {
+    v |= __builtin_shuffle(v, Words{4, 5, 6, 7, 0, 1, 2, 3});
+    v |= __builtin_shuffle(v, Words{2, 3, 0, 1, 6, 7, 4, 5});
+    v |= __builtin_shuffle(v, Words{1, 0, 3, 2, 5, 4, 7, 6});
+    return v[0];
+}
+
 // A strip of output rows of one image, for some blocks of filters.
 template <class T>
 struct ColumnTask {
     ColumnPlan plan;
-    const T *values;                  // of the whole batch; `value_offset[c]` is where channel c's begin
-    const void *index;
-    const int64_t *value_offset, *index_offset;
-    const int32_t *value_start, *index_start;  // (C, columns + 1) of the image
-    int32_t *cursor;                  // (2, columns, C) scratch
-    T *tile;                          // (tile_rows, W, C) scratch
+    const T *values;                  // (C, value_step)
+    const uint64_t *rows;             // (C, columns, words)
+    const int32_t *start;             // (C, columns + 1)
+    ptrdiff_t value_step;
+    T *tile;                          // (sets, tile_rows, row_step) scratch
     uint64_t *mask;                   // (sets, tile_rows, W) scratch
     ptrdiff_t tile_rows;              // at most
-    ptrdiff_t row0, rows, band_rows;  // output rows of the strip, rows of a band
+    ptrdiff_t row0, out_rows;         // output rows of the strip
+    ptrdiff_t band_rows, sweep_rows;  // output rows to a tile, and of these to a sweep
     ptrdiff_t blocks;                 // blocks of filters
     CpcBandFunction<T> band;          // the sweep over a band of the tile
-    CpcTask<T> sweep;                 // everything else: weights, bias, output, geometry
-
-    ptrdiff_t C() const { return sweep.C; }
+    CpcTask<T> sweep;                 // everything else: weights, bias, output, geometry, steps of the tile
 };
 
-// Input rows of a band that are not padding, and the first that the next band reads.
-struct BandRows {
-    ptrdiff_t first, split, last;
+JSC_INLINE int32_t rows_above(const uint64_t *rows, ptrdiff_t i) {
+    int32_t n = 0;
+    for (; i >= 64; i -= 64) n += __builtin_popcountll(*rows++);
+    return i ? n + __builtin_popcountll(*rows << (64 - i)) : n;
+}
+
+// Row masks of `count` <= 64 rows from i on.
+JSC_INLINE uint64_t rows_from(const uint64_t *rows, ptrdiff_t i, ptrdiff_t count) {
+    const ptrdiff_t shift = i % 64;
+    uint64_t bits = rows[i / 64] >> shift;
+    if (shift + count > 64) bits |= rows[i / 64 + 1] << (64 - shift);
+    return bits & (~0ull >> (64 - count));
+}
+
+// Map rows first .. first + height, into tile rows 0 .. height; masks are zero before.
+template <class T>
+struct ColumnWalk {
+    template <class I>
+    JSC_INLINE void run(const ColumnTask<T> *task, ptrdiff_t first, ptrdiff_t height) {
+        const ColumnTask<T> t = *task;
+        const ptrdiff_t C = t.sweep.C, W = t.plan.W, columns = t.plan.columns, words = t.plan.words();
+        const ptrdiff_t row_step = t.sweep.row_step;
+        constexpr int L = lanes<I, T>;
+        for (ptrdiff_t c0 = 0; c0 < C; c0 += CPC_SET)
+            // Columns outside, channels inside: a line of values serves neighbouring columns while it is in L1.
+            for (ptrdiff_t k = 0; k < columns; k++) {
+                uint64_t *mask = t.mask + c0 / CPC_SET * height * W + t.plan.column[k];
+                T *tile = t.tile + c0 / CPC_SET * t.sweep.set_step + t.plan.column[k] * t.sweep.pixel_step;
+                const ptrdiff_t channels = C - c0 < CPC_SET ? C - c0 : CPC_SET;
+                if constexpr (I::bytes == 64) {
+                    for (ptrdiff_t g = 0; g < channels; g += L) merge<I>(&t, c0 + g, k, first, height, tile + g, mask, g);
+                } else {
+                    for (ptrdiff_t c = 0; c < channels; c++) {
+                        const uint64_t *rows = t.rows + ((c0 + c) * columns + k) * words;
+                        const T *DA = t.values + (c0 + c) * t.value_step + t.start[(c0 + c) * (columns + 1) + k];
+                        DA += rows_above(rows, first);
+                        for (ptrdiff_t i = 0; i < height; i += 64)
+                            for (uint64_t bits = rows_from(rows, first + i, height - i < 64 ? height - i : 64); bits; bits &= bits - 1) {
+                                ptrdiff_t row = i + __builtin_ctzll(bits);
+                                mask[row * W] |= 1ull << c;
+                                tile[row * row_step + c] = *DA++;
+                            }
+                    }
+                }
+            }
+    }
+
+    // L channels from c on, which are bits g .. g + L of the masks.
+    template <class I>
+    JSC_INLINE void merge(const ColumnTask<T> *t, ptrdiff_t c, ptrdiff_t k, ptrdiff_t first, ptrdiff_t height, T *tile,
+                          uint64_t *mask, ptrdiff_t g) {
+        using V = Vec<I, T>;
+        constexpr int L = lanes<I, T>;
+        typedef std::conditional_t<L == 16, uint16_t, uint8_t> Bits __attribute__((may_alias));
+        const ptrdiff_t columns = t->plan.columns, words = t->plan.words(), C = t->sweep.C, W = t->plan.W, row_step = t->sweep.row_step;
+        // Arrays that a loop with a variable index fills stay in memory: in registers they would be spilt.
+        const T *next[L], *at[L];
+        uint32_t bits[L];
+        const uint64_t *rows = t->rows + (c * columns + k) * words;
+        const int32_t *start = t->start + c * (columns + 1) + k;
+        const int channels = C - c < L ? (int)(C - c) : L;
+        for (int q = 0; q < L; q++) next[q] = at[q] = t->values, bits[q] = 0;
+#pragma GCC unroll 1
+        for (int q = 0; q < channels; q++)
+            next[q] += (c + q) * t->value_step + start[q * (columns + 1)] + rows_above(rows + q * columns * words, first);
+        T *to = tile;
+        Bits *bit = (Bits *)mask + g / L;
+        const ptrdiff_t mask_step = W * (ptrdiff_t)(sizeof(uint64_t) / sizeof(Bits));
+        for (ptrdiff_t i = 0; i < height; i += L) {
+            const ptrdiff_t count = height - i < L ? height - i : L;
+#pragma GCC unroll 1
+            for (int q = 0; q < channels; q++) {
+                bits[q] = (uint32_t)rows_from(rows + q * columns * words, first + i, count);
+                at[q] = next[q];
+                next[q] += __builtin_popcount(bits[q]);
+            }
+            V v[L];
+#pragma GCC unroll 16
+            for (int q = 0; q < L; q++) v[q] = expand_lanes(load<V>(at[q]), bits[q]);
+            transpose<I, T>(v);
+#pragma GCC unroll 16
+            for (int r = 0; r < L; r++) {
+                if (r == count) break;
+                store(to, v[r]);
+                *bit = (Bits)nonzero_mask(v[r]);
+                to += row_step;
+                bit += mask_step;
+                keep_in_register(to);  // else 16 row offsets are computed in advance, and spilt
+                keep_in_register(bit);
+            }
+        }
+    }
 };
 
-// `Walk<T>` writes the tile: `seek` puts the cursors at an input row, `merge` walks one band and
-// leaves the cursors at its `split`. Rows of the tile are multiples of Walk::unit.
-template <class T, class Walk>
+template <class T>
 inline void column_strip(int isa, int V, const ColumnTask<T> *given) {
-    ColumnTask<T> t = *given;
+    const ColumnTask<T> t = *given;
     CpcTask<T> s = t.sweep;
-    const ptrdiff_t unit = Walk::unit, sets = (s.C + CPC_SET - 1) / CPC_SET;
+    const ptrdiff_t sets = (s.C + CPC_SET - 1) / CPC_SET;
     const ptrdiff_t filters = s.filters, VL = V * (ptrdiff_t)((isa == 2 ? 64 : isa == 1 ? 32 : 16) / sizeof(T));
     auto input_row = [&t](ptrdiff_t y) { return y * t.sweep.Sh - t.sweep.Ph; };
     auto clamp = [&t](ptrdiff_t i) { return i < 0 ? 0 : i > t.plan.H ? t.plan.H : i; };
-    for (ptrdiff_t y = t.row0; y < t.row0 + t.rows; y += t.band_rows) {
-        ptrdiff_t rows = t.row0 + t.rows - y < t.band_rows ? t.row0 + t.rows - y : t.band_rows;
-        BandRows band;
-        band.first = clamp(input_row(y)) / unit * unit;
-        band.split = clamp(input_row(y + rows)) / unit * unit;
-        band.last = clamp(input_row(y + rows - 1) + (s.Kh - 1) * s.Dh + 1);
-        if (band.last < band.first) band.last = band.first;
-        band.last = band.first + (band.last - band.first + unit - 1) / unit * unit;
-        ptrdiff_t height = band.last - band.first;
-        if (y == t.row0) Walk::seek(isa, &t, band.first);
+    for (ptrdiff_t y0 = t.row0; y0 < t.row0 + t.out_rows; y0 += t.band_rows) {
+        const ptrdiff_t end = y0 + t.band_rows < t.row0 + t.out_rows ? y0 + t.band_rows : t.row0 + t.out_rows;
+        const ptrdiff_t first = clamp(input_row(y0)), last = clamp(input_row(end - 1) + (s.Kh - 1) * s.Dh + 1);
+        const ptrdiff_t height = last > first ? last - first : 0;
         memset(t.mask, 0, sizeof(uint64_t) * sets * height * t.plan.W);
-        Walk::merge(isa, &t, band);
-
+        if (height) dispatch<ColumnWalk<T>>(isa, given, first, height);
         s.x = t.tile;
         s.mask = t.mask;
         s.H = height;
-        s.Ph = band.first - input_row(y);
         s.row0 = 0;
-        s.rows = rows;
-        for (ptrdiff_t b = 0; b < t.blocks; b++) {
-            s.weight = t.sweep.weight + b * sets * s.Kh * CPC_SET * s.Kw * VL;
-            s.bias = t.sweep.bias ? t.sweep.bias + b * VL : nullptr;
-            s.out = t.sweep.out + y * s.Ow * s.K + b * VL;
-            s.filters = filters - b * VL < VL ? filters - b * VL : VL;
-            t.band(isa, V, &s);
+        for (ptrdiff_t y = y0; y < end; y += t.sweep_rows) {
+            s.rows = end - y < t.sweep_rows ? end - y : t.sweep_rows;
+            s.Ph = first - input_row(y);
+            for (ptrdiff_t b = 0; b < t.blocks; b++) {
+                s.weight = t.sweep.weight + b * sets * s.Kh * CPC_SET * s.Kw * VL;
+                s.bias = t.sweep.bias ? t.sweep.bias + b * VL : nullptr;
+                s.out = t.sweep.out + y * s.Ow * s.K + b * VL;
+                s.filters = filters - b * VL < VL ? filters - b * VL : VL;
+                t.band(isa, V, &s);
+            }
         }
     }
 }

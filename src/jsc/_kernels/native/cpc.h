@@ -106,7 +106,7 @@ constexpr int cpc_margin(int Taps, int S) { return (Taps + S - 1) / S + 1; }
 // `x` and `mask` point at the row's first pixel, `out` at output 0, with `cpc_margin` columns on
 // either side. With p = column + Pw, a pixel is part of the outputs p / S - t through tap p % S + S t.
 template <class I, class T, int V, int Taps, int S>
-JSC_INLINE void cpc_sweep(const T *x, const uint64_t *mask, ptrdiff_t C, ptrdiff_t W, ptrdiff_t Ow, ptrdiff_t Pw,
+JSC_INLINE void cpc_sweep(const T *x, const uint64_t *mask, ptrdiff_t step, ptrdiff_t W, ptrdiff_t Ow, ptrdiff_t Pw,
                           const T *weight, ptrdiff_t channel_step, T *out) {
     using V_ = Vec<I, T>;
     constexpr int L = lanes<I, T>, Live = (Taps + S - 1) / S;
@@ -126,7 +126,7 @@ JSC_INLINE void cpc_sweep(const T *x, const uint64_t *mask, ptrdiff_t C, ptrdiff
     {                                                                                                             \
         ptrdiff_t left = column + phase, right = left + S;                                                        \
         uint64_t left_bits = left >= 0 && left < W ? mask[left] : 0, right_bits = right < W ? mask[right] : 0;    \
-        cpc_pair<I, T, V, Taps, S, phase, Live>(a, x + left * C, x + right * C, left_bits, right_bits, weight,    \
+        cpc_pair<I, T, V, Taps, S, phase, Live>(a, x + left * step, x + right * step, left_bits, right_bits, weight,    \
                                                 channel_step);                                                    \
     }
         JSC_PHASE(0)
@@ -149,7 +149,7 @@ JSC_INLINE void cpc_sweep(const T *x, const uint64_t *mask, ptrdiff_t C, ptrdiff
 
 // The same for a single kernel column and any stride: `offset` is the column's j Dw - Pw.
 template <class I, class T, int V>
-JSC_INLINE void cpc_points(const T *x, const uint64_t *mask, ptrdiff_t C, ptrdiff_t W, ptrdiff_t Ow, ptrdiff_t Sw,
+JSC_INLINE void cpc_points(const T *x, const uint64_t *mask, ptrdiff_t step, ptrdiff_t W, ptrdiff_t Ow, ptrdiff_t Sw,
                            ptrdiff_t offset, const T *weight, ptrdiff_t channel_step, T *out) {
     using V_ = Vec<I, T>;
     constexpr int L = lanes<I, T>;
@@ -161,7 +161,7 @@ JSC_INLINE void cpc_points(const T *x, const uint64_t *mask, ptrdiff_t C, ptrdif
         V_ a[2][V];
 #pragma GCC unroll 8
         for (int v = 0; v < V; v++) a[1][v] = load<V_>(out + (o * V + v) * L), a[0][v] = load<V_>(out + ((o + 1) * V + v) * L);
-        cpc_pair<I, T, V, 1, 1, 0, 1>(a, x + left * C, x + right * C, left_bits, right_bits, weight, channel_step);
+        cpc_pair<I, T, V, 1, 1, 0, 1>(a, x + left * step, x + right * step, left_bits, right_bits, weight, channel_step);
 #pragma GCC unroll 8
         for (int v = 0; v < V; v++) store(out + (o * V + v) * L, a[1][v]), store(out + ((o + 1) * V + v) * L, a[0][v]);
     }
@@ -194,13 +194,13 @@ struct CpcBand {
                 for (ptrdiff_t r = 0; r < t.rows; r++) {
                     ptrdiff_t y = (t.row0 + r) * t.Sh + i * t.Dh - t.Ph;
                     if (y < 0 || y >= t.H) continue;
-                    const T *x = t.x + y * t.W * t.C + s * CPC_SET;
+                    const T *x = t.x + y * t.row_step + s * t.set_step;
                     T *out = t.tile + r * row_step + margin * VL;
                     if constexpr (Taps > 0) {
-                        cpc_sweep<I, T, V, Taps, S>(x, mask + y * t.W, t.C, t.W, t.Ow, t.Pw, weight, channel_step, out);
+                        cpc_sweep<I, T, V, Taps, S>(x, mask + y * t.W, t.pixel_step, t.W, t.Ow, t.Pw, weight, channel_step, out);
                     } else {
                         for (ptrdiff_t j = t.Kw - 1; j >= 0; j--)
-                            cpc_points<I, T, V>(x, mask + y * t.W, t.C, t.W, t.Ow, t.Sw, j * t.Dw - t.Pw,
+                            cpc_points<I, T, V>(x, mask + y * t.W, t.pixel_step, t.W, t.Ow, t.Sw, j * t.Dw - t.Pw,
                                                 weight + j * VL, channel_step, out);
                     }
                 }

@@ -17,6 +17,7 @@ struct CpcTask {
     const T *bias;    // of the task's filter block, or null
     T *tile;          // (rows, margin + Ow + margin, V L)
     T *out;           // first filter of the block, at the first row of the band
+    ptrdiff_t pixel_step, row_step, set_step;  // of x, from a pixel, row, set of channels to the next
     ptrdiff_t C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Ow;
     ptrdiff_t row0, rows;  // the band: output rows row0 .. row0 + rows
     ptrdiff_t filters;     // filters of the block that exist, at most V L

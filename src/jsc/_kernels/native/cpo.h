@@ -15,53 +15,24 @@ namespace jsc {
 
 // ---- encode ----------------------------------------------------------------------------------------
 
-// Non-zeros of each column of an (H, W) plane, as cursors in start (columns + 1); *total of them.
-template <class T>
-struct CpoCount {
+template <class Index>
+struct CpoFormat {
+    // Indices of up to 64 rows from i on.
     template <class I>
-    JSC_INLINE void run(const ColumnPlan *plan, const T *x, int32_t *start, int64_t *total) {
-        using V = Vec<I, T>;
-        constexpr int L = lanes<I, T>;
-        const ptrdiff_t W = plan->W, H = plan->H;
-        ptrdiff_t j = 0;
-        for (; j + L <= W; j += L) {
-            auto count = (V{} != V{});
-            for (ptrdiff_t i = 0; i < H; i++) count -= (load<V>(x + i * W + j) != 0);
-            for (int l = 0; l < L; l++)
-                if (plan->slot[j + l] >= 0) start[plan->slot[j + l] + 1] = (int32_t)count[l];
+    JSC_INLINE int32_t append(const ColumnPlan *plan, ptrdiff_t k, ptrdiff_t i, uint64_t rows, Index *IN, int32_t n) {
+        int32_t code = (int32_t)((i + plan->Ph) * plan->Kw + plan->kernel_column[k]), Kw = (int32_t)plan->Kw;
+        if constexpr (I::bytes == 64) {
+            using V = VectorOf<int32_t, 64>::type;
+            V codes = V{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} * Kw + code;
+            for (; rows; rows >>= 16, codes += 16 * Kw) {
+                const uint32_t bits = rows & 0xffff;
+                store(IN + n, __builtin_convertvector(compress_lanes(codes, bits), typename VectorOf<Index, 16 * sizeof(Index)>::type));
+                n += __builtin_popcount(bits);
+            }
+        } else {
+            for (; rows; rows &= rows - 1) IN[n++] = (Index)(code + __builtin_ctzll(rows) * Kw);
         }
-        for (; j < W; j++) {
-            int32_t count = 0;
-            for (ptrdiff_t i = 0; i < H; i++) count += x[i * W + j] != 0;
-            if (plan->slot[j] >= 0) start[plan->slot[j] + 1] = count;
-        }
-        *total = counts_to_cursors(start, plan->columns);
-    }
-};
-
-template <class T, class Index>
-struct CpoFill {
-    JSC_INLINE void put(const ColumnPlan *plan, ptrdiff_t i, ptrdiff_t j, T value, int32_t *start, T *DA, Index *IN) {
-        int32_t t = plan->slot[j];
-        if (t < 0) return;
-        int32_t place = start[t + 1]++;
-        DA[place] = value;
-        IN[place] = (Index)((i + plan->Ph) * plan->Kw + plan->kernel_column[t]);
-    }
-    template <class I>
-    JSC_INLINE void run(const ColumnPlan *plan, const T *x, int32_t *start, T *DA, Index *IN) {
-        constexpr int L = lanes<I, T>;
-        const ColumnPlan p = *plan;
-        for (ptrdiff_t i = 0; i < p.H; i++, x += p.W) {
-            ptrdiff_t j = 0;
-            for (; j + L <= p.W; j += L)
-                for (uint32_t bits = nonzero_mask(load<Vec<I, T>>(x + j)); bits; bits &= bits - 1) {
-                    int l = __builtin_ctz(bits);
-                    put(&p, i, j + l, x[j + l], start, DA, IN);
-                }
-            for (; j < p.W; j++)
-                if (x[j] != 0) put(&p, i, j, x[j], start, DA, IN);
-        }
+        return n;
     }
 };
 
@@ -97,89 +68,64 @@ inline void cpo_scatter(const ColumnPlan *plan, const int32_t *start, const T *D
 
 // ---- convolution -----------------------------------------------------------------------------------
 
-template <class T, class Index>
-struct CpoMerge {
+// Which rows of every column are stored, a bit each: rows (columns, words), from trusted streams.
+template <class Index>
+struct CpoRows {
     template <class I>
-    JSC_INLINE void run(const ColumnTask<T> *task, BandRows band) {
-        const ColumnTask<T> t = *task;
-        const ptrdiff_t C = t.C(), W = t.plan.W, Kw = t.plan.Kw, columns = t.plan.columns, height = band.last - band.first;
-        const int64_t first = (band.first + t.plan.Ph) * Kw, split = (band.split + t.plan.Ph) * Kw;
-        const int64_t last = (band.last + t.plan.Ph) * Kw, kept = split < last ? split : last;
-        const uint64_t reciprocal = ((1ull << 32) + Kw - 1) / Kw;  // code / Kw without a division
-        for (ptrdiff_t c0 = 0; c0 < C; c0 += CPC_SET) {
-            const ptrdiff_t c1 = c0 + CPC_SET < C ? c0 + CPC_SET : C;
-            uint64_t *set_mask = t.mask + c0 / CPC_SET * height * W;
-            // Columns outside, channels inside: the column's pixels stay in L1 while all channels write them.
-            for (ptrdiff_t k = 0; k < columns; k++) {
-                uint64_t *mask = set_mask + t.plan.column[k];
-                for (ptrdiff_t c = c0; c < c1; c++) {
-                    const Index *IN = (const Index *)t.index + t.index_offset[c];
-                    const T *DA = t.values + t.value_offset[c];
-                    T *tile = t.tile + t.plan.column[k] * C + c;
-                    const uint64_t bit = 1ull << (c - c0);
-                    int32_t n = t.cursor[k * C + c];
-                    const int32_t end = t.value_start[c * (columns + 1) + k + 1];
-                    for (; n < end && IN[n] < kept; n++) {
-                        ptrdiff_t row = (ptrdiff_t)(((uint64_t)(IN[n] - first) * reciprocal) >> 32);
-                        mask[row * W] |= bit;
-                        tile[row * W * C] = DA[n];
-                    }
-                    int32_t next = n;
-                    for (; n < end && IN[n] < last; n++) {
-                        ptrdiff_t row = (ptrdiff_t)(((uint64_t)(IN[n] - first) * reciprocal) >> 32);
-                        mask[row * W] |= bit;
-                        tile[row * W * C] = DA[n];
-                    }
-                    for (; next < end && IN[next] < split; next++) {}
-                    t.cursor[k * C + c] = next;
+    JSC_INLINE void run(const ColumnPlan *plan, const int32_t *start, const Index *IN, uint64_t *rows) {
+        const ColumnPlan p = *plan;
+        const ptrdiff_t words = p.words();
+        const uint32_t reciprocal = (uint32_t)((65536 + p.Kw - 1) / p.Kw);
+        for (ptrdiff_t k = 0; k < p.columns; k++, rows += words) {
+            const int32_t code = (int32_t)(p.Ph * p.Kw + p.kernel_column[k]), end = start[k + 1];
+            if (words == 1 && p.Kw <= 32) {  // code / Kw without a division: exact for 64 Kw (Kw - 1) < 2^16
+                Words bits = {};
+                for (int32_t n = start[k]; n < end; n += 8) {
+                    using V = VectorOf<uint32_t, 32>::type;
+                    V row = __builtin_convertvector(load<typename VectorOf<Index, 8 * sizeof(Index)>::type>(IN + n), V) - (uint32_t)code;
+                    row = (row * reciprocal >> 16) & 63;
+                    const V place = V{0, 1, 2, 3, 4, 5, 6, 7};
+                    const V one = (V)(place < (uint32_t)(end - n)) & 1;
+                    bits |= __builtin_convertvector(one, Words) << __builtin_convertvector(row, Words);
+                }
+                *rows = or_lanes(bits);
+            } else {
+                for (ptrdiff_t w = 0; w < words; w++) rows[w] = 0;
+                for (int32_t n = start[k]; n < end; n++) {
+                    uint32_t row = (uint32_t)(IN[n] - code) / (uint32_t)p.Kw;
+                    rows[row / 64] |= 1ull << row % 64;
                 }
             }
         }
     }
-};
-
-template <class T, class Index>
-struct CpoWalk {
-    static constexpr ptrdiff_t unit = 1;
-    static void seek(int, const ColumnTask<T> *t, ptrdiff_t row) {
-        const ptrdiff_t columns = t->plan.columns, C = t->C();
-        const int64_t first = (row + t->plan.Ph) * t->plan.Kw;
-        for (ptrdiff_t c = 0; c < C; c++) {
-            const int32_t *start = t->value_start + c * (columns + 1);
-            const Index *IN = (const Index *)t->index + t->index_offset[c];
-            for (ptrdiff_t k = 0; k < columns; k++) {
-                int32_t low = start[k], high = start[k + 1];
-                if (row == 0) high = low;
-                while (low < high) {
-                    int32_t middle = low + (high - low) / 2;
-                    if (IN[middle] < first) low = middle + 1;
-                    else high = middle;
-                }
-                t->cursor[k * C + c] = low;
-            }
-        }
-    }
-    static void merge(int isa, const ColumnTask<T> *t, BandRows band) { dispatch<CpoMerge<T, Index>>(isa, t, band); }
 };
 
 // ---- entry points: `wide` says whether indices have 32 bits ------------------------------------------
 
 template <class T>
-inline void cpo_count(int isa, const ColumnPlan *plan, const T *x, int32_t *start, int64_t *total) {
-    dispatch<CpoCount<T>>(isa, plan, x, start, total);
-}
-
-// `ptr` may be null: the convolution has no use for it.
-template <class T, class Index>
-inline void cpo_fill_as(int isa, const ColumnPlan *plan, const T *x, int32_t *start, T *DA, Index *IN, Index *ptr) {
-    dispatch<CpoFill<T, Index>>(isa, plan, x, start, DA, IN);
-    if (ptr) write_ptr(plan, start, ptr);
+inline void cpo_encode_plane(int isa, int wide, const ColumnPlan *plan, const T *x, const T *end, T *scratch, T *DA,
+                             void *IN, int32_t *start) {
+    auto as = [&](auto *index) {
+        using Index = std::remove_pointer_t<decltype(index)>;
+        ColumnStreams<T, Index> s = {DA, index, start, nullptr};
+        dispatch<EncodePlane<T, Index, CpoFormat<Index>>>(isa, plan, x, end, scratch, &s);
+    };
+    wide ? as((int32_t *)IN) : as((uint16_t *)IN);
 }
 template <class T>
-inline void cpo_fill(int isa, int wide, const ColumnPlan *plan, const T *x, int32_t *start, T *DA, void *IN,
-                     ptrdiff_t in0, void *ptr, ptrdiff_t ptr0) {
-    if (wide) cpo_fill_as(isa, plan, x, start, DA, (int32_t *)IN + in0, ptr ? (int32_t *)ptr + ptr0 : nullptr);
-    else cpo_fill_as(isa, plan, x, start, DA, (uint16_t *)IN + in0, ptr ? (uint16_t *)ptr + ptr0 : nullptr);
+inline void cpo_encode_pixels(int isa, int wide, const ColumnPlan *plan, const T *x, const T *end, ptrdiff_t C,
+                              ptrdiff_t channels, T *scratch, T *DA, void *IN, int32_t *start, ptrdiff_t step) {
+    auto as = [&](auto *index) {
+        using Index = std::remove_pointer_t<decltype(index)>;
+        ColumnStreams<T, Index> s = {DA, index, start, nullptr};
+        dispatch<EncodePixels<T, Index, CpoFormat<Index>>>(isa, plan, x, end, C, channels, scratch, &s, step, step);
+    };
+    wide ? as((int32_t *)IN) : as((uint16_t *)IN);
+}
+
+inline void cpo_rows(int isa, int wide, const ColumnPlan *plan, const int32_t *start, const void *IN, uint64_t *rows) {
+    if (wide) dispatch<CpoRows<int32_t>>(isa, plan, start, (const int32_t *)IN, rows);
+    else dispatch<CpoRows<uint16_t>>(isa, plan, start, (const uint16_t *)IN, rows);
 }
 
 template <class T, class Index>
@@ -195,12 +141,6 @@ inline int cpo_decode(int wide, const ColumnPlan *plan, const void *ptr, ptrdiff
                       ptrdiff_t in0, int64_t total, int32_t *start, T *x) {
     if (wide) return cpo_decode_as(plan, (const int32_t *)ptr + ptr0, DA, (const int32_t *)IN + in0, total, start, x);
     return cpo_decode_as(plan, (const uint16_t *)ptr + ptr0, DA, (const uint16_t *)IN + in0, total, start, x);
-}
-
-template <class T>
-inline void cpo_strip(int isa, int V, int wide, const ColumnTask<T> *task) {
-    if (wide) column_strip<T, CpoWalk<T, int32_t>>(isa, V, task);
-    else column_strip<T, CpoWalk<T, uint16_t>>(isa, V, task);
 }
 
 }  // namespace jsc

@@ -17,69 +17,26 @@ constexpr ptrdiff_t CPS_ROWS = 4;
 
 // ---- encode ----------------------------------------------------------------------------------------
 
-// Values and words of each column of a plane, as cursors (columns + 1) each; *values and *words of them.
-template <class T>
-struct CpsCount {
+template <class Index>
+struct CpsFormat {
+    // Words of up to 16 sets, those of rows i .. i + 64.
     template <class I>
-    JSC_INLINE void run(const ColumnPlan *plan, const T *x, int32_t *start, int32_t *word, int64_t *values, int64_t *words) {
-        using V = Vec<I, T>;
-        constexpr int L = lanes<I, T>;
-        const ptrdiff_t W = plan->W, H = plan->H;
-        ptrdiff_t j = 0;
-        for (; j + L <= W; j += L) {
-            auto some = (V{} != V{}), all = some;
-            for (ptrdiff_t i = 0; i < H; i += CPS_ROWS) {
-                auto set = (V{} != V{});
-                for (ptrdiff_t r = i; r < i + CPS_ROWS && r < H; r++) {
-                    auto row = (load<V>(x + r * W + j) != 0);
-                    set |= row;
-                    all -= row;
-                }
-                some -= set;
-            }
-            for (int l = 0; l < L; l++) {
-                int32_t t = plan->slot[j + l];
-                if (t < 0) continue;
-                start[t + 1] = (int32_t)all[l];
-                word[t + 1] = (int32_t)some[l];
-            }
+    JSC_INLINE int32_t append(const ColumnPlan *plan, ptrdiff_t k, ptrdiff_t i, uint64_t rows, Index *IN, int32_t w) {
+        const ptrdiff_t sets = (plan->H + CPS_ROWS - 1) / CPS_ROWS;
+        int32_t set = (int32_t)(plan->rank[k] * sets + i / CPS_ROWS);
+        if constexpr (I::bytes == 64) {
+            using V = VectorOf<int32_t, 64>::type;
+            const int32_t l = (int32_t)rows, h = (int32_t)(rows >> 32);
+            const V both = {l, l, l, l, l, l, l, l, h, h, h, h, h, h, h, h};
+            const V pattern = both >> V{0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28} & 15;
+            const V word = (V{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + set) << CPS_ROWS | pattern;
+            const uint32_t some = nonzero_mask(__builtin_convertvector(pattern, VectorOf<float, 64>::type));
+            store(IN + w, __builtin_convertvector(compress_lanes(word, some), typename VectorOf<Index, 16 * sizeof(Index)>::type));
+            return w + __builtin_popcount(some);
         }
-        for (; j < W; j++) {
-            int32_t some = 0, all = 0, t = plan->slot[j];
-            if (t < 0) continue;
-            for (ptrdiff_t i = 0; i < H; i += CPS_ROWS) {
-                int before = all;
-                for (ptrdiff_t r = i; r < i + CPS_ROWS && r < H; r++) all += x[r * W + j] != 0;
-                some += all != before;
-            }
-            start[t + 1] = all;
-            word[t + 1] = some;
-        }
-        *values = counts_to_cursors(start, plan->columns);
-        *words = counts_to_cursors(word, plan->columns);
-    }
-};
-
-template <class T, class Index>
-struct CpsFill {
-    template <class I>
-    JSC_INLINE void run(const ColumnPlan *plan, const T *x, int32_t *start, int32_t *word, T *DA, Index *IN) {
-        const ColumnPlan p = *plan;
-        const ptrdiff_t sets = (p.H + CPS_ROWS - 1) / CPS_ROWS;
-        for (ptrdiff_t set = 0; set < sets; set++, x += CPS_ROWS * p.W) {
-            ptrdiff_t rows = p.H - set * CPS_ROWS < CPS_ROWS ? p.H - set * CPS_ROWS : CPS_ROWS;
-            for (ptrdiff_t j = 0; j < p.W; j++) {
-                int32_t t = p.slot[j];
-                if (t < 0) continue;
-                uint32_t pattern = 0;
-                for (ptrdiff_t r = 0; r < rows; r++) pattern |= (uint32_t)(x[r * p.W + j] != 0) << r;
-                if (!pattern) continue;
-                IN[word[t + 1]++] = (Index)((p.rank[t] * sets + set) << CPS_ROWS | pattern);
-                int32_t place = start[t + 1];
-                for (; pattern; pattern &= pattern - 1) DA[place++] = x[__builtin_ctz(pattern) * p.W + j];
-                start[t + 1] = place;
-            }
-        }
+        for (; rows; rows >>= CPS_ROWS, set++)
+            if (rows & 15) IN[w++] = (Index)(set << CPS_ROWS | (rows & 15));
+        return w;
     }
 };
 
@@ -128,97 +85,64 @@ inline void cps_scatter(const ColumnPlan *plan, const int32_t *word, const T *DA
 
 // ---- convolution -----------------------------------------------------------------------------------
 
-// Sets are merged without a branch per element: each of the 4 rows stores what the value cursor
-// points at and the cursor moves on where the pattern says so. What a row without a non-zero stores is
-// never read (its mask bit is clear); `values` therefore needs 3 elements of room at its end.
-template <class T, class Index>
-struct CpsMerge {
+// Which rows of every column are stored, a bit each: rows (columns, words), from trusted streams.
+template <class Index>
+struct CpsRows {
     template <class I>
-    JSC_INLINE void run(const ColumnTask<T> *task, BandRows band) {
-        const ColumnTask<T> t = *task;
-        const ptrdiff_t C = t.C(), W = t.plan.W, columns = t.plan.columns, height = band.last - band.first;
-        const ptrdiff_t sets = (t.plan.H + CPS_ROWS - 1) / CPS_ROWS;
-        int32_t *words = t.cursor + columns * C;
-        for (ptrdiff_t c0 = 0; c0 < C; c0 += CPC_SET) {
-            const ptrdiff_t c1 = c0 + CPC_SET < C ? c0 + CPC_SET : C;
-            uint64_t *set_mask = t.mask + c0 / CPC_SET * height * W;
-            for (ptrdiff_t k = 0; k < columns; k++) {
-                const ptrdiff_t first = t.plan.rank[k] * sets + band.first / CPS_ROWS, last = first + height / CPS_ROWS;
-                const ptrdiff_t split = first + (band.split - band.first) / CPS_ROWS;
-                uint64_t *mask = set_mask + t.plan.column[k];
-                for (ptrdiff_t c = c0; c < c1; c++) {
-                    const Index *IN = (const Index *)t.index + t.index_offset[c];
-                    const T *DA = t.values + t.value_offset[c];
-                    T *tile = t.tile + t.plan.column[k] * C + c;
-                    int32_t n = t.cursor[k * C + c], w = words[k * C + c], next = n, next_word = w;
-                    const int32_t end = t.index_start[c * (columns + 1) + k + 1];
-                    for (; w < end; w++) {
-                        const ptrdiff_t set = IN[w] >> CPS_ROWS;
-                        const uint32_t pattern = (uint32_t)IN[w] & 15;
-                        const int32_t after = n + __builtin_popcount(pattern);
-                        if (set >= last && set >= split) break;
-                        next = set < split ? after : next;
-                        next_word = set < split ? w + 1 : next_word;
-                        if (set < last) {
-                            ptrdiff_t row = (set - first) * CPS_ROWS;
-#pragma GCC unroll 4
-                            for (int r = 0; r < CPS_ROWS; r++) {
-                                const uint64_t bit = pattern >> r & 1;
-                                mask[(row + r) * W] |= bit << (c - c0);
-                                tile[(row + r) * W * C] = DA[n];
-                                n += (int32_t)bit;
-                            }
-                        }
-                        n = after;
-                    }
-                    t.cursor[k * C + c] = next;
-                    words[k * C + c] = next_word;
+    JSC_INLINE void run(const ColumnPlan *plan, const int32_t *word, const Index *IN, uint64_t *rows) {
+        const ColumnPlan p = *plan;
+        const ptrdiff_t words = p.words(), sets = (p.H + CPS_ROWS - 1) / CPS_ROWS;
+        for (ptrdiff_t k = 0; k < p.columns; k++, rows += words) {
+            const int32_t first = (int32_t)(p.rank[k] * sets), end = word[k + 1];
+            if (words == 1) {
+                Words bits = {};
+                for (int32_t w = word[k]; w < end; w += 8) {
+                    using V = VectorOf<uint32_t, 32>::type;
+                    const V code = __builtin_convertvector(load<typename VectorOf<Index, 8 * sizeof(Index)>::type>(IN + w), V);
+                    const V shift = ((code >> CPS_ROWS) - (uint32_t)first) * CPS_ROWS & 63;
+                    const V place = V{0, 1, 2, 3, 4, 5, 6, 7};
+                    const V pattern = (V)(place < (uint32_t)(end - w)) & code & 15;
+                    bits |= __builtin_convertvector(pattern, Words) << __builtin_convertvector(shift, Words);
+                }
+                *rows = or_lanes(bits);
+            } else {
+                for (ptrdiff_t w = 0; w < words; w++) rows[w] = 0;
+                for (int32_t w = word[k]; w < end; w++) {
+                    const uint32_t set = (uint32_t)((IN[w] >> CPS_ROWS) - first);
+                    rows[set / 16] |= (uint64_t)(IN[w] & 15) << set % 16 * CPS_ROWS;
                 }
             }
         }
     }
 };
 
-template <class T, class Index>
-struct CpsWalk {
-    static constexpr ptrdiff_t unit = CPS_ROWS;
-    static void seek(int, const ColumnTask<T> *t, ptrdiff_t row) {
-        const ptrdiff_t columns = t->plan.columns, C = t->C(), sets = (t->plan.H + CPS_ROWS - 1) / CPS_ROWS;
-        for (ptrdiff_t c = 0; c < C; c++) {
-            const Index *IN = (const Index *)t->index + t->index_offset[c];
-            for (ptrdiff_t k = 0; k < columns; k++) {
-                int32_t n = t->value_start[c * (columns + 1) + k], w = t->index_start[c * (columns + 1) + k];
-                const int32_t end = t->index_start[c * (columns + 1) + k + 1];
-                const ptrdiff_t first = t->plan.rank[k] * sets + row / CPS_ROWS;
-                for (; w < end && (IN[w] >> CPS_ROWS) < first; w++) n += __builtin_popcount((uint32_t)IN[w] & 15);
-                t->cursor[k * C + c] = n;
-                t->cursor[(columns + k) * C + c] = w;
-            }
-        }
-    }
-    static void merge(int isa, const ColumnTask<T> *t, BandRows band) { dispatch<CpsMerge<T, Index>>(isa, t, band); }
-};
-
 // ---- entry points: `wide` says whether words have 32 bits --------------------------------------------
 
 template <class T>
-inline void cps_count(int isa, const ColumnPlan *plan, const T *x, int32_t *start, int32_t *word, int64_t *values,
-                      int64_t *words) {
-    dispatch<CpsCount<T>>(isa, plan, x, start, word, values, words);
-}
-
-// `ptr` may be null: the convolution has no use for it.
-template <class T, class Index>
-inline void cps_fill_as(int isa, const ColumnPlan *plan, const T *x, int32_t *start, int32_t *word, T *DA, Index *IN,
-                        Index *ptr) {
-    dispatch<CpsFill<T, Index>>(isa, plan, x, start, word, DA, IN);
-    if (ptr) write_ptr(plan, start, ptr);
+inline void cps_encode_plane(int isa, int wide, const ColumnPlan *plan, const T *x, const T *end, T *scratch, T *DA,
+                             void *IN, int32_t *start, int32_t *word) {
+    auto as = [&](auto *index) {
+        using Index = std::remove_pointer_t<decltype(index)>;
+        ColumnStreams<T, Index> s = {DA, index, start, word};
+        dispatch<EncodePlane<T, Index, CpsFormat<Index>>>(isa, plan, x, end, scratch, &s);
+    };
+    wide ? as((int32_t *)IN) : as((uint16_t *)IN);
 }
 template <class T>
-inline void cps_fill(int isa, int wide, const ColumnPlan *plan, const T *x, int32_t *start, int32_t *word, T *DA,
-                     void *IN, ptrdiff_t in0, void *ptr, ptrdiff_t ptr0) {
-    if (wide) cps_fill_as(isa, plan, x, start, word, DA, (int32_t *)IN + in0, ptr ? (int32_t *)ptr + ptr0 : nullptr);
-    else cps_fill_as(isa, plan, x, start, word, DA, (uint16_t *)IN + in0, ptr ? (uint16_t *)ptr + ptr0 : nullptr);
+inline void cps_encode_pixels(int isa, int wide, const ColumnPlan *plan, const T *x, const T *end, ptrdiff_t C,
+                              ptrdiff_t channels, T *scratch, T *DA, void *IN, int32_t *start, int32_t *word,
+                              ptrdiff_t value_step, ptrdiff_t index_step) {
+    auto as = [&](auto *index) {
+        using Index = std::remove_pointer_t<decltype(index)>;
+        ColumnStreams<T, Index> s = {DA, index, start, word};
+        dispatch<EncodePixels<T, Index, CpsFormat<Index>>>(isa, plan, x, end, C, channels, scratch, &s, value_step, index_step);
+    };
+    wide ? as((int32_t *)IN) : as((uint16_t *)IN);
+}
+
+inline void cps_rows(int isa, int wide, const ColumnPlan *plan, const int32_t *word, const void *IN, uint64_t *rows) {
+    if (wide) dispatch<CpsRows<int32_t>>(isa, plan, word, (const int32_t *)IN, rows);
+    else dispatch<CpsRows<uint16_t>>(isa, plan, word, (const uint16_t *)IN, rows);
 }
 
 template <class T, class Index>
@@ -235,12 +159,6 @@ inline int cps_decode(int wide, const ColumnPlan *plan, const void *ptr, ptrdiff
     if (wide)
         return cps_decode_as(plan, (const int32_t *)ptr + ptr0, DA, (const int32_t *)IN + in0, values, words, start, word, x);
     return cps_decode_as(plan, (const uint16_t *)ptr + ptr0, DA, (const uint16_t *)IN + in0, values, words, start, word, x);
-}
-
-template <class T>
-inline void cps_strip(int isa, int V, int wide, const ColumnTask<T> *task) {
-    if (wide) column_strip<T, CpsWalk<T, int32_t>>(isa, V, task);
-    else column_strip<T, CpsWalk<T, uint16_t>>(isa, V, task);
 }
 
 }  // namespace jsc

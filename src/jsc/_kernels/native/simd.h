@@ -3,6 +3,7 @@
 // element's, because user memory may have none.
 #pragma once
 #include <type_traits>
+#include <utility>
 
 #include "isa.h"
 
@@ -79,6 +80,62 @@ JSC_INLINE uint32_t nonzero_mask(V v) {
     for (unsigned i = 0; i < sizeof(V) / sizeof(v[0]); i++) mask |= (uint32_t)(v[i] != 0) << i;
     return mask;
 #endif
+}
+
+// The transpose of an L x L matrix held in L vectors: log2(L) rounds of two-input permutations.
+template <class V, class Order, int Bit, size_t... l>
+JSC_INLINE void exchange(V &a, V &b, std::index_sequence<l...>) {
+    constexpr int L = sizeof...(l);
+    constexpr Order low = {((int)l & Bit ? L + ((int)l ^ Bit) : (int)l)...};
+    constexpr Order high = {((int)l & Bit ? L + (int)l : (int)l | Bit)...};
+    V first = __builtin_shuffle(a, b, low);
+    b = __builtin_shuffle(a, b, high);
+    a = first;
+}
+template <class V, class Order, int Bit, int L>
+JSC_INLINE void transpose_round(V *v) {
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++)
+        if (!(i & Bit)) exchange<V, Order, Bit>(v[i], v[i | Bit], std::make_index_sequence<L>());
+    if constexpr (2 * Bit < L) transpose_round<V, Order, 2 * Bit, L>(v);
+}
+template <class I, class T>
+JSC_INLINE void transpose(Vec<I, T> *v) {
+    using Order = typename VectorOf<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>, I::bytes>::type;
+    transpose_round<Vec<I, T>, Order, 1, lanes<I, T>>(v);
+}
+
+// AVX-512 only. The lanes whose bits are set moved to the front, and back (the others become zero).
+template <class V>
+JSC_INLINE V compress_lanes(V v, uint32_t bits) {
+    V packed = {};
+#if defined(__x86_64__)
+    if constexpr (sizeof(v[0]) == 4) asm("kmovw %2, %%k1\n\tvcompressps %1, %0%{%%k1%}%{z%}" : "=v"(packed) : "v"(v), "r"(bits) : "k1");
+    else asm("kmovw %2, %%k1\n\tvcompresspd %1, %0%{%%k1%}%{z%}" : "=v"(packed) : "v"(v), "r"(bits) : "k1");
+#endif
+    return packed;
+}
+// The same for the lanes that are not zero; `bits` says which.
+template <class V>
+JSC_INLINE V compress_nonzero(V v, uint32_t &bits) {
+    V packed = {}, zero = {};
+    bits = 0;
+#if defined(__x86_64__)
+    if constexpr (sizeof(v[0]) == 4)
+        asm("vcmpps $4, %3, %2, %%k1\n\tvcompressps %2, %0%{%%k1%}%{z%}\n\tkmovw %%k1, %1" : "=&v"(packed), "=r"(bits) : "v"(v), "v"(zero) : "k1");
+    else
+        asm("vcmppd $4, %3, %2, %%k1\n\tvcompresspd %2, %0%{%%k1%}%{z%}\n\tkmovw %%k1, %1" : "=&v"(packed), "=r"(bits) : "v"(v), "v"(zero) : "k1");
+#endif
+    return packed;
+}
+template <class V>
+JSC_INLINE V expand_lanes(V packed, uint32_t bits) {
+    V v = {};
+#if defined(__x86_64__)
+    if constexpr (sizeof(v[0]) == 4) asm("kmovw %2, %%k1\n\tvexpandps %1, %0%{%%k1%}%{z%}" : "=v"(v) : "v"(packed), "r"(bits) : "k1");
+    else asm("kmovw %2, %%k1\n\tvexpandpd %1, %0%{%%k1%}%{z%}" : "=v"(v) : "v"(packed), "r"(bits) : "k1");
+#endif
+    return v;
 }
 
 }  // namespace jsc

@@ -31,7 +31,7 @@ class CPO:
 
     IN and Ptr are uint16 where the shape lets them fit, else int32. An all-zero channel costs its
     offset. :meth:`encode` makes one, :meth:`from_arrays` checks arrays from elsewhere. Encoding
-    reads the map twice; no gradient flows through a format.
+    is one pass and needs room for a full map meanwhile; no gradient flows through a format.
 
     Source: Amer et al., arXiv 2104.08314, extended to any stride, padding, dilation and narrow
     maps.

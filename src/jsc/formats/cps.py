@@ -34,7 +34,7 @@ class CPS:
 
     IN and Ptr are uint16 where the shape lets them fit, else int32. An all-zero channel costs its
     offsets. :meth:`encode` makes one, :meth:`from_arrays` checks arrays from elsewhere. Encoding
-    reads the map twice; no gradient flows through a format.
+    is one pass and needs room for a full map meanwhile; no gradient flows through a format.
 
     Source: Amer et al., arXiv 2104.08314; the paper's index stream cannot be decoded without a
     flag, this one delimits itself and is never longer (`elements` counts the paper's,

@@ -138,9 +138,9 @@ class Kernels(Protocol):
     def encode_pixels(self, *arrays: Any) -> None: ...
 
 
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> NDArray[Any]:
-    # torch's memory begins at a cache line, which vector stores to a tile want.
-    return torch.empty(shape, dtype=dtype).numpy()
+def _aligned(*shape: int, like: Tensor) -> NDArray[Any]:
+    # torch's memory begins at a cache line, which stores of whole vectors want.
+    return torch.empty(shape, dtype=like.dtype).numpy()
 
 
 def encode(
@@ -150,24 +150,22 @@ def encode(
     written is not touched either."""
     x = x.detach()
     planes, threads = x.shape[0] * x.shape[1], _config.num_threads(x.numel())
-    index_room = -(-plan.H // SET_ROWS) * plan.W if sets else plan.H * plan.W
-    DA = _empty((planes, -(-plan.H * plan.W // ROOM) * ROOM + ROOM), x.dtype)
-    index_type = torch.int32 if plan.wide else torch.uint16
-    IN = _empty((planes, -(-index_room // ROOM) * ROOM + ROOM), index_type)
-    start = np.zeros((planes, plan.columns + 1), np.int32)
-    word = (np.zeros_like(start),) if sets else ()
     height, width = -(-plan.H // ROOM) * ROOM, -(-plan.W // ROOM) * ROOM
-    masks = (planes, plan.columns * -(-plan.H // ROWS)) if with_rows else (0, 0)
-    rows = _empty(masks, torch.uint64)
-    arrays = (plan, start, *word, DA, IN.view(np.uint8), rows)
-    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-        scratch = _empty((threads, ROOM * height), x.dtype)
-        pixels = x.permute(0, 2, 3, 1).numpy()
-        kernels.encode_pixels(pixels, *arrays, scratch, _config.isa(), threads)
+    channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    if channels_last:
+        kernel, maps = kernels.encode_pixels, x.permute(0, 2, 3, 1).numpy()
+        scratch = _aligned(threads, ROOM * height, like=x)
     else:
-        scratch = _empty((threads, width * height), x.dtype)
-        maps = x.contiguous().view(planes, *x.shape[2:]).numpy()
-        kernels.encode_planes(maps, *arrays, scratch, _config.isa(), threads)
+        kernel, maps = kernels.encode_planes, x.contiguous().view(planes, *x.shape[2:]).numpy()
+        scratch = _aligned(threads, width * height, like=x)
+    index_room = -(-plan.H // SET_ROWS) * plan.W if sets else plan.H * plan.W
+    DA = np.empty((planes, -(-plan.H * plan.W // ROOM) * ROOM + ROOM), maps.dtype)
+    IN = np.empty((planes, -(-index_room // ROOM) * ROOM + ROOM), plan.index_dtype)
+    start = np.zeros((planes, plan.columns + 1), np.int32)
+    word: tuple[NDArray[np.int32], ...] = (np.zeros_like(start),) if sets else ()
+    masks = (planes, plan.columns * -(-plan.H // ROWS)) if with_rows else (0, 0)
+    rows = np.empty(masks, np.uint64)
+    kernel(maps, plan, start, *word, DA, IN.view(np.uint8), rows, scratch, _config.isa(), threads)
     return Streams(DA, IN, start, word[0] if sets else start, rows)
 
 
@@ -257,9 +255,9 @@ def run(
     columns.convolve(
         streams.DA, streams.start, streams.rows, plan, packed.numpy(),
         (input.new_empty(0) if bias is None else bias.detach().contiguous()).numpy(),
-        _empty((threads, channel_sets, cut.tile_rows, cut.row_step), input.dtype),
-        _empty((threads, channel_sets * cut.tile_rows * g.W), torch.uint64),
-        _empty((threads, cut.sweep_rows * row_sums), input.dtype),
+        _aligned(threads, channel_sets, cut.tile_rows, cut.row_step, like=input),
+        np.empty((threads, channel_sets * cut.tile_rows * g.W), np.uint64),
+        _aligned(threads, cut.sweep_rows * row_sums, like=input),
         out.permute(0, 2, 3, 1).numpy(), g, cut, block // lanes, _config.isa(), threads,
     )  # fmt: skip
     return out

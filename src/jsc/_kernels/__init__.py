@@ -2,6 +2,7 @@
 
     family   what its kernels do                                         header
     ------   ---------------------------------------------------------   -------------
+    columns  compact streams, and convolution over the streams of both   native/columns.h
     cpc      occupancy masks of a map, convolution over its non-zeros    native/cpc.h
     cpo      CPO streams of planes, back, and convolution over them      native/cpo.h
     cps      CPS streams of planes, back, and convolution over them      native/cps.h

@@ -10,15 +10,18 @@
 //   tile     (rows of the band, Ow, V L): partial sums of one task, in L1 or L2
 //
 // One task owns a band of output rows of one image for one block of filters. For every set and kernel
-// row it sweeps the input rows from left to right; for each pixel it walks the mask, and each non-zero
-// costs one broadcast and Kw V fused multiply-adds whose weights come straight from L1 into
-// accumulators that live in registers: the outputs x, x-1, ... that the pixel is part of. Moving on to
-// the next pixel stores the finished output and shifts the others by one (a renaming of registers).
+// row it sweeps the input rows from left to right, two pixels at a time: it walks the channels that are
+// non-zero in both, then those in one of them. Each costs a broadcast or two and Kw V multiply-adds for
+// each pixel, with weights straight from L1, into accumulators that live in registers: the outputs that
+// the pixels are part of. Then the finished outputs are stored and the others shifted (a renaming of
+// registers). Two pixels, because a multiply-add with its weight in memory is bound by the load, and
+// neighbours are mostly non-zero in the same channels: then one load serves two products.
 // Padding costs nothing: an absent pixel has no non-zeros.
 //
-// Numerics: every output adds its products in the order (set, kernel row, kernel column from the last
-// to the first, channel), starting from its bias: the same bits for every thread count, band height,
-// batch split, V and, among instruction sets with FMA, width. Zeros are skipped, NaN and inf are not.
+// Numerics: every output starts from its bias and adds its products in the order (set, kernel row, pair
+// of pixels from left to right, channels non-zero in both, in the left, in the right one): the same bits
+// for every thread count, band height, batch split, V and, among instruction sets with FMA, width.
+// Zeros are skipped, NaN and inf are not.
 #pragma once
 #include "cpc_task.h"
 #include "simd.h"

@@ -116,7 +116,7 @@ def conv2d(
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (input, weight, bias)
     ):
-        return ops.Conv2d.apply(input, weight, bias, stride, padding, dilation, groups, method)
+        return ops.Conv2d.call(input, weight, bias, stride, padding, dilation, groups, method)
     return torch.ops.jsc.conv2d.default(
         input, weight, None, bias, stride, padding, dilation, groups, method
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc.ops import cpc, cpo, cps, lowering
-from jsc.ops._library import register
+from jsc.ops._library import Function, call, register
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ register(
 )
 
 
-class Conv2d(torch.autograd.Function):
+class Conv2d(Function):
     """`jsc::conv2d` with torch's own gradient, which is itself differentiable."""
 
     generate_vmap_rule = True
@@ -146,8 +146,7 @@ class Conv2d(torch.autograd.Function):
         stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
         groups: int, method: str,
     ) -> Tensor:  # fmt: skip
-        return torch.ops.jsc.conv2d.default(
-            input, weight, None, bias, stride, padding, dilation, groups, method
+        return call("conv2d", input, weight, None, bias, stride, padding, dilation, groups, method
         )
 
     @staticmethod

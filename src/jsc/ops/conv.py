@@ -146,8 +146,7 @@ class Conv2d(Function):
         stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
         groups: int, method: str,
     ) -> Tensor:  # fmt: skip
-        return call("conv2d", input, weight, None, bias, stride, padding, dilation, groups, method
-        )
+        return call("conv2d", input, weight, None, bias, stride, padding, dilation, groups, method)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -49,13 +49,15 @@ def jpeg(
     ----------
     x : Tensor, (N, 3, H, W) RGB or (N, 1, H, W) grey, float32 or float64, any H and W, any strides
         In [0, peak], then normalised with `mean` and `std` if those are given.
-    tables : Tensor, (2, 8, 8), dtype of `x`, > 0; for grey images (1, 8, 8) does
+    tables : Tensor, (2, 8, 8) or (K, 2, 8, 8), dtype of `x`, > 0; for grey images 1 in place of 2
+        does
         Quantisation steps of Y and of Cb and Cr, natural order, in grey levels of an 8-bit image
         whatever the peak. Entries below 1e-5 act as 1e-5, and still receive gradients that would
-        raise them.
+        raise them. K tables are K rounds of the quantiser, one after the other between one DCT and
+        one inverse: Q_K(... Q_1(z)).
     alpha, kappa : float, or Tensor broadcastable to `tables`
         Sharpness per squared grey level; or hardness kappa = alpha q^2, which replaces alpha when
-        given.
+        given. (K, 1, 1, 1) is one number a round.
     quantizer : str
         "soft"    the mean of the levels, see :func:`soft_quantize`
         "hard"    rounding, ties to even; derivative 0 in x
@@ -94,7 +96,8 @@ def jpeg(
     -----
     Gradient: x, tables, alpha or kappa. Second derivatives are computed in plain torch, slowly.
     At 4:4:4 the layer is one pass over memory, forward and backward; only x is kept in between.
-    Other subsamplings, "sample", and zero padding of partial blocks run step by step.
+    Other subsamplings, "sample", several rounds and zero padding of partial blocks run step by
+    step; so does everything on devices other than the CPU, in plain torch.
     Same bits for any number of threads and any split of the batch (tables' gradients: of
     threads only).
     A NaN stays in its block.
@@ -127,9 +130,11 @@ def jpeg(
     used = 1 if channels == 1 else 2
     q = positive(tables)
     hardness = hardness_of(q, alpha if kappa is None else None, kappa, x)
-    q, hardness = q[:used], hardness.expand(q.shape)[:used]
+    q, hardness = q[..., :used, :, :], hardness.expand(q.shape)[..., :used, :, :]
+    if q.ndim == 4 and len(q) == 1:
+        q, hardness = q[0], hardness[0]
     whole_blocks = x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0
-    fused = (subsampling == "4:4:4" or channels == 1) and quantizer != "sample"
+    fused = (subsampling == "4:4:4" or channels == 1) and quantizer != "sample" and q.ndim == 3
     if fused and (padding == "replicate" or whole_blocks) and x.device.type in KERNEL_DEVICES:
         options = (
             MODES[quantizer],
@@ -163,6 +168,7 @@ def _step_by_step(
     subsampling: str, mean: list[float], std: list[float], peak: float, chroma_offset: float,
     padding: str, generator: torch.Generator | None,
 ) -> Tensor:  # fmt: skip
+    """q and kappa: (tables, 8, 8), or (rounds, tables, 8, 8)."""
     channels, h, w = x.shape[1:]
     if x.numel() == 0:
         return x * q.sum()  # keeps the graph
@@ -178,12 +184,13 @@ def _step_by_step(
         if shrunk:
             plane = F.avg_pool2d(plane, (v, u))
         z = block_dct(plane)
-        noise = None
-        if quantizer == "sample":
-            noise = torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
-        z = quantize(
-            z, q[c], kappa[c], "soft" if noise is not None else quantizer, window, levels, noise
-        )
+        rounds = (t[..., c, :, :].reshape(-1, 8, 8) for t in (q, kappa))
+        for step, hardness in zip(*rounds, strict=True):
+            noise, mode = None, quantizer
+            if quantizer == "sample":
+                noise = torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
+                mode = "soft"
+            z = quantize(z, step, hardness, mode, window, levels, noise)
         plane = block_idct(z) - offset
         if shrunk:
             # As libjpeg's default decoder: a triangle filter over the samples that the image has.
@@ -201,12 +208,14 @@ def _require_shapes(x: Tensor, tables: Tensor) -> None:
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(f"x must be (N, 3, H, W) or (N, 1, H, W), got {tuple(x.shape)}")
     if (
-        tables.ndim != 3
-        or tuple(tables.shape[1:]) != (8, 8)
-        or tables.shape[0] not in ((2,) if x.shape[1] == 3 else (1, 2))
+        tables.ndim not in (3, 4)
+        or tuple(tables.shape[-2:]) != (8, 8)
+        or tables.shape[-3] not in ((2,) if x.shape[1] == 3 else (1, 2))
+        or tables.shape[0] == 0
     ):
         raise ValueError(
-            f"tables must be (2, 8, 8): steps of Y, and of Cb and Cr; got {tuple(tables.shape)}"
+            "tables must be (2, 8, 8): steps of Y, and of Cb and Cr; or (K, 2, 8, 8) for K rounds; "
+            f"got {tuple(tables.shape)}"
         )
 
 

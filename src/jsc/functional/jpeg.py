@@ -133,9 +133,13 @@ def jpeg(
     q, hardness = q[..., :used, :, :], hardness.expand(q.shape)[..., :used, :, :]
     if q.ndim == 4 and len(q) == 1:
         q, hardness = q[0], hardness[0]
-    whole_blocks = x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0
     fused = (subsampling == "4:4:4" or channels == 1) and quantizer != "sample" and q.ndim == 3
-    if fused and (padding == "replicate" or whole_blocks) and x.device.type in KERNEL_DEVICES:
+    # sizes last: traced, the comparison becomes a guard
+    if (
+        fused
+        and x.device.type in KERNEL_DEVICES
+        and (padding == "replicate" or (x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0))
+    ):
         options = (
             MODES[quantizer],
             window or 0,
@@ -188,8 +192,7 @@ def _step_by_step(
         for step, hardness in zip(*rounds, strict=True):
             noise, mode = None, quantizer
             if quantizer == "sample":
-                noise = torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
-                mode = "soft"
+                noise, mode = _uniform_like(z, generator), "soft"
             z = quantize(z, step, hardness, mode, window, levels, noise)
         plane = block_idct(z) - offset
         if shrunk:
@@ -202,6 +205,12 @@ def _step_by_step(
     planes = torch.cat(out, 1)
     grey = reference.colour(planes, reference.YCC_TO_RGB) if channels == 3 else planes
     return ((grey + 128) * (peak / 255) - mean_) / std_
+
+
+def _uniform_like(z: Tensor, generator: torch.Generator | None) -> Tensor:
+    if generator is None:  # `rand` does not take symbolic sizes together with `generator=None`
+        return torch.rand_like(z)
+    return torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
 
 
 def _require_shapes(x: Tensor, tables: Tensor) -> None:
@@ -233,7 +242,7 @@ def require_options(
         raise ValueError(
             f"peak must be positive: 1 for images in [0, 1], 255 for [0, 255]; got {peak!r}"
         )
-    if not math.isfinite(chroma_offset):
+    if not abs(chroma_offset) < math.inf:
         raise ValueError(f"chroma_offset must be finite, got {chroma_offset!r}")
 
 
@@ -248,6 +257,6 @@ def per_channel(
         raise ValueError(
             f"{name} must be a number or {channels} numbers, one per channel, got {value!r}"
         )
-    if not all(math.isfinite(v) for v in value):
+    if not all(abs(v) < math.inf for v in value):
         raise ValueError(f"{name} must be finite, got {value!r}")
     return [float(v) for v in value]

@@ -135,7 +135,7 @@ def fold(shape: tuple[int, ...], table: tuple[int, ...]) -> tuple[int, int, int,
     sizes = [1, 1, 1, 1]
     part = 3
     for size, own in zip(reversed(shape), reversed(table), strict=True):
-        varies = own == size
+        varies = own != 1  # and not own == size: sizes may be symbolic
         if size != 1 and varies != (part % 2 == 1):
             part -= 1
             if part < 0:

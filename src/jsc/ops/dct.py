@@ -54,6 +54,8 @@ register(
 
 
 class BlockDct(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor) -> Tensor:
         return torch.ops.jsc.block_dct(x)
@@ -68,6 +70,8 @@ class BlockDct(torch.autograd.Function):
 
 
 class BlockIdct(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(z: Tensor) -> Tensor:
         return torch.ops.jsc.block_idct(z)

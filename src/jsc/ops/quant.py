@@ -108,6 +108,8 @@ class Floor(torch.autograd.Function):
     if it would lower it: a projected gradient, so that no entry is ever stuck and none runs
     away."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(q: Tensor, least: float) -> Tensor:
         return q.clamp(min=least)
@@ -126,6 +128,8 @@ class Floor(torch.autograd.Function):
 class SoftQuantize(torch.autograd.Function):
     """`options`: mode, window, levels. With `noise`, the value is drawn from P(k | z), and the
     derivative is that of its mean."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
@@ -148,6 +152,8 @@ class SoftQuantize(torch.autograd.Function):
 
 
 class SoftQuantizeBackward(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         g: Tensor, z: Tensor, q: Tensor, kappa: Tensor, options: tuple[int, int, int]

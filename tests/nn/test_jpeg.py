@@ -19,6 +19,7 @@ def variants():
         30, alpha=torch.rand(2, 8, 8) + 0.1, train_alpha=True, subsampling="4:2:0"
     )
     yield JPEG.preset("jpeg-dl", peak=1.0)
+    yield JPEG.from_quality(30, rounds=3, alpha=torch.rand(3, 1, 1, 1) + 0.1, train_alpha=True)
     yield JPEG.from_quality(30, quantizer="ste", peak=1.0, levels=100)
 
 

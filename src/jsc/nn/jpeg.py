@@ -149,12 +149,19 @@ class JPEG(_Hardness):
         return cls((q_max / inverse[0].max() * inverse).to(torch.get_default_dtype()), **options)
 
     @classmethod
-    def from_mean_absolute(cls, m: Tensor, bits: int = 8, **options: Any) -> JPEG:
+    def from_mean_absolute(
+        cls, m: Tensor, bits: int = 8, *, dc_as_first_ac: bool = False, **options: Any
+    ) -> JPEG:
         """q = 2 m / sqrt(2^(bits - 1)) with the mean absolute coefficients m of
-        :func:`jsc.jpeg.mean_absolute`, Cb and Cr pooled (LSQ, Esser et al., ICLR 2020)."""
+        :func:`jsc.jpeg.mean_absolute`, Cb and Cr pooled (LSQ, Esser et al., ICLR 2020).
+
+        `dc_as_first_ac` gives DC the step of the AC coefficient beside it, as the authors' code
+        does unless it sets a smallest step."""
         m = _three_planes(m)
         pooled = torch.stack([m[0], (m[1] + m[2]) / 2])
         steps = (2 * pooled / 2 ** ((bits - 1) / 2)).clamp(min=SMALLEST_STEP)
+        if dc_as_first_ac:
+            steps[:, 0, 0] = steps[:, 0, 1]
         return cls(steps.to(torch.get_default_dtype()), **options)
 
     @classmethod

@@ -4,7 +4,7 @@ import io
 
 import pytest
 import torch
-from samples import photo
+from samples import gradients, photo
 
 import jsc
 from jsc.functional import block_dct, block_idct, jpeg
@@ -78,6 +78,7 @@ def test_gradcheck_step_by_step(options):
     tables = (torch.rand(2, 8, 8, dtype=torch.float64) * 20 + 20).requires_grad_()
     f = lambda x, t: jpeg(x, t, kappa=1.5, **options)  # noqa: E731
     assert torch.autograd.gradcheck(f, (x, tables), fast_mode=True, atol=1e-4)
+    assert torch.autograd.gradgradcheck(f, (x, tables), fast_mode=True, atol=1e-4)
 
 
 def test_fused_is_step_by_step(dtype):
@@ -142,6 +143,35 @@ def test_empty_batch(subsampling):
     y = jpeg(x, tables, subsampling=subsampling)
     assert y.shape == x.shape
     y.sum().backward()
+    assert tables.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": "4:2:0"}, {"padding": "zero"}])
+@pytest.mark.parametrize(
+    "restride",
+    [
+        lambda t: t.contiguous(memory_format=torch.channels_last),
+        lambda t: t.transpose(2, 3).contiguous().transpose(2, 3),
+        lambda t: torch.stack([t, t], -1)[..., 0],
+    ],
+)
+def test_strides_do_not_count(options, restride):
+    inputs, g = (photo(2, 21, 30), torch.rand(2, 8, 8) * 20 + 3), torch.randn(2, 3, 21, 30)
+    y, expected = gradients(lambda x, t: jpeg(x, t, **options), *inputs, g=g)
+    strided = restride(inputs[0]), inputs[1].transpose(1, 2).contiguous().transpose(1, 2)
+    other, found = gradients(lambda x, t: jpeg(x, t, **options), *strided, g=restride(g))
+    assert torch.equal(other, y)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": "4:2:0"}, {"quantizer": "sample"}])
+@pytest.mark.parametrize("shape", [(2, 3, 0, 8), (2, 3, 8, 0), (0, 1, 0, 0)])
+def test_images_without_pixels(shape, options):
+    x, tables = torch.zeros(shape, requires_grad=True), torch.ones(2, 8, 8, requires_grad=True)
+    y = jpeg(x, tables, **options)
+    assert y.shape == shape
+    y.sum().backward()
+    assert x.grad.shape == shape
     assert tables.grad.eq(0).all()
 
 

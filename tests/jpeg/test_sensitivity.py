@@ -124,6 +124,9 @@ def test_sensitivity_is_a_running_sum():
     assert max(alive) <= 1
     assert len(references) == 3  # stopped after the batch that reached five images
     torch.testing.assert_close(s, jsc.jpeg.sensitivity(model, batches([2]), loss))
+    with torch.inference_mode():
+        later = (batches([n])[0] for n in (2,))
+        torch.testing.assert_close(s, jsc.jpeg.sensitivity(model, later, loss))
 
 
 def test_sensitivity_tables_by_hand():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from jsc import _checks
 from jsc.functional.dct import block_dct, block_idct
 from jsc.functional.jpeg import jpeg, per_channel, require_options
-from jsc.functional.quant import SMALLEST_STEP, check_window, soft_quantize
+from jsc.functional.quant import SMALLEST_STEP, check_window, require_broadcast, soft_quantize
 from jsc.jpeg.tables import from_zigzag, quality_tables
 
 # The whole operator of the authors' code (github.com/JpegInspiredDl/JPEG-Inspired-DL, 071650f):
@@ -120,6 +120,8 @@ class JPEG(_Hardness):
             tables.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
         )
         self._register_hardness(alpha, kappa, train_alpha, dtype)
+        for name, value in self._hardness().items():
+            require_broadcast(value, name, tables.shape, "tables")
         self.options: dict[str, Any] = {
             "quantizer": quantizer, "window": window, "levels": levels, "subsampling": subsampling,
             "mean": mean if mean is None or isinstance(mean, (int, float)) else tuple(mean),

@@ -62,7 +62,7 @@ def jpeg(
         "soft"    the mean of the levels, see :func:`soft_quantize`
         "hard"    rounding, ties to even; derivative 0 in x
         "ste"     rounding, with derivative 1 in x and round(u) - u in the tables (straight-through)
-        "sample"  a level drawn from P(k | z), with the derivative of "soft"
+        "sample"  a level drawn from P(k | z), clamped to `levels`, with the derivative of "soft"
     window, levels : int, optional
         As for :func:`soft_quantize`; the authors' operator has 5 and 127. Hard rounding has no
         window.
@@ -94,7 +94,9 @@ def jpeg(
 
     Notes
     -----
-    Gradient: x, tables, alpha or kappa. Second derivatives are computed in plain torch, slowly.
+    Gradient: x, tables, alpha or kappa. Second derivatives are computed in plain torch, slowly;
+    forward mode is refused. `torch.compile(fullgraph=True)`, `torch.export` and `torch.func` take
+    the layer as it is; `torch.vmap` calls it once for each element, so prefer a batch of images.
     At 4:4:4 the layer is one pass over memory, forward and backward; only x is kept in between.
     Other subsamplings, "sample", several rounds and zero padding of partial blocks run step by
     step; so does everything on devices other than the CPU, in plain torch.

@@ -129,10 +129,11 @@ def jpeg(
     if not all(s > 0 for s in stds):
         raise ValueError(f"std must be positive, got {std!r}")
 
-    used = 1 if channels == 1 else 2
     q = positive(tables)
     hardness = hardness_of(q, alpha if kappa is None else None, kappa, x)
-    q, hardness = q[..., :used, :, :], hardness.expand(q.shape)[..., :used, :, :]
+    hardness = hardness.expand(q.shape)
+    if channels == 1:
+        q, hardness = q.narrow(-3, 0, 1), hardness.narrow(-3, 0, 1)
     if q.ndim == 4 and len(q) == 1:
         q, hardness = q[0], hardness[0]
     fused = (subsampling == "4:4:4" or channels == 1) and quantizer != "sample" and q.ndim == 3

@@ -12,6 +12,7 @@ from jsc import _checks
 from jsc.functional.dct import block_dct, block_idct
 from jsc.functional.jpeg import jpeg, per_channel, require_options
 from jsc.functional.quant import SMALLEST_STEP, check_window, soft_quantize
+from jsc.functional.rate import jpeg_rate
 from jsc.jpeg.tables import from_zigzag, quality_tables
 
 # The whole operator of the authors' code (github.com/JpegInspiredDl/JPEG-Inspired-DL, 071650f):
@@ -171,6 +172,11 @@ class JPEG(_Hardness):
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return jpeg(x, self.tables, **self._hardness(), generator=generator, **self.options)
+
+    def rate(self, x: Tensor) -> Tensor:
+        """Bits per pixel of a batch, differentiable: train with `loss + lam * layer.rate(x)`. See
+        :func:`jsc.functional.jpeg_rate`; `x` is what the layer takes."""
+        return jpeg_rate(x, self.tables, **self._hardness(), **self.options)
 
     def quant_tables(self) -> Tensor:
         """(2, 8, 8) int64: the tables rounded to what a baseline JPEG file can hold, 1 to 255."""

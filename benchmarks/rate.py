@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks import images, networks, rate_accuracy, rate_files, report
 
 NETWORK = "squeezenet_v1.1"
-LAMBDAS = [0.3, 1.0, 3.0]
+LAMBDAS = [1.0, 3.0, 8.0]
 
 
 def natural(count: int, size: int) -> list[Tensor]:
@@ -105,7 +105,7 @@ def draw(path: Path, files: list[dict[str, Any]], found: list[dict[str, Any]]) -
 def main(arguments: list[str]) -> None:
     parser = report.parser("rate", __doc__)
     parser.add_argument("--lambdas", type=float, nargs="+", default=LAMBDAS, metavar="L")
-    parser.add_argument("--steps", type=int, default=30, help="of training, ten images each")
+    parser.add_argument("--steps", type=int, default=24, help="of training, ten images each")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
     torch.set_num_threads(options.threads[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ import jsc
 from benchmarks.rate_files import file_bits
 
 BATCH = 10
-LEARNING_RATE = 2.0  # grey levels a step
-KAPPA = 2.0
+LEARNING_RATE = 0.1  # of log steps, falling to 0 as a cosine
+KAPPA = 1.0
 START = 50  # quality
 
 
@@ -38,29 +39,31 @@ def train(
     model: nn.Module, pixels: Tensor, labels: Tensor, lam: float, steps: int, seed: int = 0
 ) -> Tensor:
     """Integer tables for `model`, which stays as it is."""
-    layer = jsc.nn.JPEG.from_quality(START, quantizer="ste", kappa=KAPPA)
-    optimizer = torch.optim.Adam([layer.tables], lr=LEARNING_RATE)
+    log_steps = jsc.jpeg.quality_tables(START).log().requires_grad_()
+    optimizer = torch.optim.Adam([log_steps], lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    options = {"quantizer": "ste", "kappa": KAPPA}
     generator = torch.Generator().manual_seed(seed)
-    order = torch.cat(
-        [torch.randperm(len(pixels), generator=generator) for _ in range(steps)]
-    )  # more than enough
+    epochs = 1 + steps * BATCH // len(pixels)
+    order = torch.cat([torch.randperm(len(pixels), generator=generator) for _ in range(epochs)])
     for step in range(steps):
         chosen = order[step * BATCH : (step + 1) * BATCH]
-        x = pixels[chosen].float() / 255
-        loss = loss_of(model(layer(x)), labels[chosen]) + lam * layer.rate(x)
+        x, tables = pixels[chosen].float() / 255, log_steps.exp()
+        rate = jsc.functional.jpeg_rate(x, tables, **options)
+        scores = model(jsc.functional.jpeg(x, tables, **options))
+        loss = loss_of(scores, labels[chosen]) + lam * rate
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         with torch.no_grad():
-            layer.tables.clamp_(1, 255)  # what a file can hold
-    return layer.quant_tables()
+            log_steps.clamp_(0, math.log(255))  # what a file can hold
+    return log_steps.detach().exp().round().clamp(1, 255).long()
 
 
 def loss_of(scores: Tensor, labels: Tensor) -> Tensor:
-    return F.nll_loss(scores.clamp(min=1e-12).log() if _sums_to_one(scores) else
-                      F.log_softmax(scores, 1), labels)  # fmt: skip
+    logs = scores.clamp(min=1e-12).log() if _sums_to_one(scores) else F.log_softmax(scores, 1)
+    return F.nll_loss(logs, labels)
 
 
 def _sums_to_one(scores: Tensor) -> bool:

@@ -24,12 +24,12 @@ def coefficients(
     mean_, std_ = _normalisation(x, mean, std)
     grey = (x * std_ + mean_) * (255 / peak) - 128
     planes = reference.colour(grey, reference.RGB_TO_YCC) if channels == 3 else grey
-    v, u = SUBSAMPLINGS[subsampling] if channels == 3 else (1, 1)
     found = []
     for c, plane in enumerate(planes.split([1, 2] if channels == 3 else [1], 1)):
+        v, u = SUBSAMPLINGS[subsampling] if c else (1, 1)
         offset = chroma_offset if c else 0.0
         plane = reference.pad_to_multiple(plane + offset, 8 * v, 8 * u, padding)
-        found.append(block_dct(F.avg_pool2d(plane, (v, u)) if c and (v, u) != (1, 1) else plane))
+        found.append(block_dct(plane if (v, u) == (1, 1) else F.avg_pool2d(plane, (v, u))))
     return found
 
 
@@ -59,7 +59,5 @@ def image(
 def _normalisation(
     like: Tensor, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    channels = like.shape[1]
-    return like.new_tensor(mean).view(1, channels, 1, 1), like.new_tensor(std).view(
-        1, channels, 1, 1
-    )
+    shape = (1, like.shape[1], 1, 1)
+    return like.new_tensor(mean).view(shape), like.new_tensor(std).view(shape)

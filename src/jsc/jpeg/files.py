@@ -179,8 +179,10 @@ def _open(file: File) -> Any:
     pillow = _pillow()
     try:
         return pillow.open(file, formats=["JPEG"])
-    except pillow.UnidentifiedImageError:
-        raise ValueError(f"{_name(file)} is no JPEG file, or a damaged one") from None
+    except OSError as error:
+        if error.errno is not None:  # of the system, such as a missing file
+            raise
+        raise ValueError(f"{_name(file)} is no JPEG file, or a damaged one") from error
 
 
 def _name(file: File) -> str:

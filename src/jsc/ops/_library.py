@@ -15,12 +15,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-<<<<<<< HEAD
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-=======
-from torch import Tensor
->>>>>>> rounds
 
 LIB = torch.library.Library("jsc", "FRAGMENT")  # operators live as long as this object
 OPS: list[str] = []  # every operator registered, for the tests that walk over them
@@ -33,9 +29,31 @@ def register(schema: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> 
     LIB.define(schema, tags=[torch.Tag.pt2_compliant_tag])
     LIB.impl(name, cpu, "CPU")
     torch.library.register_fake(f"jsc::{name}", fake, lib=LIB)
-<<<<<<< HEAD
     _IMPLEMENTATIONS[name] = cpu
+    torch.library.register_vmap(f"jsc::{name}", _one_by_one(name), lib=LIB)
     OPS.append(name)
+
+
+def _one_by_one(name: str) -> Callable[..., Any]:
+    """Rule of `torch.vmap`: one call for each element, stacked along axis 0. Kernels have threads
+    and long loops of their own; what a larger call would save is the overhead of the small one."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        operator = getattr(torch.ops.jsc, name)
+        results = [
+            operator(
+                *(
+                    value.select(dim, i) if isinstance(dim, int) else value
+                    for value, dim in zip(arguments, in_dims, strict=True)
+                )
+            )
+            for i in range(info.batch_size)
+        ]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        return tuple(torch.stack(r) for r in zip(*results, strict=True)), (0,) * len(results[0])
+
+    return rule
 
 
 def eager(x: Tensor) -> bool:
@@ -87,29 +105,3 @@ class Function(torch.autograd.Function):
         ):
             return cls._cheap.apply(x, *arguments)
         return cls.forward(x, *arguments)
-=======
-    torch.library.register_vmap(f"jsc::{name}", _one_by_one(name), lib=LIB)
-    OPS.append(name)
-
-
-def _one_by_one(name: str) -> Callable[..., Any]:
-    """Rule of `torch.vmap`: one call for each element, stacked along axis 0. Kernels have threads
-    and long loops of their own; what a larger call would save is the overhead of the small one."""
-
-    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
-        operator = getattr(torch.ops.jsc, name)
-        results = [
-            operator(
-                *(
-                    value.select(dim, i) if isinstance(dim, int) else value
-                    for value, dim in zip(arguments, in_dims, strict=True)
-                )
-            )
-            for i in range(info.batch_size)
-        ]
-        if isinstance(results[0], Tensor):
-            return torch.stack(results), 0
-        return tuple(torch.stack(r) for r in zip(*results, strict=True)), (0,) * len(results[0])
-
-    return rule
->>>>>>> rounds

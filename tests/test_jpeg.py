@@ -160,8 +160,11 @@ def test_strides_do_not_count(options, restride):
     y, expected = gradients(lambda x, t: jpeg(x, t, **options), *inputs, g=g)
     strided = restride(inputs[0]), inputs[1].transpose(1, 2).contiguous().transpose(1, 2)
     other, found = gradients(lambda x, t: jpeg(x, t, **options), *strided, g=restride(g))
-    assert torch.equal(other, y)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    if options:  # library products, which may add in another order
+        torch.testing.assert_close((other, *found), (y, *expected), rtol=1e-5, atol=1e-4)
+    else:
+        assert torch.equal(other, y)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("options", [{}, {"subsampling": "4:2:0"}, {"quantizer": "sample"}])

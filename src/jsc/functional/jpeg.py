@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jsc import _checks
 from jsc.functional import planes
-from jsc.functional.dct import KERNEL_DEVICES
+from jsc.functional.dct import KERNEL_DEVICES, block_dct, block_idct
 from jsc.functional.planes import SUBSAMPLINGS
 from jsc.functional.quant import check_window, hardness_of, positive, quantize
 from jsc.ops.jpeg import Jpeg
@@ -97,10 +97,10 @@ def jpeg(
     forward mode is refused. `torch.compile(fullgraph=True)`, `torch.export` and `torch.func` take
     the layer as it is; `torch.vmap` calls it once for each element, so prefer a batch of images.
     At 4:4:4 the layer is one pass over memory, forward and backward; only x is kept in between.
-    Other subsamplings, "sample", several rounds and zero padding of partial blocks run step by
-    step; so does everything on devices other than the CPU, in plain torch.
-    Same bits for any number of threads and any split of the batch (tables' gradients: of
-    threads only).
+    Other subsamplings and zero padding of partial blocks run plane by plane, "sample" and several
+    rounds step by step; so does everything on devices other than the CPU, in plain torch.
+    In one pass, the same bits for any number of threads and any split of the batch (tables'
+    gradients: of threads only).
     A NaN stays in its block.
 
     References
@@ -178,17 +178,23 @@ def _step_by_step(
     if x.numel() == 0:
         return x * q.sum()  # keeps the graph
     out = []
-    for c, z in enumerate(
-        planes.coefficients(x, subsampling, mean, std, peak, chroma_offset, padding)
-    ):
-        rounds = (t[..., c, :, :].reshape(-1, 8, 8) for t in (q, kappa))
-        for step, hardness in zip(*rounds, strict=True):
+    parts = planes.split(x, subsampling, mean, std, peak, chroma_offset, padding)
+    for c, plane in enumerate(parts):
+        step, hardness = (t[..., c, :, :].reshape(-1, 8, 8) for t in (q, kappa))
+        if len(step) == 1 and quantizer != "sample" and x.device.type in KERNEL_DEVICES:
+            # Grey images, but for the level shift: it is done already, and mean 128 undoes it.
+            options = (MODES[quantizer], window or 0, levels or 0, [128.0], [1.0], 255.0, 0.0)
+            grey = plane.reshape(-1, 1, *plane.shape[2:])
+            out.append(Jpeg.call(grey, step, hardness, options).view(plane.shape))
+            continue
+        z = block_dct(plane)
+        for steps, sharpness in zip(step, hardness, strict=True):
             noise, mode = None, quantizer
             if quantizer == "sample":
                 noise, mode = _uniform_like(z, generator), "soft"
-            z = quantize(z, step, hardness, mode, window, levels, noise)
-        out.append(z)
-    return planes.image(out, x.shape[2:], subsampling, mean, std, peak, chroma_offset)
+            z = quantize(z, steps, sharpness, mode, window, levels, noise)
+        out.append(block_idct(z))
+    return planes.join(out, x.shape[2:], subsampling, mean, std, peak, chroma_offset)
 
 
 def _uniform_like(z: Tensor, generator: torch.Generator | None) -> Tensor:

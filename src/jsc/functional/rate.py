@@ -65,6 +65,7 @@ def jpeg_rate(
     entropy it is too low for few blocks: give it a batch, not a thumbnail. The rate of a batch is
     that of one code for all of its images. Below kappa = 1 P(k | z) is wide, and its rate well
     above that of rounding.
+    Of several rounds the levels of the last are counted.
     Gradient: x, tables, alpha or kappa, in closed form (:mod:`jsc.ops.rate`); first derivatives.
     Accuracy: levels further than 1 / 2 + 4 / sqrt(kappa) (float64: 5.3) from z / q are left out,
     1e-7 (1e-12) of P. Below kappa = 0.04 runs of levels are merged, exact to 1e-5 bits a

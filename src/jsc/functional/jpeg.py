@@ -152,7 +152,7 @@ def jpeg(
             float(peak),
             float(chroma_offset),
         )
-        return Jpeg.apply(x, q, hardness, options)
+        return Jpeg.call(x, q, hardness, options)
     return _step_by_step(
         x,
         q,

@@ -111,7 +111,7 @@ def quantize(
     folded = fold(tuple(z.shape), tuple(q.shape))
     if z.device.type in KERNEL_DEVICES and folded is not None and q.numel() <= MOST_ENTRIES:
         groups, period = folded[1], folded[3]
-        y = SoftQuantize.apply(
+        y = SoftQuantize.call(
             z.reshape(folded),
             q.reshape(groups, period),
             kappa.reshape(groups, period),
@@ -175,7 +175,7 @@ def as_operand(value: Tensor | float, name: str, like: Tensor) -> Tensor:
 
 def positive(q: Tensor) -> Tensor:
     """q, at least 1e-5, with a gradient that can always lift an entry off that floor."""
-    return Floor.apply(q, SMALLEST_STEP)
+    return Floor.call(q, SMALLEST_STEP)
 
 
 def hardness_of(

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from jsc import _config
 from jsc._kernels import dct
 from jsc.ops._buffer import buffer
-from jsc.ops._library import register
+from jsc.ops._library import Function, call, register
 
 
 def _forward_cpu(x: Tensor) -> Tensor:
@@ -53,12 +52,10 @@ register(
 )
 
 
-class BlockDct(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class BlockDct(Function):
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return torch.ops.jsc.block_dct(x)
+        return call("block_dct", x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -66,15 +63,13 @@ class BlockDct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return BlockIdct.apply(grad)
+        return BlockIdct.call(grad)
 
 
-class BlockIdct(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class BlockIdct(Function):
     @staticmethod
     def forward(z: Tensor) -> Tensor:
-        return torch.ops.jsc.block_idct(z)
+        return call("block_idct", z)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -82,4 +77,4 @@ class BlockIdct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return BlockDct.apply(grad)
+        return BlockDct.call(grad)

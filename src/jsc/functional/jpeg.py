@@ -7,17 +7,16 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from jsc import _checks
-from jsc.functional.dct import KERNEL_DEVICES, block_dct, block_idct
+from jsc.functional import planes
+from jsc.functional.dct import KERNEL_DEVICES
+from jsc.functional.planes import SUBSAMPLINGS
 from jsc.functional.quant import check_window, hardness_of, positive, quantize
 from jsc.ops.jpeg import Jpeg
 from jsc.ops.quant import MODES
-from jsc.reference import jpeg as reference
 
-SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}  # vertical, horizontal
 PADDINGS = ("replicate", "zero")
 
 
@@ -121,7 +120,7 @@ def jpeg(
     _checks.require_kernel_dtype(x, "x")
     _checks.require_same_dtype(tables, "tables", x, "x")
     _checks.require_same_device(tables, "tables", x, "x")
-    _require_shapes(x, tables)
+    require_shapes(x, tables)
     require_options(quantizer, subsampling, padding, peak, chroma_offset)
     check_window(window, levels)
     channels = x.shape[1]
@@ -176,38 +175,20 @@ def _step_by_step(
     padding: str, generator: torch.Generator | None,
 ) -> Tensor:  # fmt: skip
     """q and kappa: (tables, 8, 8), or (rounds, tables, 8, 8)."""
-    channels, h, w = x.shape[1:]
     if x.numel() == 0:
         return x * q.sum()  # keeps the graph
-    mean_, std_ = (x.new_tensor(v).view(1, channels, 1, 1) for v in (mean, std))
-    grey = (x * std_ + mean_) * (255 / peak) - 128
-    planes = reference.colour(grey, reference.RGB_TO_YCC) if channels == 3 else grey
-    v, u = SUBSAMPLINGS[subsampling] if channels == 3 else (1, 1)
     out = []
-    for c, plane in enumerate(planes.split([1, 2] if channels == 3 else [1], 1)):
-        offset = chroma_offset if c else 0.0
-        shrunk = c == 1 and (v, u) != (1, 1)
-        plane = reference.pad_to_multiple(plane + offset, 8 * v, 8 * u, padding)
-        if shrunk:
-            plane = F.avg_pool2d(plane, (v, u))
-        z = block_dct(plane)
+    for c, z in enumerate(
+        planes.coefficients(x, subsampling, mean, std, peak, chroma_offset, padding)
+    ):
         rounds = (t[..., c, :, :].reshape(-1, 8, 8) for t in (q, kappa))
         for step, hardness in zip(*rounds, strict=True):
             noise, mode = None, quantizer
             if quantizer == "sample":
                 noise, mode = _uniform_like(z, generator), "soft"
             z = quantize(z, step, hardness, mode, window, levels, noise)
-        plane = block_idct(z) - offset
-        if shrunk:
-            # As libjpeg's default decoder: a triangle filter over the samples that the image has.
-            plane = plane[:, :, : -(-h // v), : -(-w // u)]
-            plane = F.interpolate(
-                plane, scale_factor=(float(v), float(u)), mode="bilinear", align_corners=False
-            )
-        out.append(plane[:, :, :h, :w])
-    planes = torch.cat(out, 1)
-    grey = reference.colour(planes, reference.YCC_TO_RGB) if channels == 3 else planes
-    return ((grey + 128) * (peak / 255) - mean_) / std_
+        out.append(z)
+    return planes.image(out, x.shape[2:], subsampling, mean, std, peak, chroma_offset)
 
 
 def _uniform_like(z: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -216,7 +197,7 @@ def _uniform_like(z: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
 
 
-def _require_shapes(x: Tensor, tables: Tensor) -> None:
+def require_shapes(x: Tensor, tables: Tensor) -> None:
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(f"x must be (N, 3, H, W) or (N, 1, H, W), got {tuple(x.shape)}")
     if (

@@ -12,6 +12,8 @@ from jsc import _checks
 from jsc.functional.dct import block_dct, block_idct
 from jsc.functional.jpeg import jpeg, per_channel, require_options
 from jsc.functional.quant import SMALLEST_STEP, check_window, require_broadcast, soft_quantize
+from jsc.functional.rate import jpeg_rate
+from jsc.jpeg.decoded import decoded
 from jsc.jpeg.tables import from_zigzag, quality_tables
 
 # The whole operator of the authors' code (github.com/JpegInspiredDl/JPEG-Inspired-DL, 071650f):
@@ -181,6 +183,18 @@ class JPEG(_Hardness):
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return jpeg(x, self.tables, **self._hardness(), generator=generator, **self.options)
+
+    def rate(self, x: Tensor) -> Tensor:
+        """Bits per pixel of a batch, differentiable: train with `loss + lam * layer.rate(x)`. See
+        :func:`jsc.functional.jpeg_rate`; `x` is what the layer takes."""
+        return jpeg_rate(x, self.tables, **self._hardness(), **self.options)
+
+    def decoded(self, x: Tensor) -> Tensor:
+        """What the network sees if its images come from real JPEG files with `quant_tables()`: this
+        layer with hard rounding and 8-bit pixels, bit for bit as libjpeg. No gradient. See
+        :func:`jsc.jpeg.decoded`."""
+        options = {k: self.options[k] for k in ("subsampling", "mean", "std", "peak")}
+        return decoded(x, self.quant_tables(), **options)
 
     def quant_tables(self) -> Tensor:
         """(2, 8, 8) int64: the tables rounded to what a baseline JPEG file can hold, 1 to 255. Of

@@ -29,8 +29,8 @@ def register(schema: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> 
     LIB.define(schema, tags=[torch.Tag.pt2_compliant_tag])
     LIB.impl(name, cpu, "CPU")
     torch.library.register_fake(f"jsc::{name}", fake, lib=LIB)
-    torch.library.register_vmap(f"jsc::{name}", _one_by_one(name), lib=LIB)
     _IMPLEMENTATIONS[name] = cpu
+    torch.library.register_vmap(f"jsc::{name}", _one_by_one(name), lib=LIB)
     OPS.append(name)
 
 
@@ -83,7 +83,6 @@ class Function(torch.autograd.Function):
     The first argument is a tensor; `forward` must not return an argument.
     """
 
-    generate_vmap_rule = True
     _cheap: ClassVar[type[torch.autograd.Function]]
 
     def __init_subclass__(cls, **options: Any) -> None:

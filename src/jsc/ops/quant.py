@@ -105,6 +105,8 @@ class Floor(Function):
     if it would lower it: a projected gradient, so that no entry is ever stuck and none runs
     away."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(q: Tensor, least: float) -> Tensor:
         return q.clamp(min=least)
@@ -123,6 +125,8 @@ class Floor(Function):
 class SoftQuantize(Function):
     """`options`: mode, window, levels. With `noise`, the value is drawn from P(k | z), and the
     derivative is that of its mean."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
@@ -145,6 +149,8 @@ class SoftQuantize(Function):
 
 
 class SoftQuantizeBackward(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         g: Tensor, z: Tensor, q: Tensor, kappa: Tensor, options: tuple[int, int, int]

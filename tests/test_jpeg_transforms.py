@@ -12,6 +12,7 @@ from torch.library import opcheck
 
 import jsc
 from jsc.functional import dct, jpeg, quant
+from jsc.ops import _library
 from jsc.reference import jpeg as reference
 
 COMPILER = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -249,6 +250,7 @@ def test_other_devices_run_the_reference(monkeypatch):
     ]
     expected = [call() for call in calls]
     monkeypatch.setattr(torch.ops, "jsc", None)
+    monkeypatch.setattr(_library, "_IMPLEMENTATIONS", {})
     for module in (dct, quant, sys.modules["jsc.functional.jpeg"]):
         monkeypatch.setattr(module, "KERNEL_DEVICES", ())
     for call, y in zip(calls, expected, strict=True):

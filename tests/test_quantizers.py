@@ -13,8 +13,8 @@ from jsc.functional import jpeg, soft_quantize
 from jsc.ops.quant import SoftQuantize
 
 F64 = torch.float64
-# of the kernels' switches between regimes, see native/softquant.h
-SWITCHES = (0.2, 0.4, 4.0, 40.0, 350.0)
+# of the kernels' switches between regimes, see native/softquant.h and softquant_entry.h
+SWITCHES = (0.2, 0.4, 1.5, 4.0, 40.0, 350.0)
 
 
 def cell(n=4096, q=1.0, centre=0.0):

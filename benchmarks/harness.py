@@ -74,7 +74,8 @@ def interleave(
     """Time `methods` in turn, `rounds` times, the one to begin with moving on every round.
 
     Whatever disturbs the machine then disturbs all of them alike. One sample is the mean of as many
-    calls as fill `sample_seconds`, with the caches warm.
+    calls as fill `sample_seconds`, after one call that is not timed: what the method before left in
+    caches and in the allocator is not this one's doing.
     """
     calls = {}
     for name, run in methods.items():
@@ -88,6 +89,7 @@ def interleave(
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             run, count = methods[name], calls[name]
+            run()
             start = time.perf_counter()
             for _ in range(count):
                 run()

@@ -5,7 +5,7 @@ block of filters; tasks are shared out among threads and each output has one own
 """
 
 from cython cimport floating
-from cython.parallel cimport prange, threadid
+from cython.parallel cimport parallel, prange, threadid
 from libc.stdint cimport uint64_t
 
 cdef extern from "cpc.h" namespace "jsc" nogil:
@@ -28,10 +28,19 @@ def taps(Py_ssize_t Kw, Py_ssize_t Sw, Py_ssize_t Dw):
     return cpc_taps(Kw, Sw, Dw)
 
 
-def tile_columns(Py_ssize_t Kw, Py_ssize_t Sw, Py_ssize_t Dw, Py_ssize_t Ow):
+cdef Py_ssize_t mask_bytes(Py_ssize_t N, Py_ssize_t sets, Py_ssize_t plane) noexcept nogil:
+    return (N * sets * plane * 8 + 63) // 64 * 64
+
+
+cpdef Py_ssize_t tile_columns(Py_ssize_t Kw, Py_ssize_t Sw, Py_ssize_t Dw, Py_ssize_t Ow) noexcept:
     """Columns of one row of a task's tile of partial sums."""
     cdef int width = cpc_taps(Kw, Sw, Dw)
     return Ow + 2 * (cpc_margin(width, Sw) if width else cpc_margin(1, 1))
+
+
+def scratch_bytes(Py_ssize_t N, Py_ssize_t sets, Py_ssize_t plane, Py_ssize_t tile_elements, Py_ssize_t itemsize):
+    """Scratch of `convolve`: masks, then a tile of `tile_elements` for every thread."""
+    return mask_bytes(N, sets, plane) + tile_elements * itemsize
 
 
 def encode(
@@ -70,30 +79,40 @@ cdef void run_task(int isa, int V, CpcTask[floating] task, floating *tile, Py_ss
 
 
 def convolve(
-    const floating[:, :, :, ::1] x,            # IN   (N, H, W, C)
-    const uint64_t[:, :, :, ::1] mask,         # IN   (N, ceil(C / 64), H, W)
+    size_t x,                                  # IN   address of (N, H, W, C)
+    size_t out,                                # OUT  address of (N, Oh, Ow, K)
     const floating[:, :, :, :, :, ::1] weight,  # IN   (K blocks, sets, Kh, 64, Kw, V lanes)
     const floating[::1] bias,                  # IN   (K,) or (0,) for none
-    floating[:, ::1] tile,                     # SCRATCH (num_threads, band_rows * tile_columns() * V lanes)
-    floating[:, :, :, ::1] out,                # OUT  (N, Oh, Ow, K)
+    unsigned char[::1] scratch,                # SCRATCH scratch_bytes(), aligned to 64
+    Py_ssize_t N, Py_ssize_t H, Py_ssize_t W, Py_ssize_t C, Py_ssize_t K, Py_ssize_t Oh, Py_ssize_t Ow,
     int V, Py_ssize_t band_rows,
     Py_ssize_t Sh, Py_ssize_t Sw, Py_ssize_t Ph, Py_ssize_t Pw, Py_ssize_t Dh, Py_ssize_t Dw,
     int isa,
     int num_threads,
 ):
-    """Convolution over the non-zeros of x; the sizes of all arrays must agree."""
+    """Masks of x, then the convolution over its non-zeros.
+
+    Input and output are addresses because a buffer takes as long to acquire as a small layer to run;
+    they come from tensors of the sizes given here. `convolve["float"]` is a specialisation.
+    """
     cdef CpcTask[floating] task
-    cdef Py_ssize_t index, Oh = out.shape[1], bands = (Oh + band_rows - 1) // band_rows
-    cdef Py_ssize_t blocks = weight.shape[0], lanes = weight.shape[5], tasks = out.shape[0] * bands * blocks
-    if tasks == 0 or out.shape[2] == 0 or x.shape[1] * x.shape[2] * x.shape[3] == 0:
+    cdef Py_ssize_t index, n, row, bands = (Oh + band_rows - 1) // band_rows, sets = weight.shape[1], plane = H * W
+    cdef Py_ssize_t blocks = weight.shape[0], lanes = weight.shape[5], tasks = N * bands * blocks
+    if tasks == 0 or Ow == 0 or plane * C == 0:
         return
+    cdef const floating *source = <const floating *>x
     cdef const floating *first_bias = &bias[0] if bias.shape[0] else NULL
-    cdef floating *first_tile = &tile[0, 0]
-    cdef Py_ssize_t tile_step = tile.shape[1]
-    task.x, task.mask, task.weight, task.out = &x[0, 0, 0, 0], &mask[0, 0, 0, 0], &weight[0, 0, 0, 0, 0, 0], &out[0, 0, 0, 0]
-    task.H, task.W, task.C = x.shape[1], x.shape[2], x.shape[3]
-    task.pixel_step, task.row_step, task.set_step = task.C, task.W * task.C, 64
-    task.K, task.Kh, task.Kw, task.Ow = out.shape[3], weight.shape[2], weight.shape[4], out.shape[2]
+    cdef uint64_t *mask = <uint64_t *>&scratch[0]
+    cdef Py_ssize_t tile_step = band_rows * tile_columns(weight.shape[4], Sw, Dw, Ow) * lanes
+    cdef floating *first_tile = <floating *>&scratch[mask_bytes(N, sets, plane)]
+    task.x, task.mask, task.weight, task.out = source, mask, &weight[0, 0, 0, 0, 0, 0], <floating *>out
+    task.H, task.W, task.C = H, W, C
+    task.pixel_step, task.row_step, task.set_step = C, W * C, 64
+    task.K, task.Kh, task.Kw, task.Ow = K, weight.shape[2], weight.shape[4], Ow
     task.Sh, task.Sw, task.Ph, task.Pw, task.Dh, task.Dw = Sh, Sw, Ph, Pw, Dh, Dw
-    for index in prange(tasks, nogil=True, num_threads=num_threads, schedule="dynamic"):
-        run_task(isa, V, task, first_tile + threadid() * tile_step, index, bands, blocks, band_rows, lanes, Oh, first_bias)
+    with nogil, parallel(num_threads=num_threads):
+        for row in prange(N * H, schedule="static"):
+            n = row // H
+            cpc_masks(isa, source + row * W * C, W, C, plane, mask + n * sets * plane + (row - n * H) * W)
+        for index in prange(tasks, schedule="dynamic"):
+            run_task(isa, V, task, first_tile + threadid() * tile_step, index, bands, blocks, band_rows, lanes, Oh, first_bias)

@@ -10,6 +10,7 @@ from torch import Tensor
 from jsc import _checks
 from jsc._geometry import ConvGeometry
 from jsc.ops import conv as ops
+from jsc.ops._library import call
 
 
 def conv2d(
@@ -116,10 +117,8 @@ def conv2d(
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (input, weight, bias)
     ):
-        return ops.Conv2d.apply(input, weight, bias, stride, padding, dilation, groups, method)
-    return torch.ops.jsc.conv2d.default(
-        input, weight, None, bias, stride, padding, dilation, groups, method
-    )
+        return ops.Conv2d.call(input, weight, bias, stride, padding, dilation, groups, method)
+    return call("conv2d", input, weight, None, bias, stride, padding, dilation, groups, method)
 
 
 def _named_padding(

@@ -49,7 +49,7 @@ def block_dct(x: Tensor) -> Tensor:
             'pad it, for example with torch.nn.functional.pad(..., mode="replicate")'
         )
     if x.device.type in KERNEL_DEVICES:
-        return BlockDct.apply(x)
+        return BlockDct.call(x)
     with torch.autocast(x.device.type, enabled=False):
         return reference.block_dct(x)
 
@@ -73,6 +73,6 @@ def block_idct(z: Tensor) -> Tensor:
             f"z must be (N, C, rows, columns, 8, 8) as block_dct returns it, got {tuple(z.shape)}"
         )
     if z.device.type in KERNEL_DEVICES:
-        return BlockIdct.apply(z)
+        return BlockIdct.call(z)
     with torch.autocast(z.device.type, enabled=False):
         return reference.block_idct(z)

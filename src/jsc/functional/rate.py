@@ -9,7 +9,7 @@ from torch import Tensor
 from jsc import _checks
 from jsc.functional import planes
 from jsc.functional.jpeg import per_channel, require_options, require_shapes
-from jsc.functional.quant import check_window, hardness_of, positive
+from jsc.functional.quant import check_window, hardness_of, positive, quantize
 from jsc.ops.quant import MODES
 from jsc.ops.rate import LevelEntropy
 
@@ -65,6 +65,7 @@ def jpeg_rate(
     entropy it is too low for few blocks: give it a batch, not a thumbnail. The rate of a batch is
     that of one code for all of its images. Below kappa = 1 P(k | z) is wide, and its rate well
     above that of rounding.
+    Of several rounds the levels of the last are counted.
     Gradient: x, tables, alpha or kappa, in closed form (:mod:`jsc.ops.rate`); first derivatives.
     Accuracy: levels further than 1 / 2 + 4 / sqrt(kappa) (float64: 5.3) from z / q are left out,
     1e-7 (1e-12) of P. Below kappa = 0.04 runs of levels are merged, exact to 1e-5 bits a
@@ -107,14 +108,21 @@ def jpeg_rate(
     hardness = hardness_of(q, alpha if kappa is None else None, kappa, x).expand(q.shape)
     if x.numel() == 0:
         return x.sum() + 0 * q.sum()  # keeps the graph
-    options = (MODES["soft" if quantizer == "sample" else quantizer], window or 0, levels or 0)
     bits = x.new_zeros(())
     found = planes.coefficients(x, subsampling, means, stds, peak, chroma_offset, padding)
+    mode = "soft" if quantizer == "sample" else quantizer
+    options = (MODES[mode], window or 0, levels or 0)
+    q, hardness = (t.reshape(-1, *t.shape[-3:]) for t in (q, hardness))  # (rounds, tables, 8, 8)
     for c, z in enumerate(found):
+        for step, sharp in zip(q[:-1, c], hardness[:-1, c], strict=True):
+            z = quantize(z, step, sharp, mode, window, levels)
         count = z.shape[1]
         rows = z.permute(1, 4, 5, 0, 2, 3).reshape(64 * count, -1)
         entropies = LevelEntropy.apply(
-            rows, q[c].reshape(64).repeat(count), hardness[c].reshape(64).repeat(count), options
+            rows,
+            q[-1, c].reshape(64).repeat(count),
+            hardness[-1, c].reshape(64).repeat(count),
+            options,
         )
         bits = bits + rows.shape[1] * entropies.sum()
     return bits / (x.shape[0] * x.shape[2] * x.shape[3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from jsc import _checks
 from jsc.functional.conv import conv2d
 from jsc.ops import conv as ops
+from jsc.ops._library import call, eager
 
 
 class SparseConv2d(nn.Conv2d):
@@ -29,9 +31,8 @@ class SparseConv2d(nn.Conv2d):
     The others are those of :class:`torch.nn.Conv2d`.
     """
 
-    _packed: tuple[Tensor, Any, Tensor | None] | None = (
-        None  # weight, what it was packed for, result
-    )
+    _packed: tuple[Tensor, Any, Tensor | None] | None = None  # weight, made for what, result
+    _ready: tuple[Any, Callable[[Tensor], Tensor]] | None = None  # made for what, the whole call
 
     def __init__(self, *args: Any, method: str = "cpc", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -46,14 +47,14 @@ class SparseConv2d(nn.Conv2d):
         new.__dict__ = {
             k: copy.copy(v) if isinstance(v, dict) else v for k, v in conv.__dict__.items()
         }
-        new._packed = None
+        new._packed = new._ready = None
         new.method = method
         return new
 
     def to_dense(self) -> nn.Conv2d:
         """The plain :class:`torch.nn.Conv2d` that shares this module's parameters."""
         new = nn.Conv2d.__new__(nn.Conv2d)
-        skip = ("_packed", "_method")
+        skip = ("_packed", "_ready", "_method")
         new.__dict__ = {
             k: copy.copy(v) if isinstance(v, dict) else v
             for k, v in self.__dict__.items()
@@ -70,13 +71,16 @@ class SparseConv2d(nn.Conv2d):
         if name not in ops.METHODS:
             raise ValueError(f"method must be one of {', '.join(ops.METHODS)}; got {name!r}")
         self._method = name
-        self._packed = None
+        self.repack()
 
     def repack(self) -> None:
         """Lay the weights out again at the next call (needed only after writes through `.data`)."""
-        self._packed = None
+        self._packed = self._ready = None
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self._ready is not None and self._ready[0] == self._state(input, weight, bias):
+            return self._ready[1](input)
+        self._ready = None
         if not self._runs_sparse(input, weight, bias):
             return super()._conv_forward(input, weight, bias)
         padding: Any = self.padding
@@ -107,17 +111,32 @@ class SparseConv2d(nn.Conv2d):
         packed = self._packed_weight(input, weight, padding)
         if packed is None:
             return super()._conv_forward(input, weight, bias)
-        return torch.ops.jsc.conv2d.default(
-            input,
-            weight,
-            packed,
-            bias,
-            self.stride,
-            padding,
-            self.dilation,
-            self.groups,
-            self.method,
-        )
+        state = self._state(input, weight, bias)
+        if state is not None and self.padding_mode == "zeros":
+            geometry = (self.stride, padding, self.dilation, self.groups)
+            ready = ops.prepare(input, weight, packed, bias, *geometry, self.method)
+            if ready is not None:
+                self._ready = state, ready
+        return call(
+            "conv2d", input, weight, packed, bias,
+            self.stride, padding, self.dilation, self.groups, self.method,
+        )  # fmt: skip
+
+    def _state(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Any, ...] | None:
+        """All that a prepared call depends on, or None where there cannot be one: the input is not
+        an ordinary CPU tensor, gradients are recorded, or changes cannot be seen."""
+        if not isinstance(input, Tensor) or not eager(input) or weight.is_inference():
+            return None
+        own = (weight,) if bias is None else (weight, bias)
+        if torch.is_grad_enabled() and (
+            input.requires_grad or any(parameter.requires_grad for parameter in own)
+        ):
+            return None
+        return (
+            input.shape, input.dtype, ops.is_channels_last(input), ops.pack_key(),
+            self.stride, self.padding, self.dilation, self.groups, self.padding_mode,
+            *[(id(p), p._version, p.data_ptr(), p.dtype) for p in own],
+        )  # fmt: skip
 
     def _runs_sparse(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         """False where torch's own convolution is to run: it also words the errors of bad input."""
@@ -148,7 +167,7 @@ class SparseConv2d(nn.Conv2d):
         return self._packed[2]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_packed"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_packed", "_ready")}
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, method={self.method}"

@@ -1,19 +1,26 @@
-"""The `jsc` operator namespace: how every operator of this package is registered.
+"""The `jsc` operator namespace: how every operator of this package is registered and called.
 
 `torch.library.Library.define/impl/register_fake` and not `custom_op` (10.7 against 6.3 us a call,
 pytorch#177109). Gradients are `torch.autograd.Function`s with `setup_context`, kept *outside* the
 operators: `register_autograd` breaks `torch.func.grad` in torch 2.13 (pytorch#168393, #170834).
+
+Both cost more than a small layer's kernel: `Function.apply` binds its arguments by `inspect` (some
+40 us), the dispatcher calls back into Python. So while nothing watches (see `eager`), `call` runs
+the implementation itself and `Function.call` goes by the older, cheaper kind of Function.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 LIB = torch.library.Library("jsc", "FRAGMENT")  # operators live as long as this object
 OPS: list[str] = []  # every operator registered, for the tests that walk over them
+_IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {}
 
 
 def register(schema: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> None:
@@ -22,4 +29,79 @@ def register(schema: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> 
     LIB.define(schema, tags=[torch.Tag.pt2_compliant_tag])
     LIB.impl(name, cpu, "CPU")
     torch.library.register_fake(f"jsc::{name}", fake, lib=LIB)
+    _IMPLEMENTATIONS[name] = cpu
+    torch.library.register_vmap(f"jsc::{name}", _one_by_one(name), lib=LIB)
     OPS.append(name)
+
+
+def _one_by_one(name: str) -> Callable[..., Any]:
+    """Rule of `torch.vmap`: one call for each element, stacked along axis 0. Kernels have threads
+    and long loops of their own; what a larger call would save is the overhead of the small one."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        operator = getattr(torch.ops.jsc, name)
+        results = [
+            operator(
+                *(
+                    value.select(dim, i) if isinstance(dim, int) else value
+                    for value, dim in zip(arguments, in_dims, strict=True)
+                )
+            )
+            for i in range(info.batch_size)
+        ]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        return tuple(torch.stack(r) for r in zip(*results, strict=True)), (0,) * len(results[0])
+
+    return rule
+
+
+def eager(x: Tensor) -> bool:
+    """Nothing traces, transforms or intercepts operators, and `x` is an ordinary CPU tensor."""
+    return not (
+        torch.compiler.is_compiling()
+        or type(x) not in (Tensor, nn.Parameter)
+        or x.device.type != "cpu"
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def call(name: str, x: Tensor, *arguments: Any) -> Any:
+    """`torch.ops.jsc.<name>(x, *arguments)`."""
+    if eager(x):
+        with torch.no_grad():
+            return _IMPLEMENTATIONS[name](x, *arguments)
+    return getattr(torch.ops.jsc, name)(x, *arguments)
+
+
+class Function(torch.autograd.Function):
+    """A Function whose `call` is `apply`, without what that costs when nothing is watching.
+
+    The first argument is a tensor; `forward` must not return an argument.
+    """
+
+    _cheap: ClassVar[type[torch.autograd.Function]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            output = cls.forward(*arguments)
+            cls.setup_context(ctx, arguments, output)
+            return output
+
+        body = {"forward": staticmethod(forward), "backward": staticmethod(cls.backward)}
+        cls._cheap = type(cls.__name__, (torch.autograd.Function,), body)
+
+    @classmethod
+    def call(cls, x: Tensor, *arguments: Any) -> Any:
+        if not eager(x):
+            return cls.apply(x, *arguments)
+        if torch.is_grad_enabled() and any(
+            isinstance(a, Tensor) and a.requires_grad for a in (x, *arguments)
+        ):
+            return cls._cheap.apply(x, *arguments)
+        return cls.forward(x, *arguments)

@@ -19,6 +19,7 @@ from torch import Tensor
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels import columns, cpc
+from jsc.ops._scratch import scratch
 from jsc.ops.cpc import SET
 
 SET_ROWS = 4  # rows to a set of CPS
@@ -138,34 +139,41 @@ class Kernels(Protocol):
     def encode_pixels(self, *arrays: Any) -> None: ...
 
 
-def _aligned(*shape: int, like: Tensor) -> NDArray[Any]:
-    # torch's memory begins at a cache line, which stores of whole vectors want.
-    return torch.empty(shape, dtype=like.dtype).numpy()
+def _fresh(name: str, dtype: Any, *shape: int) -> NDArray[Any]:
+    return np.empty(shape, dtype)
 
 
 def encode(
-    x: Tensor, plan: ColumnPlan, kernels: Kernels, *, sets: bool = False, with_rows: bool = False
+    x: Tensor, plan: ColumnPlan, kernels: Kernels, *, sets: bool = False, for_now: bool = False
 ) -> Streams:
     """(N, C, H, W) -> streams, in one pass. A region has room for a full plane; memory that is not
-    written is not touched either."""
+    written is not touched either. `for_now`: in scratch memory, with row masks, for a convolution
+    that follows at once."""
+    new = scratch if for_now else _fresh
     x = x.detach()
     planes, threads = x.shape[0] * x.shape[1], _config.num_threads(x.numel())
     height, width = -(-plan.H // ROOM) * ROOM, -(-plan.W // ROOM) * ROOM
     channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     if channels_last:
         kernel, maps = kernels.encode_pixels, x.permute(0, 2, 3, 1).numpy()
-        scratch = _aligned(threads, ROOM * height, like=x)
+        transposed = ROOM * height
     else:
         kernel, maps = kernels.encode_planes, x.contiguous().view(planes, *x.shape[2:]).numpy()
-        scratch = _aligned(threads, width * height, like=x)
+        transposed = width * height
     index_room = -(-plan.H // SET_ROWS) * plan.W if sets else plan.H * plan.W
-    DA = np.empty((planes, -(-plan.H * plan.W // ROOM) * ROOM + ROOM), maps.dtype)
-    IN = np.empty((planes, -(-index_room // ROOM) * ROOM + ROOM), plan.index_dtype)
-    start = np.zeros((planes, plan.columns + 1), np.int32)
-    word: tuple[NDArray[np.int32], ...] = (np.zeros_like(start),) if sets else ()
-    masks = (planes, plan.columns * -(-plan.H // ROWS)) if with_rows else (0, 0)
-    rows = np.empty(masks, np.uint64)
-    kernel(maps, plan, start, *word, DA, IN.view(np.uint8), rows, scratch, _config.isa(), threads)
+    room = -(-plan.H * plan.W // ROOM) * ROOM + ROOM
+    DA = new("columns DA", maps.dtype, planes, room)
+    IN = new("columns IN", plan.index_dtype, planes, -(-index_room // ROOM) * ROOM + ROOM)
+    start = new("columns start", np.int32, planes, plan.columns + 1)
+    word: tuple[NDArray[np.int32], ...] = ()
+    if sets:
+        word = (new("columns word", np.int32, *start.shape),)
+    masks = (planes, plan.columns * -(-plan.H // ROWS)) if for_now else (0, 0)
+    rows = new("columns rows", np.uint64, *masks)
+    kernel(
+        maps, plan, start, *word, DA, IN.view(np.uint8), rows,
+        scratch("columns transposed", maps.dtype, threads, transposed), _config.isa(), threads,
+    )  # fmt: skip
     return Streams(DA, IN, start, word[0] if sets else start, rows)
 
 
@@ -244,20 +252,21 @@ def run(
     plan = column_plan(g, sets=sets)
     if out.numel() == 0 or g.C == 0 or plan.columns == 0:
         return out.zero_() if bias is None else out.copy_(bias.view(1, -1, 1, 1).expand_as(out))
-    streams = encode(input, plan, kernels, sets=sets, with_rows=True)
+    streams = encode(input, plan, kernels, sets=sets, for_now=True)
     threads = _config.num_threads(g.macs)
     block, channel_sets = packed.shape[5], -(-g.C // SET)
     row_sums = cpc.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
     cut = tasks(
         g, input.element_size(), packed.shape[0], row_sums, threads, BAND_BYTES, BAND_ROWS
     )  # fmt: skip
+    kind = streams.DA.dtype
     lanes = (16, 32, 64)[_config.isa()] // input.element_size()
     columns.convolve(
         streams.DA, streams.start, streams.rows, plan, packed.numpy(),
         (input.new_empty(0) if bias is None else bias.detach().contiguous()).numpy(),
-        _aligned(threads, channel_sets, cut.tile_rows, cut.row_step, like=input),
-        np.empty((threads, channel_sets * cut.tile_rows * g.W), np.uint64),
-        _aligned(threads, cut.sweep_rows * row_sums, like=input),
+        scratch("columns tile", kind, threads, channel_sets, cut.tile_rows, cut.row_step),
+        scratch("columns mask", np.uint64, threads, channel_sets * cut.tile_rows * g.W),
+        scratch("columns partial", kind, threads, cut.sweep_rows * row_sums),
         out.permute(0, 2, 3, 1).numpy(), g, cut, block // lanes, _config.isa(), threads,
     )  # fmt: skip
     return out

@@ -16,7 +16,7 @@ from torch import Tensor
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc.ops import cpc, cpo, cps, lowering
-from jsc.ops._library import register
+from jsc.ops._library import Function, call, register
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,23 @@ def _conv2d_cpu(
     return out.contiguous(memory_format=memory_format)
 
 
+def prepare(
+    input: Tensor, weight: Tensor, packed: Tensor, bias: Tensor | None,
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
+    groups: int, method: str,
+) -> Callable[[Tensor], Tensor] | None:  # fmt: skip
+    """`jsc::conv2d` for inputs like this one, with all but the kernel done beforehand; None for
+    methods that have nothing to prepare. It holds the memory of `packed` and `bias`."""
+    if method != "cpc" or groups != 1:
+        return None
+    g = geometry(input, weight, stride, padding, dilation, groups)
+    bias = None if bias is None else bias.detach()
+    convolution = cpc.Convolution(packed[0], bias, g)
+    if _output_format(input, weight) == torch.channels_last:
+        return convolution
+    return lambda input: convolution(input).contiguous()
+
+
 def _conv2d_fake(
     input: Tensor, weight: Tensor, packed: Tensor | None, bias: Tensor | None,
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
@@ -135,7 +152,7 @@ register(
 )
 
 
-class Conv2d(torch.autograd.Function):
+class Conv2d(Function):
     """`jsc::conv2d` with torch's own gradient, which is itself differentiable."""
 
     generate_vmap_rule = True
@@ -146,9 +163,7 @@ class Conv2d(torch.autograd.Function):
         stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
         groups: int, method: str,
     ) -> Tensor:  # fmt: skip
-        return torch.ops.jsc.conv2d.default(
-            input, weight, None, bias, stride, padding, dilation, groups, method
-        )
+        return call("conv2d", input, weight, None, bias, stride, padding, dilation, groups, method)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -45,28 +45,45 @@ def pack(weight: Tensor, g: ConvGeometry) -> Tensor:
     return padded.view(blocks, block, sets, SET, g.Kh, g.Kw).permute(0, 2, 4, 3, 5, 1).contiguous()
 
 
-def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
-    Oh, Ow, isa = g.Oh, g.Ow, _config.isa()
-    out = torch.empty((g.N, g.K, Oh, Ow), dtype=input.dtype, memory_format=torch.channels_last)
-    if out.numel() == 0:
+class Convolution:
+    """All of a convolution but its input, so that a call is an allocation and a kernel."""
+
+    def __init__(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:
+        weight = packed.numpy()
+        blocks, sets, block = weight.shape[0], weight.shape[1], weight.shape[5]
+        self.g, self.dtype = g, packed.dtype
+        self.shape = (g.N, g.K, g.Oh, g.Ow)
+        self._isa = _config.isa()
+        self._columns = cpc.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
+        self._rows = max(1, min(g.Oh, TILE_BYTES // (self._columns * weight.itemsize)))
+        self._tasks_per_band = g.N * blocks
+        self._work = g.macs
+        self._scratch = (g.N, sets, g.H * g.W)
+        self._kernel = cpc.convolve["float" if weight.itemsize == 4 else "double"]
+        self._weight = weight
+        self._bias = np.empty(0, weight.dtype) if bias is None else bias.contiguous().numpy()
+        self._sizes = (g.N, g.H, g.W, g.C, g.K, g.Oh, g.Ow, block // _lanes(packed.dtype))
+        self._steps = (g.Sh, g.Sw, g.Ph, g.Pw, g.Dh, g.Dw)
+
+    def __call__(self, input: Tensor) -> Tensor:
+        """`input` as the geometry says, of any strides; the output is channels-last."""
+        out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
+        threads = _config.num_threads(self._work)
+        rows = self._rows
+        while rows > 1 and self._tasks_per_band * -(-self.g.Oh // rows) < 4 * threads:
+            rows = -(-rows // 2)
+        tile = threads * rows * self._columns
+        size = cpc.scratch_bytes(*self._scratch, tile, self._weight.itemsize)
+        x = input.contiguous(memory_format=torch.channels_last)
+        self._kernel(
+            x.data_ptr(), out.data_ptr(), self._weight, self._bias, scratch("cpc", np.uint8, size),
+            *self._sizes, rows, *self._steps, self._isa, threads,
+        )  # fmt: skip
         return out
-    x = input.contiguous(memory_format=torch.channels_last).numpy().transpose(0, 2, 3, 1)
-    weight = packed.numpy()
-    blocks, block = weight.shape[0], weight.shape[5]
-    threads = _config.num_threads(g.macs)
-    columns = cpc.tile_columns(g.Kw, g.Sw, g.Dw, Ow)
-    rows = max(1, min(Oh, TILE_BYTES // (columns * block * x.itemsize)))
-    while rows > 1 and g.N * blocks * -(-Oh // rows) < 4 * threads:
-        rows = -(-rows // 2)
-    mask = scratch("cpc mask", np.uint64, g.N, -(-g.C // SET), g.H, g.W)
-    cpc.encode(x, mask, isa, threads)
-    cpc.convolve(
-        x, mask, weight, np.empty(0, x.dtype) if bias is None else bias.contiguous().numpy(),
-        scratch("cpc tile", x.dtype, threads, rows * columns * block),
-        out.numpy().transpose(0, 2, 3, 1),
-        block // _lanes(input.dtype), rows, g.Sh, g.Sw, g.Ph, g.Pw, g.Dh, g.Dw, isa, threads,
-    )  # fmt: skip
-    return out
+
+
+def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
+    return Convolution(packed, bias, g)(input)
 
 
 # ---- the storage format (jsc.formats.CPC) --------------------------------------------------------

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from jsc import _config
 from jsc._kernels import dct
 from jsc.ops._buffer import buffer
-from jsc.ops._library import register
+from jsc.ops._library import Function, call, register
 
 
 def _forward_cpu(x: Tensor) -> Tensor:
@@ -53,10 +52,12 @@ register(
 )
 
 
-class BlockDct(torch.autograd.Function):
+class BlockDct(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return torch.ops.jsc.block_dct(x)
+        return call("block_dct", x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -64,13 +65,15 @@ class BlockDct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return BlockIdct.apply(grad)
+        return BlockIdct.call(grad)
 
 
-class BlockIdct(torch.autograd.Function):
+class BlockIdct(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(z: Tensor) -> Tensor:
-        return torch.ops.jsc.block_idct(z)
+        return call("block_idct", z)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -78,4 +81,4 @@ class BlockIdct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return BlockDct.apply(grad)
+        return BlockDct.call(grad)

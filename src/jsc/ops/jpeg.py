@@ -18,7 +18,7 @@ from torch import Tensor
 from jsc import _config
 from jsc._kernels import jpeg
 from jsc.ops._buffer import buffer
-from jsc.ops._library import register
+from jsc.ops._library import Function, call, register
 from jsc.ops.quant import MODES, prepare
 from jsc.reference import jpeg as reference
 
@@ -127,12 +127,14 @@ def _reference(
     )  # fmt: skip
 
 
-class Jpeg(torch.autograd.Function):
+class Jpeg(Function):
     """`options` are the operator's arguments from `mode` on."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, q: Tensor, kappa: Tensor, options: tuple[Any, ...]) -> Tensor:
-        return torch.ops.jsc.jpeg(x, q, kappa, *options)
+        return call("jpeg", x, q, kappa, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -144,16 +146,18 @@ class Jpeg(torch.autograd.Function):
         x, q, kappa = ctx.saved_tensors
         needs = ctx.needs_input_grad
         wanted = (1 if needs[0] else 0) | (2 if needs[1] or needs[2] else 0)
-        dx, dq, dkappa = JpegBackward.apply(g, x, q, kappa, ctx.options, wanted)
+        dx, dq, dkappa = JpegBackward.call(g, x, q, kappa, ctx.options, wanted)
         return dx if needs[0] else None, dq, dkappa, None
 
 
-class JpegBackward(torch.autograd.Function):
+class JpegBackward(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         g: Tensor, x: Tensor, q: Tensor, kappa: Tensor, options: tuple[Any, ...], wanted: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.ops.jsc.jpeg_backward(g, x, q, kappa, *options, wanted)
+        return call("jpeg_backward", g, x, q, kappa, *options, wanted)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

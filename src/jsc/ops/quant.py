@@ -16,7 +16,7 @@ from torch import Tensor
 from jsc import _config
 from jsc._kernels import quant
 from jsc.ops._buffer import buffer
-from jsc.ops._library import register
+from jsc.ops._library import Function, call, register
 from jsc.reference import jpeg as reference
 
 MODES = {"soft": 0, "hard": 1, "ste": 2, "sample": 3}
@@ -31,28 +31,25 @@ def prepare(q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Te
     return entries
 
 
-def _forward_cpu(
-    z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int
-) -> Tensor:
+def _quantized(z: Tensor, noise: Tensor, entries: Tensor) -> Tensor:
     y = torch.empty_like(z, memory_format=torch.contiguous_format)
     quant.forward(
-        buffer(z), z.new_empty((0, 0, 0, 0)).numpy(),
-        prepare(q, kappa, mode, window, levels).numpy(), y.numpy(),
+        buffer(z), buffer(noise), entries.numpy(), y.numpy(),
         _config.isa(), _config.num_threads(WORK * z.numel()),
     )  # fmt: skip
     return y
+
+
+def _forward_cpu(
+    z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int
+) -> Tensor:
+    return _quantized(z, z.new_empty((0, 0, 0, 0)), prepare(q, kappa, mode, window, levels))
 
 
 def _sample_cpu(
     z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor, window: int, levels: int
 ) -> Tensor:
-    y = torch.empty_like(z, memory_format=torch.contiguous_format)
-    quant.forward(
-        buffer(z), buffer(noise),
-        prepare(q, kappa, MODES["sample"], window, levels).numpy(), y.numpy(),
-        _config.isa(), _config.num_threads(WORK * z.numel()),
-    )  # fmt: skip
-    return y
+    return _quantized(z, noise, prepare(q, kappa, MODES["sample"], window, levels))
 
 
 def _backward_cpu(
@@ -103,10 +100,12 @@ def _reference(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, leve
     return quantize(z, q, levels or None)
 
 
-class Floor(torch.autograd.Function):
+class Floor(Function):
     """max(q, least). Below the floor a gradient passes if descending along it raises q, and stops
     if it would lower it: a projected gradient, so that no entry is ever stuck and none runs
     away."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(q: Tensor, least: float) -> Tensor:
@@ -123,17 +122,19 @@ class Floor(torch.autograd.Function):
         return torch.where((q > ctx.least) | (g < 0), g, torch.zeros_like(g)), None
 
 
-class SoftQuantize(torch.autograd.Function):
+class SoftQuantize(Function):
     """`options`: mode, window, levels. With `noise`, the value is drawn from P(k | z), and the
     derivative is that of its mean."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
         z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor | None, options: tuple[int, int, int]
     ) -> Tensor:
         if noise is not None:
-            return torch.ops.jsc.sample_quantize(z, q, kappa, noise, *options[1:])
-        return torch.ops.jsc.soft_quantize(z, q, kappa, *options)
+            return call("sample_quantize", z, q, kappa, noise, *options[1:])
+        return call("soft_quantize", z, q, kappa, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -143,16 +144,18 @@ class SoftQuantize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         z, q, kappa = ctx.saved_tensors
-        dz, dq, dkappa = SoftQuantizeBackward.apply(g, z, q, kappa, ctx.options)
+        dz, dq, dkappa = SoftQuantizeBackward.call(g, z, q, kappa, ctx.options)
         return dz, dq, dkappa, None, None
 
 
-class SoftQuantizeBackward(torch.autograd.Function):
+class SoftQuantizeBackward(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         g: Tensor, z: Tensor, q: Tensor, kappa: Tensor, options: tuple[int, int, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.ops.jsc.soft_quantize_backward(g, z, q, kappa, *options)
+        return call("soft_quantize_backward", g, z, q, kappa, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -102,6 +102,18 @@ JSC_INLINE void cpc_pair(Vec<I, T> a[][V], const T *left, const T *right, uint64
     }
 }
 
+// A set's channels of a pixel are a few cache lines, and far from those of the next pixel: no hardware
+// prefetcher foresees them. `ahead` is a pixel some pairs on; it need not exist.
+template <class T>
+JSC_INLINE void cpc_prefetch(const T *ahead, ptrdiff_t next) {
+#pragma GCC unroll 8
+    for (int c = 0; c < CPC_SET; c += 64 / (int)sizeof(T)) {
+        __builtin_prefetch(ahead + c);
+        __builtin_prefetch(ahead + next + c);
+    }
+}
+constexpr int CPC_AHEAD = 4;
+
 // Columns of partial sums that a sweep may touch beyond either end of an output row.
 constexpr int cpc_margin(int Taps, int S) { return (Taps + S - 1) / S + 1; }
 
@@ -129,6 +141,7 @@ JSC_INLINE void cpc_sweep(const T *x, const uint64_t *mask, ptrdiff_t step, ptrd
     {                                                                                                             \
         ptrdiff_t left = column + phase, right = left + S;                                                        \
         uint64_t left_bits = left >= 0 && left < W ? mask[left] : 0, right_bits = right < W ? mask[right] : 0;    \
+        cpc_prefetch(x + (left + CPC_AHEAD * S) * step, S * step);                                                \
         cpc_pair<I, T, V, Taps, S, phase, Live>(a, x + left * step, x + right * step, left_bits, right_bits, weight,    \
                                                 channel_step);                                                    \
     }
@@ -160,6 +173,7 @@ JSC_INLINE void cpc_points(const T *x, const uint64_t *mask, ptrdiff_t step, ptr
         ptrdiff_t left = o * Sw + offset, right = left + Sw;
         uint64_t left_bits = left >= 0 && left < W ? mask[left] : 0;
         uint64_t right_bits = right >= 0 && right < W && o + 1 < Ow ? mask[right] : 0;
+        cpc_prefetch(x + (left + CPC_AHEAD * Sw) * step, Sw * step);
         if (!(left_bits | right_bits)) continue;
         V_ a[2][V];
 #pragma GCC unroll 8

@@ -8,88 +8,27 @@
 //
 // With n = round(u), f = u - n in [-1/2, 1/2], a table entry is one of:
 //   LINEAR   kappa < 0.4 (float64: 0.2): m = u to within 3e-10 (1e-20).
-//   DUAL     kappa < 4: Jacobi's transform of the sum, 2 (3) terms, r_j = exp(-pi^2 j^2 / kappa):
+//   SERIES   float32, kappa < 4: u - m = h(f), smooth and odd, as a polynomial of f made for the entry
+//            (softquant_entry.h); slope and dQ/dq follow from the polynomial's own derivative.
+//   DUAL     float64, kappa < 4: Jacobi's transform of the sum, 3 terms, r_j = exp(-pi^2 j^2 / kappa):
 //            u - m = (2 pi / kappa) S / D, S = sum_j j r_j sin(2 pi j f), D = 1 + 2 sum_j r_j cos(2 pi j f),
 //            as polynomials in c = cos(2 pi f).
 //   DIRECT   kappa <= 40 (350): the 5 (7) nearest levels. Weights relative to that of n:
 //            w(+-1) = a, b = E1 exp(+-2 kappa f): one exponential for both, and
 //            w(+-2) = a^2 E2, b^2 E2, w(+-3) = a^3 E6, b^3 E6, with Ej = exp(-j kappa).
-//   SHARP    above: the same with the one neighbour that is not negligible.
+//   SHARP    above: the same with the one neighbour that is not negligible, if f is near 1/2 in any lane.
 //   WINDOW   the `2 half + 1` levels nearest to u inside [-level, level] (the authors' operator).
 //   HARD     m = n, slope 0, dQ/dq = n.       STRAIGHT   m = n, slope 1, dQ/dq = n - u.
 //   SAMPLE   k drawn from P with a uniform number, by inversion (forward only).
-// Truncation errors are below 2e-9 level widths in float32 and 1e-16 in float64.
+// Truncation errors are below 5e-9 level widths in float32 and 1e-16 in float64.
 // `limit` = level * q saturates every regime but WINDOW (which clamps its index): |z| > limit gives
 // +-limit, slope 0, dQ/dq = +-level.
 #pragma once
-#include <cmath>
-
 #include "dct8.h"
+#include "softquant_entry.h"
 #include "vmath.h"
 
 namespace jsc {
-
-enum QuantMode { MODE_SOFT = 0, MODE_HARD = 1, MODE_STRAIGHT = 2, MODE_SAMPLE = 3 };
-enum Regime { LINEAR, DUAL, DIRECT, SHARP, WINDOW, HARD, STRAIGHT, SAMPLE };
-
-// What the regimes need to know of a table entry; the forward pass reads the first cache line.
-template <class T>
-struct QuantEntry {
-    T regime, q, inverse_q, limit, two_kappa, e1, e2, e6;
-    T s0, s1, s2, d0, d1, d2, d3;                              // DUAL: (2 pi / kappa) S / sin, and D
-    T kappa, inverse_kappa, level, c0, c1, c2, c3, t0, t1, t2;  // derivatives
-    T half, highest;                                           // WINDOW: half width, highest centre
-    T step, taps;                                              // SAMPLE: see sample()
-};
-constexpr long ENTRY_SIZE = 29;
-static_assert(sizeof(QuantEntry<float>) == ENTRY_SIZE * sizeof(float), "scratch is counted in elements");
-
-template <class T>
-inline void prepare_entry(T step, T hardness, int mode, int window, long levels, T *scratch) {
-    constexpr bool wide = sizeof(T) == 8;
-    const double pi = 3.14159265358979323846;
-    QuantEntry<T> &e = *(QuantEntry<T> *)scratch;
-    e = QuantEntry<T>();
-    double k = hardness > 0 ? (hardness < 1e18 ? (double)hardness : 1e18) : 0.0;
-    if (mode == MODE_SAMPLE && !window) {
-        // A lattice softer than 0.16 is split into 2^i lattices harder than that (see sample()).
-        double split = floor(0.5 * log2(0.64 / fmax(k, 1e-8)));
-        e.step = split > 12 ? 4096 : split > 0 ? exp2(split) : 1;
-        k *= (double)e.step * e.step;
-        e.taps = fmin(11, fmax(1, ceil(sqrt(18 / k))));
-    }
-    e.q = step, e.inverse_q = 1 / step;
-    e.kappa = k, e.two_kappa = 2 * k, e.inverse_kappa = 1 / k;
-    e.e1 = exp(-k), e.e2 = exp(-2 * k), e.e6 = exp(-6 * k);
-    e.level = levels ? (T)levels : (T)INFINITY;
-    e.limit = levels ? (T)levels * step : (T)INFINITY;
-    e.half = window / 2;
-    e.highest = levels ? (T)(levels - window / 2) : (T)INFINITY;
-    if (mode == MODE_HARD) {
-        e.regime = HARD;
-    } else if (mode == MODE_STRAIGHT) {
-        e.regime = STRAIGHT;
-    } else if (mode == MODE_SAMPLE) {
-        e.regime = SAMPLE;
-    } else if (window) {
-        e.regime = WINDOW, e.limit = INFINITY;
-    } else if (k >= 4) {
-        e.regime = k <= (wide ? 350 : 40) ? DIRECT : SHARP;
-    } else if (k < (wide ? 0.2 : 0.4)) {
-        e.regime = LINEAR;
-    } else {
-        e.regime = DUAL;
-        const double r1 = exp(-pi * pi / k), r4 = exp(-4 * pi * pi / k), r9 = wide ? exp(-9 * pi * pi / k) : 0;
-        const double s = 2 * pi / k, c = 2 * pi * s, t = s * pi * pi / (k * k);
-        e.s0 = s * (r1 - 3 * r9), e.s1 = s * 4 * r4, e.s2 = s * 12 * r9;
-        e.d0 = 1 - 2 * r4, e.d1 = 2 * r1 - 6 * r9, e.d2 = 4 * r4, e.d3 = 8 * r9;
-        e.c0 = c * -4 * r4, e.c1 = c * (r1 - 27 * r9), e.c2 = c * 8 * r4, e.c3 = c * 36 * r9;
-        e.t0 = t * (r1 - 27 * r9), e.t1 = t * 16 * r4, e.t2 = t * 108 * r9;
-    }
-    if (!(step > 0) || hardness != hardness) {  // a step or hardness that is not a number must show
-        e.regime = DUAL, e.limit = INFINITY, e.s0 = e.q = NAN;
-    }
-}
 
 // Table gradients are summed in this many interleaved lanes whatever the width of a vector.
 template <class T>
@@ -140,6 +79,16 @@ struct SoftQuant {
         return {1 + a, signed_a, a, signed_a};
     }
 
+    // The neighbour weighs less than exp(-GENTLE) but in a band of width GENTLE / kappa below f = 1/2.
+    // Most vectors of a real image have no lane there.
+    template <bool Gradient>
+    JSC_INLINE Answer sharp_edges(V u, V n, const Entry &e) {
+        V f = u - n, y = e.kappa * (2 * magnitude(f) - 1);
+        if (nonzero_mask(y <= -GENTLE ? constant(0) : constant(1)))
+            return lattice<Gradient>(u, n, sharp(f, e), e);
+        return {e.q * n, constant(0), n, constant(0)};
+    }
+
     // Levels c - half .. c + half around a clamped centre c. When saturated, u - c is large: weights are
     // taken relative to the nearest candidate.
     JSC_INLINE Moments window(V u, V c, V n, const Entry &e) {
@@ -167,19 +116,40 @@ struct SoftQuant {
         return answer;
     }
 
+    // h = f P(f^2), h' = P + 2 f^2 P' (both by one Horner scheme), dh/dkappa = f K(f^2).
+    template <bool Gradient, int Terms>
+    JSC_INLINE Answer series(V z, const Entry &e) {
+        V u = z * e.inverse_q, f = u - round_even(u), y = f * f;
+        V p = constant(e.p[Terms - 1]), d = constant(0), k = constant(e.k[Terms - 1]);
+#pragma GCC unroll 16
+        for (int i = Terms - 2; i >= 0; i--) {
+            if constexpr (Gradient) d = p + y * d, k = e.k[i] + y * k;
+            p = e.p[i] + y * p;
+        }
+        V h = f * p;
+        Answer answer = {z - e.q * h};
+        if constexpr (Gradient) {
+            V bend = p + 2 * y * d;  // 1 - slope
+            answer.slope = 1 - bend;
+            answer.dq = u * bend - h;
+            answer.dkappa = -e.q * (f * k);
+        }
+        return answer;
+    }
+
     template <bool Gradient>
     JSC_INLINE Answer dual(V z, const Entry &e) {
         V u = z * e.inverse_q, f = u - round_even(u), sine, cosine;
         sincospi(f, sine, cosine);
         V c = 1 - 2 * sine * sine, s = 2 * sine * cosine;
         V sum = e.s0 + c * e.s1, norm = e.d1 + c * e.d2;
-        if constexpr (sizeof(T) == 8) sum += c * c * e.s2, norm += c * c * e.d3;
+        sum += c * c * e.s2, norm += c * c * e.d3;
         norm = e.d0 + c * norm;
         V inverse = 1 / norm, h = s * sum * inverse;  // h = u - m
         Answer answer = {z - e.q * h};
         if constexpr (Gradient) {
             V first = e.c1 + c * e.c2, third = e.t0 + c * e.t1;
-            if constexpr (sizeof(T) == 8) first += c * c * e.c3, third += c * c * e.t2;
+            first += c * c * e.c3, third += c * c * e.t2;
             first = (e.c0 + c * first) * inverse;
             third = s * third * inverse;
             V bend = first + e.two_kappa * h * h;  // 1 - slope
@@ -208,7 +178,11 @@ struct SoftQuant {
     JSC_INLINE Answer inside(V z, const Entry &e) {
         const int regime = (int)e.regime;
         if (regime == LINEAR) return {z, constant(1), constant(0), constant(0)};
-        if (regime == DUAL) return dual<Gradient>(z, e);
+        if constexpr (sizeof(T) == 4) {
+            if (regime == SERIES) return e.terms < MOST_TERMS ? series<Gradient, FEW_TERMS>(z, e) : series<Gradient, MOST_TERMS>(z, e);
+        } else {
+            if (regime == DUAL) return dual<Gradient>(z, e);
+        }
         if (regime >= HARD) return hard<Gradient>(z, e);
         if (regime == WINDOW) {
             V u = z / e.q, n = round_even(u), c = clamp(n, -e.highest, e.highest);
@@ -224,7 +198,7 @@ struct SoftQuant {
         }
         V u = z * e.inverse_q, n = round_even(u);
         if (regime == DIRECT) return lattice<Gradient>(u, n, direct<sizeof(T) == 8 ? 3 : 2>(u - n, e), e);
-        return lattice<Gradient>(u, n, sharp(u - n, e), e);
+        return sharp_edges<Gradient>(u, n, e);
     }
 
     template <bool Gradient>

@@ -98,7 +98,9 @@ def draw(path: Path, files: list[dict[str, Any]], found: list[dict[str, Any]]) -
         axis.set(xlabel="bits per pixel of real files (scans)", ylabel=quantity)
         axis.set_title(f"{NETWORK}, weights fixed")
         axis.legend()
-        axis.grid(alpha=0.3, which="both")
+        axis.set_xticks([0.4, 0.6, 1, 2, 4], ["0.4", "0.6", "1", "2", "4"])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 
 

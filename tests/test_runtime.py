@@ -94,3 +94,15 @@ def test_unknown_instruction_set_is_an_error():
     run = python("import jsc", JSC_ISA="sse9")
     assert run.returncode == 1
     assert "JSC_ISA='sse9' is not one of base, avx2, avx512" in run.stderr
+
+
+def test_profilers_see_the_operators():
+    sparse = jsc.nn.SparseConv2d(4, 8, 3, method="cpc")
+    layer = jsc.nn.JPEG()
+    with torch.no_grad():
+        sparse(torch.rand(1, 4, 9, 9))  # prepared: the next call would not go by the dispatcher
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            sparse(torch.rand(1, 4, 9, 9))
+            layer(torch.rand(1, 3, 8, 8))
+    names = {event.key for event in profiler.key_averages()}
+    assert {"jsc::conv2d", "jsc::jpeg"} <= names

@@ -57,7 +57,8 @@ def _one_by_one(name: str) -> Callable[..., Any]:
 
 
 def eager(x: Tensor) -> bool:
-    """Nothing traces, transforms or intercepts operators, and `x` is an ordinary CPU tensor."""
+    """Nothing traces, transforms, intercepts or profiles operators, and `x` is an ordinary CPU
+    tensor."""
     return not (
         torch.compiler.is_compiling()
         or type(x) not in (Tensor, nn.Parameter)
@@ -66,6 +67,7 @@ def eager(x: Tensor) -> bool:
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or torch._C._get_tracing_state() is not None
+        or torch.autograd.profiler._is_profiler_enabled
     )
 
 

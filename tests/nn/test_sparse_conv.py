@@ -1,0 +1,123 @@
+"""A prepared call (`SparseConv2d._ready`) must notice everything that its result depends on."""
+
+import threading
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import jsc
+
+
+def dense(module, x):
+    return F.conv2d(x, module.weight, module.bias, module.stride, module.padding, module.dilation)
+
+
+def sparse_map(*shape, dtype=torch.float32):
+    return (torch.randint(-4, 5, shape).to(dtype)).relu()
+
+
+@pytest.fixture
+def module():
+    """Integers, so that every right answer is exact; prepared for (2, 5, 9, 11)."""
+    made = jsc.nn.SparseConv2d(5, 6, 3, padding=1, method="cpc").requires_grad_(False)
+    for parameter in made.parameters():
+        parameter.copy_(torch.randint(-3, 4, parameter.shape))
+    x = sparse_map(2, 5, 9, 11)
+    made(x)
+    assert made._ready is not None
+    assert torch.equal(made(x), dense(made, x))
+    return made
+
+
+def replace_weight(module):
+    module.weight = torch.nn.Parameter(module.weight * 2, requires_grad=False)
+
+
+CHANGES = {
+    "weight in place": lambda m: m.weight.mul_(2),
+    "weight replaced": replace_weight,
+    "bias in place": lambda m: m.bias.add_(1),
+    "bias replaced": lambda m: setattr(m, "bias", torch.nn.Parameter(m.bias + 1, False)),
+    "bias removed": lambda m: setattr(m, "bias", None),
+    "state loaded": lambda m: m.load_state_dict({k: v + 1 for k, v in m.state_dict().items()}),
+    "stride": lambda m: setattr(m, "stride", (2, 1)),
+    "padding": lambda m: setattr(m, "padding", (0, 2)),
+    "dilation": lambda m: setattr(m, "dilation", (2, 2)),
+    "method": lambda m: setattr(m, "method", "cpo"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_of_the_module_are_seen(module, change):
+    CHANGES[change](module)
+    x = sparse_map(2, 5, 9, 11)
+    for _ in range(2):  # unprepared, then prepared anew
+        assert torch.equal(module(x), dense(module, x))
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 9, 11), (2, 5, 3, 4), (0, 5, 9, 11), (2, 5, 11, 9)])
+def test_other_sizes(module, shape):
+    x = sparse_map(*shape)
+    for _ in range(2):
+        assert torch.equal(module(x), dense(module, x))
+
+
+def test_other_strides_and_types(module):
+    x = sparse_map(2, 5, 9, 11)
+    expected = dense(module, x)
+    last = x.contiguous(memory_format=torch.channels_last)
+    sliced = torch.stack([x, x], -1)[..., 0]
+    for given in (last, x, sliced, x.expand(2, -1, -1, -1), last):
+        y = module(given)
+        assert torch.equal(y, expected)
+        plain = torch.conv2d(given, module.weight, module.bias, padding=1)
+        assert y.is_contiguous() == plain.is_contiguous()
+    module.double()
+    assert torch.equal(module(x.double()), expected.double())
+
+
+def test_gradients_are_recorded_when_wanted(module):
+    x = sparse_map(2, 5, 9, 11).requires_grad_()
+    module(x).sum().backward()
+    assert x.grad is not None
+    module.weight.requires_grad_()
+    module(x.detach()).sum().backward()
+    assert module.weight.grad is not None
+    with torch.no_grad():
+        assert not module(x).requires_grad
+
+
+def test_outputs_do_not_share_memory(module):
+    first, second = (sparse_map(2, 5, 9, 11) for _ in range(2))
+    y = module(first)
+    kept = y.clone()
+    module(second)
+    assert torch.equal(y, kept)
+
+
+def test_nan_after_preparation(module):
+    x = sparse_map(2, 5, 9, 11)
+    x[0, 1, 4, 5] = float("nan")
+    assert torch.equal(module(x).isnan(), dense(module, x).isnan())
+    module.weight[0, 0, 0, 0] = float("inf")
+    x = sparse_map(2, 5, 9, 11)
+    assert torch.equal(module(x).isnan(), dense(module, x).isnan())
+
+
+def test_two_threads_share_a_module(module):
+    inputs = [sparse_map(2, 5, 9, 11) for _ in range(4)]
+    expected = [dense(module, x) for x in inputs]
+    wrong = []
+
+    def work(i):
+        for _ in range(50):
+            if not torch.equal(module(inputs[i]), expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -122,16 +122,20 @@ def prepare(
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
     groups: int, method: str,
 ) -> Callable[[Tensor], Tensor] | None:  # fmt: skip
-    """`jsc::conv2d` for inputs like this one, with all but the kernel done beforehand; None for
-    methods that have nothing to prepare. It holds the memory of `packed` and `bias`."""
-    if method != "cpc" or groups != 1:
+    """`jsc::conv2d` for inputs like this one, with all that can be done beforehand done; None for
+    grouped convolutions. It holds the memory of `packed` and `bias`."""
+    if groups != 1:
         return None
     g = geometry(input, weight, stride, padding, dilation, groups)
     bias = None if bias is None else bias.detach()
-    convolution = cpc.Convolution(packed[0], bias, g)
-    if _output_format(input, weight) == torch.channels_last:
-        return convolution
-    return lambda input: convolution(input).contiguous()
+    memory_format = _output_format(input, weight)
+    if method == "cpc":
+        convolution = cpc.Convolution(packed[0], bias, g)
+        return lambda input: convolution(input.detach()).contiguous(memory_format=memory_format)
+    run = _METHODS[method].run
+    return lambda input: run(input.detach(), packed[0], bias, g).contiguous(
+        memory_format=memory_format
+    )
 
 
 def _conv2d_fake(

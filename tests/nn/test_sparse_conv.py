@@ -121,3 +121,11 @@ def test_two_threads_share_a_module(module):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_compiled_after_preparation(module):
+    x = sparse_map(2, 5, 9, 11)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        assert torch.equal(compiled(x), dense(module, x))
+    assert torch.equal(module(x), dense(module, x))

@@ -78,9 +78,10 @@ class SparseConv2d(nn.Conv2d):
         self._packed = self._ready = None
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self._ready is not None and self._ready[0] == self._state(input, weight, bias):
-            return self._ready[1](input)
-        self._ready = None
+        if self._ready is not None and not torch.compiler.is_compiling():
+            if self._ready[0] == self._state(input, weight, bias):
+                return self._ready[1](input)
+            self._ready = None
         if not self._runs_sparse(input, weight, bias):
             return super()._conv_forward(input, weight, bias)
         padding: Any = self.padding

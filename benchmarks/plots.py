@@ -142,9 +142,11 @@ def _draw_panels(
             }
             for pointwise, face in ((True, "none"), (False, "0.55")):
                 dots = [(x, y) for row, x, y in mine["dots"] if row["pointwise"] is pointwise]
-                axis.scatter(*zip(*dots, strict=True), 12, face, "o", edgecolors="0.55", lw=0.7,
-                             label="networks, 1x1" if pointwise else "networks", zorder=1
-                ) if dots else None  # fmt: skip
+                if dots:
+                    axis.scatter(
+                        *zip(*dots, strict=True), s=12, c=face, edgecolors="0.55", linewidths=0.7,
+                        label="networks, 1x1" if pointwise else "networks", zorder=1,
+                    )  # fmt: skip
             for layer in layers:
                 points = sorted((x, y) for row, x, y in mine["lines"] if row["layer"] == layer)
                 if points:

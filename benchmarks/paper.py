@@ -179,8 +179,11 @@ def figures(folder: Path, rows: list[Row]) -> str:
 
 
 CLAIMS = """The paper's column is its abstract; its tables, machine and thread counts are not known,
-and its networks were run whole, where ours are the sum of all convolutions (1x1 by im2col on both
-sides). MEC is parallel here too. "random" are the 13 layers, "real" those of the networks.
+and its networks were run whole, where ours are the sum of all convolutions. MEC is parallel here
+too. "random" are the non-pointwise ones of the 13 layers, "real" those of the networks; the mean of
+a ratio is the geometric one. The CR of a network is im2col's elements over those of the selection,
+1x1 layers and others that im2col keeps included, so that it also falls where time decides for
+im2col.
 
 """
 TARGETS = """"where chosen" means the layers for which the selection among im2col, CPO and CPS takes

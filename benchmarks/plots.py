@@ -124,7 +124,8 @@ def _draw_panels(
     from matplotlib import pyplot
 
     layers = list(dict.fromkeys(row["layer"] for row in groups["lines"]))
-    colours = {name: pyplot.cm.tab10(i % 10) for i, name in enumerate(layers)}
+    kept = [pyplot.cm.tab10(i) for i in range(10) if i != 7]  # grey is for the dots
+    colours = {name: kept[i % len(kept)] for i, name in enumerate(layers)}
     wide = len(panels[0])
     figure, axes = pyplot.subplots(
         len(panels), wide, figsize=(2.9 * wide + 1.9, 3.1 * len(panels) + 0.2),

@@ -7,6 +7,7 @@ NAMES = {
     "conv": "sparse convolutions against dense torch, layer by layer",
     "memory": "elements, bytes and compression ratio of the formats",
     "jpeg": "the JPEG layer against other differentiable JPEGs",
+    "rate": "bits: estimate against real files, trained tables against libjpeg's",
     "plots": "figures from the results of conv and memory",
 }
 

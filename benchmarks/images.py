@@ -70,6 +70,11 @@ def preprocess(image: np.ndarray, recipe: dict[str, Any]) -> Tensor:
     return ((x - mean[:, None, None]) / std[:, None, None]).contiguous()
 
 
+def crop(image: np.ndarray, size: int) -> np.ndarray:
+    """The pixels `preprocess` would take, (size, size, 3) uint8."""
+    return _fit(image, CROP.get(size, size), size).copy()
+
+
 def _fit(image: np.ndarray, crop: int, size: int) -> np.ndarray:
     from PIL import Image
 

@@ -14,6 +14,15 @@ hypothesis.settings.load_profile("ci")
 ISAS = _config.ISA_NAMES[: cpu.supported_isa() + 1]
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `slow` run when they are asked for: `-m slow`, or by any other `-m`."""
+    if config.getoption("-m"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run by `make test-slow`"))
+
+
 @pytest.fixture(params=ISAS)
 def isa(request):
     """Each instruction set this machine has."""

@@ -33,7 +33,7 @@ def test_as_a_module():
     assert result.stdout.startswith("jsc ")
 
 
-@pytest.mark.parametrize("command", ["", "demo", "doctor", "tune"])
+@pytest.mark.parametrize("command", ["", "demo", "doctor", "tables", "tune"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([*command.split(), "--help"])

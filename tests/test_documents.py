@@ -23,9 +23,12 @@ def small_network() -> torch.nn.Module:
 
 
 @pytest.mark.parametrize(
-    "name", ["functional.conv", "functional.dct", "functional.jpeg", "functional.quant", "nn.jpeg"]
-)
-def test_docstring_examples(name):
+    "name",
+    ["functional.conv", "functional.dct", "functional.jpeg", "functional.quant", "functional.rate",
+     "jpeg.files", "jpeg.plots", "nn.jpeg"],
+)  # fmt: skip
+def test_docstring_examples(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     module = importlib.import_module(f"jsc.{name}")
     names = {"jsc": jsc, "torch": torch, "network": small_network()}
     failed, _ = doctest.testmod(module, extraglobs=names, optionflags=doctest.ELLIPSIS)

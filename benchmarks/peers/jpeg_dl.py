@@ -41,7 +41,8 @@ def soft_quantize(
 
 
 class AuthorsJPEG(nn.Module):
-    """(N, 3, H, W) RGB in 0..255 to the same; `tables` and `alpha` are (2, 8, 8), Y and CbCr."""
+    """(N, 3, H, W) RGB in 0..255 to the same; `tables` and `alpha` are (2, 8, 8), Y and CbCr, or
+    (K, 2, 8, 8) for K layers of the quantiser one after another."""
 
     def __init__(
         self,
@@ -64,11 +65,14 @@ class AuthorsJPEG(nn.Module):
         columns = F.unfold(planes.view(3 * n, 1, *padded), 8, stride=8)
         blocks = columns.transpose(1, 2).reshape(n, 3, -1, 8, 8)
         z = self.basis @ blocks @ self.basis.T
-        luma, chroma = (
-            soft_quantize(part, table, alpha, self.window, self.levels)
-            for part, table, alpha in zip(z.split((1, 2), 1), self.tables, self.alpha, strict=True)
-        )
-        blocks = self.basis.T @ torch.cat((luma, chroma), 1) @ self.basis
+        rounds = (t.view(-1, 2, 8, 8) for t in (self.tables, self.alpha))
+        for tables, alphas in zip(*rounds, strict=True):
+            luma, chroma = (
+                soft_quantize(part, table, alpha, self.window, self.levels)
+                for part, table, alpha in zip(z.split((1, 2), 1), tables, alphas, strict=True)
+            )
+            z = torch.cat((luma, chroma), 1)
+        blocks = self.basis.T @ z @ self.basis
         columns = blocks.reshape(3 * n, -1, 64).transpose(1, 2)
         planes = F.fold(columns, padded, 8, stride=8).view(n, 3, *padded)
         return self._to_rgb(planes[:, :, :height, :width]) + 128

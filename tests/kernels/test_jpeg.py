@@ -4,21 +4,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from samples import gradients, same_bits
 
-from jsc import _config
 from jsc.functional import jpeg
 from jsc.reference import jpeg as reference
 
 SCALES = {3: {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}, 1: {"mean": [0.5], "std": [0.2]}}
-
-
-def gradients(f, *inputs, g):
-    inputs = [t.detach().clone().requires_grad_() for t in inputs]
-    y = f(*inputs)
-    found = torch.autograd.grad(y, inputs, g.to(y.dtype), allow_unused=True)
-    return y.detach(), [
-        torch.zeros_like(t) if v is None else v for v, t in zip(found, inputs, strict=True)
-    ]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -65,17 +56,9 @@ def test_same_bits_for_threads_instruction_sets_and_batches(num_threads, dtype):
     def run():
         return gradients(lambda *a: jpeg(a[0], a[1], kappa=a[2]), x, tables, kappa, g=g)
 
-    results = []
-    for name in _config.ISA_NAMES[1 : _config.isa() + 1]:
-        with _config.use_isa(name):
-            results.append(run())
-    torch.set_num_threads(1)
-    results.append(run())
-    for y, found in results[1:]:
-        assert torch.equal(y, results[0][0])
-        assert all(torch.equal(a, b) for a, b in zip(found, results[0][1], strict=True))
+    y, _ = same_bits(run)
     split = torch.cat([jpeg(part, tables, kappa=kappa) for part in x.split([1, 4])])
-    assert torch.equal(split, results[0][0])
+    assert torch.equal(split, y)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

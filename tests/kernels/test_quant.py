@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from samples import gradients, same_bits
 
-from jsc import _config
 from jsc.functional import soft_quantize
 from jsc.functional.quant import fold
 from jsc.ops.quant import SoftQuantize
@@ -25,15 +25,6 @@ def by_definition(z, q, kappa, count=60):
     u = z / q
     k = torch.round(u.detach()).unsqueeze(-1) + torch.arange(-count, count + 1, dtype=torch.float64)
     return q * (torch.softmax(-kappa.unsqueeze(-1) * (u.unsqueeze(-1) - k) ** 2, -1) * k).sum(-1)
-
-
-def gradients(f, *inputs, g):
-    inputs = [t.detach().clone().requires_grad_() for t in inputs]
-    y = f(*inputs)
-    found = torch.autograd.grad(y, inputs, g.to(y.dtype), allow_unused=True)
-    return y.detach(), [
-        torch.zeros_like(t) if v is None else v for v, t in zip(found, inputs, strict=True)
-    ]
 
 
 @pytest.mark.parametrize("kappa", KAPPAS[1:])
@@ -227,15 +218,7 @@ def test_same_bits_for_threads_and_instruction_sets(num_threads, dtype):
     def run():
         return gradients(lambda *a: soft_quantize(a[0], a[1], kappa=a[2]), z, q, kappa, g=g)
 
-    results = []
-    for name in _config.ISA_NAMES[1 : _config.isa() + 1]:
-        with _config.use_isa(name):
-            results.append(run())
-    torch.set_num_threads(1)
-    results.append(run())
-    for y, found in results[1:]:
-        assert torch.equal(y, results[0][0])
-        assert all(torch.equal(a, b) for a, b in zip(found, results[0][1], strict=True))
+    same_bits(run)
 
 
 @pytest.mark.parametrize("kappa", [1e-4, 0.05, 0.3, 2.0, 30.0, 90.0])

@@ -19,6 +19,7 @@ def variants():
         30, alpha=torch.rand(2, 8, 8) + 0.1, train_alpha=True, subsampling="4:2:0"
     )
     yield JPEG.preset("jpeg-dl", peak=1.0)
+    yield JPEG.from_quality(30, rounds=3, alpha=torch.rand(3, 1, 1, 1) + 0.1, train_alpha=True)
     yield JPEG.from_quality(30, quantizer="ste", peak=1.0, levels=100)
 
 
@@ -126,6 +127,8 @@ def test_starts():
         (lambda: JPEG(torch.ones(64)), r"\(2, 8, 8\)"),
         (lambda: JPEG(torch.zeros(2, 8, 8)), "positive"),
         (lambda: JPEG(alpha=-1.0), "negative"),
+        (lambda: JPEG(alpha=torch.ones(3)), r"alpha must broadcast .* \(2, 8, 8\); got \(3,\)"),
+        (lambda: JPEG(kappa=torch.ones(3, 1, 1, 1), rounds=2), "kappa must broadcast"),
         (lambda: JPEG(kappa=0.0, train_alpha=True), "positive if it is trained"),
         (lambda: JPEG(quantizer="none"), "quantizer"),
         (lambda: JPEG(mean=(0.1, float("nan"), 0.3)), "finite"),

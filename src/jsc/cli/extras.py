@@ -1,26 +1,12 @@
-"""Optional packages: imported where they are used, and named with their extra when absent."""
+"""Optional packages of the command line (see `jsc._extras`)."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from pathlib import Path
-from typing import Any
 
-
-class MissingExtraError(RuntimeError):
-    """An optional package is not installed. The message says how to install it."""
-
-
-def need(module: str, package: str, extra: str, purpose: str) -> Any:
-    """The module, or an error that says which extra brings it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{purpose} needs {package}, which cannot be imported ({error}); "
-            f"install it with: pip install 'jsc[{extra}]'"
-        ) from None
+from jsc._extras import MissingExtraError as MissingExtraError
+from jsc._extras import need as need
 
 
 def folder_of(module: str, package: str, extra: str, purpose: str) -> Path:

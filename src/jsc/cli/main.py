@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 import jsc
-from jsc.cli import demo, doctor, tune
+from jsc.cli import demo, doctor, tables, tune
 from jsc.cli.extras import MissingExtraError
 
-COMMANDS = {"demo": demo, "doctor": doctor, "tune": tune}
+COMMANDS = {"demo": demo, "doctor": doctor, "tables": tables, "tune": tune}
 
 
 def _parser() -> argparse.ArgumentParser:

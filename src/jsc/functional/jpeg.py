@@ -7,17 +7,16 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from jsc import _checks
+from jsc.functional import planes
 from jsc.functional.dct import KERNEL_DEVICES, block_dct, block_idct
+from jsc.functional.planes import SUBSAMPLINGS
 from jsc.functional.quant import check_window, hardness_of, positive, quantize
 from jsc.ops.jpeg import Jpeg
 from jsc.ops.quant import MODES
-from jsc.reference import jpeg as reference
 
-SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}  # vertical, horizontal
 PADDINGS = ("replicate", "zero")
 
 
@@ -49,18 +48,20 @@ def jpeg(
     ----------
     x : Tensor, (N, 3, H, W) RGB or (N, 1, H, W) grey, float32 or float64, any H and W, any strides
         In [0, peak], then normalised with `mean` and `std` if those are given.
-    tables : Tensor, (2, 8, 8), dtype of `x`, > 0; for grey images (1, 8, 8) does
+    tables : Tensor, (2, 8, 8) or (K, 2, 8, 8), dtype of `x`, > 0; for grey images 1 in place of 2
+        does
         Quantisation steps of Y and of Cb and Cr, natural order, in grey levels of an 8-bit image
         whatever the peak. Entries below 1e-5 act as 1e-5, and still receive gradients that would
-        raise them.
+        raise them. K tables are K rounds of the quantiser, one after the other between one DCT and
+        one inverse: Q_K(... Q_1(z)).
     alpha, kappa : float, or Tensor broadcastable to `tables`
         Sharpness per squared grey level; or hardness kappa = alpha q^2, which replaces alpha when
-        given.
+        given. (K, 1, 1, 1) is one number a round.
     quantizer : str
         "soft"    the mean of the levels, see :func:`soft_quantize`
         "hard"    rounding, ties to even; derivative 0 in x
         "ste"     rounding, with derivative 1 in x and round(u) - u in the tables (straight-through)
-        "sample"  a level drawn from P(k | z), with the derivative of "soft"
+        "sample"  a level drawn from P(k | z), clamped to `levels`, with the derivative of "soft"
     window, levels : int, optional
         As for :func:`soft_quantize`; the authors' operator has 5 and 127. Hard rounding has no
         window.
@@ -92,11 +93,14 @@ def jpeg(
 
     Notes
     -----
-    Gradient: x, tables, alpha or kappa. Second derivatives are computed in plain torch, slowly.
+    Gradient: x, tables, alpha or kappa. Second derivatives are computed in plain torch, slowly;
+    forward mode is refused. `torch.compile(fullgraph=True)`, `torch.export` and `torch.func` take
+    the layer as it is; `torch.vmap` calls it once for each element, so prefer a batch of images.
     At 4:4:4 the layer is one pass over memory, forward and backward; only x is kept in between.
-    Other subsamplings, "sample", and zero padding of partial blocks run step by step.
-    Same bits for any number of threads and any split of the batch (tables' gradients: of
-    threads only).
+    Other subsamplings and zero padding of partial blocks run plane by plane, "sample" and several
+    rounds step by step; so does everything on devices other than the CPU, in plain torch.
+    In one pass, the same bits for any number of threads and any split of the batch (tables'
+    gradients: of threads only).
     A NaN stays in its block.
 
     References
@@ -116,7 +120,7 @@ def jpeg(
     _checks.require_kernel_dtype(x, "x")
     _checks.require_same_dtype(tables, "tables", x, "x")
     _checks.require_same_device(tables, "tables", x, "x")
-    _require_shapes(x, tables)
+    require_shapes(x, tables)
     require_options(quantizer, subsampling, padding, peak, chroma_offset)
     check_window(window, levels)
     channels = x.shape[1]
@@ -124,13 +128,20 @@ def jpeg(
     if not all(s > 0 for s in stds):
         raise ValueError(f"std must be positive, got {std!r}")
 
-    used = 1 if channels == 1 else 2
     q = positive(tables)
     hardness = hardness_of(q, alpha if kappa is None else None, kappa, x)
-    q, hardness = q[:used], hardness.expand(q.shape)[:used]
-    whole_blocks = x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0
-    fused = (subsampling == "4:4:4" or channels == 1) and quantizer != "sample"
-    if fused and (padding == "replicate" or whole_blocks) and x.device.type in KERNEL_DEVICES:
+    hardness = hardness.expand(q.shape)
+    if channels == 1:
+        q, hardness = q.narrow(-3, 0, 1), hardness.narrow(-3, 0, 1)
+    if q.ndim == 4 and len(q) == 1:
+        q, hardness = q[0], hardness[0]
+    fused = (subsampling == "4:4:4" or channels == 1) and quantizer != "sample" and q.ndim == 3
+    # sizes last: traced, the comparison becomes a guard
+    if (
+        fused
+        and x.device.type in KERNEL_DEVICES
+        and (padding == "replicate" or (x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0))
+    ):
         options = (
             MODES[quantizer],
             window or 0,
@@ -163,50 +174,47 @@ def _step_by_step(
     subsampling: str, mean: list[float], std: list[float], peak: float, chroma_offset: float,
     padding: str, generator: torch.Generator | None,
 ) -> Tensor:  # fmt: skip
-    channels, h, w = x.shape[1:]
+    """q and kappa: (tables, 8, 8), or (rounds, tables, 8, 8)."""
     if x.numel() == 0:
         return x * q.sum()  # keeps the graph
-    mean_, std_ = (x.new_tensor(v).view(1, channels, 1, 1) for v in (mean, std))
-    grey = (x * std_ + mean_) * (255 / peak) - 128
-    planes = reference.colour(grey, reference.RGB_TO_YCC) if channels == 3 else grey
-    v, u = SUBSAMPLINGS[subsampling] if channels == 3 else (1, 1)
     out = []
-    for c, plane in enumerate(planes.split([1, 2] if channels == 3 else [1], 1)):
-        offset = chroma_offset if c else 0.0
-        shrunk = c == 1 and (v, u) != (1, 1)
-        plane = reference.pad_to_multiple(plane + offset, 8 * v, 8 * u, padding)
-        if shrunk:
-            plane = F.avg_pool2d(plane, (v, u))
+    parts = planes.split(x, subsampling, mean, std, peak, chroma_offset, padding)
+    for c, plane in enumerate(parts):
+        step, hardness = (t[..., c, :, :].reshape(-1, 8, 8) for t in (q, kappa))
+        if len(step) == 1 and quantizer != "sample" and x.device.type in KERNEL_DEVICES:
+            # Grey images, but for the level shift: it is done already, and mean 128 undoes it.
+            options = (MODES[quantizer], window or 0, levels or 0, [128.0], [1.0], 255.0, 0.0)
+            grey = plane.reshape(-1, 1, *plane.shape[2:])
+            out.append(Jpeg.call(grey, step, hardness, options).view(plane.shape))
+            continue
         z = block_dct(plane)
-        noise = None
-        if quantizer == "sample":
-            noise = torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
-        z = quantize(
-            z, q[c], kappa[c], "soft" if noise is not None else quantizer, window, levels, noise
-        )
-        plane = block_idct(z) - offset
-        if shrunk:
-            # As libjpeg's default decoder: a triangle filter over the samples that the image has.
-            plane = plane[:, :, : -(-h // v), : -(-w // u)]
-            plane = F.interpolate(
-                plane, scale_factor=(float(v), float(u)), mode="bilinear", align_corners=False
-            )
-        out.append(plane[:, :, :h, :w])
-    planes = torch.cat(out, 1)
-    grey = reference.colour(planes, reference.YCC_TO_RGB) if channels == 3 else planes
-    return ((grey + 128) * (peak / 255) - mean_) / std_
+        for steps, sharpness in zip(step, hardness, strict=True):
+            noise, mode = None, quantizer
+            if quantizer == "sample":
+                noise, mode = _uniform_like(z, generator), "soft"
+            z = quantize(z, steps, sharpness, mode, window, levels, noise)
+        out.append(block_idct(z))
+    return planes.join(out, x.shape[2:], subsampling, mean, std, peak, chroma_offset)
 
 
-def _require_shapes(x: Tensor, tables: Tensor) -> None:
+def _uniform_like(z: Tensor, generator: torch.Generator | None) -> Tensor:
+    if generator is None:  # `rand` does not take symbolic sizes together with `generator=None`
+        return torch.rand_like(z)
+    return torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
+
+
+def require_shapes(x: Tensor, tables: Tensor) -> None:
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(f"x must be (N, 3, H, W) or (N, 1, H, W), got {tuple(x.shape)}")
     if (
-        tables.ndim != 3
-        or tuple(tables.shape[1:]) != (8, 8)
-        or tables.shape[0] not in ((2,) if x.shape[1] == 3 else (1, 2))
+        tables.ndim not in (3, 4)
+        or tuple(tables.shape[-2:]) != (8, 8)
+        or tables.shape[-3] not in ((2,) if x.shape[1] == 3 else (1, 2))
+        or tables.shape[0] == 0
     ):
         raise ValueError(
-            f"tables must be (2, 8, 8): steps of Y, and of Cb and Cr; got {tuple(tables.shape)}"
+            "tables must be (2, 8, 8): steps of Y, and of Cb and Cr; or (K, 2, 8, 8) for K rounds; "
+            f"got {tuple(tables.shape)}"
         )
 
 
@@ -224,7 +232,7 @@ def require_options(
         raise ValueError(
             f"peak must be positive: 1 for images in [0, 1], 255 for [0, 255]; got {peak!r}"
         )
-    if not math.isfinite(chroma_offset):
+    if not abs(chroma_offset) < math.inf:
         raise ValueError(f"chroma_offset must be finite, got {chroma_offset!r}")
 
 
@@ -239,6 +247,6 @@ def per_channel(
         raise ValueError(
             f"{name} must be a number or {channels} numbers, one per channel, got {value!r}"
         )
-    if not all(math.isfinite(v) for v in value):
+    if not all(abs(v) < math.inf for v in value):
         raise ValueError(f"{name} must be finite, got {value!r}")
     return [float(v) for v in value]

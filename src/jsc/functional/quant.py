@@ -92,7 +92,7 @@ def soft_quantize(
     _checks.require_kernel_dtype(z, "z")
     check_window(window, levels)
     step = positive(as_operand(q, "q", z))
-    _require_broadcast(step, "q", z.shape, "z")
+    require_broadcast(step, "q", z.shape, "z")
     hardness = hardness_of(step, alpha, kappa, z, z.shape)
     step, hardness = torch.broadcast_tensors(step, hardness)
     return quantize(z, step, hardness, "soft", window, levels)
@@ -135,7 +135,7 @@ def fold(shape: tuple[int, ...], table: tuple[int, ...]) -> tuple[int, int, int,
     sizes = [1, 1, 1, 1]
     part = 3
     for size, own in zip(reversed(shape), reversed(table), strict=True):
-        varies = own == size
+        varies = own != 1  # and not own == size: sizes may be symbolic
         if size != 1 and varies != (part % 2 == 1):
             part -= 1
             if part < 0:
@@ -191,13 +191,13 @@ def hardness_of(
         raise ValueError("give exactly one of alpha (sharpness) and kappa (hardness, alpha q^2)")
     name, value = ("alpha", alpha) if kappa is None else ("kappa", kappa)
     value = as_operand(value, name, like)  # type: ignore[arg-type]
-    _require_broadcast(
+    require_broadcast(
         value, name, q.shape if shape is None else shape, "tables" if shape is None else "z"
     )
     return value * q * q if kappa is None else value
 
 
-def _require_broadcast(value: Tensor, name: str, shape: Sequence[int], of: str) -> None:
+def require_broadcast(value: Tensor, name: str, shape: Sequence[int], of: str) -> None:
     own = (1,) * (len(shape) - value.ndim) + tuple(value.shape)
     if len(own) != len(shape) or any(a not in (1, b) for a, b in zip(own, shape, strict=True)):
         raise ValueError(

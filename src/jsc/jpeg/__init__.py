@@ -1,5 +1,10 @@
-"""What surrounds the JPEG layer: standard tables, and where trained ones start from."""
+"""What surrounds the JPEG layer: standard tables, where trained ones start from, real files."""
 
+from jsc.jpeg.decoded import decoded as decoded
+from jsc.jpeg.files import load as load
+from jsc.jpeg.files import read_tables as read_tables
+from jsc.jpeg.files import save as save
+from jsc.jpeg.plots import plot_tables as plot_tables
 from jsc.jpeg.sensitivity import mean_absolute as mean_absolute
 from jsc.jpeg.sensitivity import sensitivity as sensitivity
 from jsc.jpeg.tables import from_zigzag as from_zigzag

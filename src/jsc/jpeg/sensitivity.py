@@ -16,6 +16,7 @@ from jsc.reference.jpeg import RGB_TO_YCC, YCC_TO_RGB, colour, pad_to_multiple
 Scale = float | Sequence[float] | None
 
 
+@torch.inference_mode(False)
 def sensitivity(
     model: nn.Module,
     loader: Iterable[Any],
@@ -34,7 +35,8 @@ def sensitivity(
     ----------
     model : Module
         Run in eval mode, put back into the mode of each of its parts afterwards. No gradient is
-        left behind.
+        left behind, and none is needed of its parameters. Under `torch.no_grad` or
+        `inference_mode` too.
     loader : iterable of (images, targets, ...)
         Images (N, 3, H, W) as `model` takes them, any H and W.
     loss : callable, (output, targets) -> scalar, the mean over the batch
@@ -67,7 +69,7 @@ def sensitivity(
                 z = coefficients(x, mean, std, peak).detach().requires_grad_()
                 value = loss(model(_pixels(z, x, mean, std, peak)), target)
                 (gradient,) = torch.autograd.grad(value, z)
-            # of the loss of one image, not of the mean over its batch
+            # of the loss of one image, not of the mean over its batch (the last may be smaller)
             gradient = gradient.double() * x.shape[0]
             total += gradient.square().sum((0, 2, 3)).cpu()
             images += x.shape[0]

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from jsc import _checks
 from jsc.functional.dct import block_dct, block_idct
 from jsc.functional.jpeg import jpeg, per_channel, require_options
-from jsc.functional.quant import SMALLEST_STEP, check_window, soft_quantize
+from jsc.functional.quant import SMALLEST_STEP, check_window, require_broadcast, soft_quantize
+from jsc.functional.rate import jpeg_rate
+from jsc.jpeg.decoded import decoded
 from jsc.jpeg.tables import from_zigzag, quality_tables
 
 # The whole operator of the authors' code (github.com/JpegInspiredDl/JPEG-Inspired-DL, 071650f):
@@ -54,13 +56,16 @@ class JPEG(_Hardness):
 
     Parameters
     ----------
-    tables : Tensor, (2, 8, 8), optional
+    tables : Tensor, (2, 8, 8) or (K, 2, 8, 8), optional
         Initial quantisation steps of Y, and of Cb and Cr; natural order, grey levels of an 8-bit
         image.
         Annex K of the standard when left out.
-    alpha, kappa : float or Tensor broadcastable to (2, 8, 8)
+    rounds : int, optional
+        Rounds of the quantiser, each with tables of its own. (2, 8, 8) tables start all of them;
+        (K, 2, 8, 8) already are K rounds.
+    alpha, kappa : float or Tensor broadcastable to `tables`
         Sharpness, or hardness alpha q^2 which replaces it: then alpha = kappa / q^2 follows the
-        tables.
+        tables. (K, 1, 1, 1) is one number a round.
     train_alpha : bool
         Train log alpha, or log kappa if that was given: one number, or one per entry if given as a
         tensor.
@@ -68,7 +73,7 @@ class JPEG(_Hardness):
 
     Attributes
     ----------
-    tables : Parameter, (2, 8, 8)
+    tables : Parameter, (2, 8, 8), or (K, 2, 8, 8)
         Trained as they are, as in the paper, so that learning rates carry over. They cannot become
         unusable: the operator reads max(tables, 1e-5), and passes to an entry below that floor only
         gradients that lift it, so none gets stuck or runs away. Nothing is changed in place.
@@ -88,6 +93,7 @@ class JPEG(_Hardness):
         self,
         tables: Tensor | None = None,
         *,
+        rounds: int | None = None,
         alpha: Tensor | float = 5.0,
         kappa: Tensor | float | None = None,
         quantizer: str = "soft",
@@ -108,10 +114,7 @@ class JPEG(_Hardness):
             per_channel(value, name, len(value) if isinstance(value, Sequence) else 1, 0.0)
         tables = quality_tables(50, torch.get_default_dtype()) if tables is None else tables
         _checks.require_tensor(tables, "tables")
-        if tuple(tables.shape) != (2, 8, 8):
-            raise ValueError(
-                f"tables must be (2, 8, 8): steps of Y, and of Cb and Cr; got {tuple(tables.shape)}"
-            )
+        tables = _repeated(tables, rounds)
         if not bool((tables > 0).all()):
             raise ValueError("tables must be positive")
         dtype = tables.dtype if tables.is_floating_point() else torch.get_default_dtype()
@@ -119,6 +122,8 @@ class JPEG(_Hardness):
             tables.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
         )
         self._register_hardness(alpha, kappa, train_alpha, dtype)
+        for name, value in self._hardness().items():
+            require_broadcast(value, name, tables.shape, "tables")
         self.options: dict[str, Any] = {
             "quantizer": quantizer, "window": window, "levels": levels, "subsampling": subsampling,
             "mean": mean if mean is None or isinstance(mean, (int, float)) else tuple(mean),
@@ -148,12 +153,19 @@ class JPEG(_Hardness):
         return cls((q_max / inverse[0].max() * inverse).to(torch.get_default_dtype()), **options)
 
     @classmethod
-    def from_mean_absolute(cls, m: Tensor, bits: int = 8, **options: Any) -> JPEG:
+    def from_mean_absolute(
+        cls, m: Tensor, bits: int = 8, *, dc_as_first_ac: bool = False, **options: Any
+    ) -> JPEG:
         """q = 2 m / sqrt(2^(bits - 1)) with the mean absolute coefficients m of
-        :func:`jsc.jpeg.mean_absolute`, Cb and Cr pooled (LSQ, Esser et al., ICLR 2020)."""
+        :func:`jsc.jpeg.mean_absolute`, Cb and Cr pooled (LSQ, Esser et al., ICLR 2020).
+
+        `dc_as_first_ac` gives DC the step of the AC coefficient beside it, as the authors' code
+        does unless it sets a smallest step."""
         m = _three_planes(m)
         pooled = torch.stack([m[0], (m[1] + m[2]) / 2])
         steps = (2 * pooled / 2 ** ((bits - 1) / 2)).clamp(min=SMALLEST_STEP)
+        if dc_as_first_ac:
+            steps[:, 0, 0] = steps[:, 0, 1]
         return cls(steps.to(torch.get_default_dtype()), **options)
 
     @classmethod
@@ -172,15 +184,31 @@ class JPEG(_Hardness):
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return jpeg(x, self.tables, **self._hardness(), generator=generator, **self.options)
 
+    def rate(self, x: Tensor) -> Tensor:
+        """Bits per pixel of a batch, differentiable: train with `loss + lam * layer.rate(x)`. See
+        :func:`jsc.functional.jpeg_rate`; `x` is what the layer takes."""
+        return jpeg_rate(x, self.tables, **self._hardness(), **self.options)
+
+    def decoded(self, x: Tensor) -> Tensor:
+        """What the network sees if its images come from real JPEG files with `quant_tables()`: this
+        layer with hard rounding and 8-bit pixels, bit for bit as libjpeg. No gradient. See
+        :func:`jsc.jpeg.decoded`."""
+        options = {k: self.options[k] for k in ("subsampling", "mean", "std", "peak")}
+        return decoded(x, self.quant_tables(), **options)
+
     def quant_tables(self) -> Tensor:
-        """(2, 8, 8) int64: the tables rounded to what a baseline JPEG file can hold, 1 to 255."""
-        return self.tables.detach().round().clamp(1, 255).to(torch.int64)
+        """(2, 8, 8) int64: the tables rounded to what a baseline JPEG file can hold, 1 to 255. Of
+        several rounds those of the last, whose multiples the coefficients end on."""
+        last = self.tables.detach().view(-1, 2, 8, 8)[-1]
+        return last.round().clamp(1, 255).to(torch.int64)
 
     def extra_repr(self) -> str:
         shown = {k: v for k, v in self.options.items() if v is not None}
         trained = f"log_{self.hardness_name}" in self._parameters
+        rounds = [f"rounds={len(self.tables)}"] if self.tables.ndim == 4 else []
         return ", ".join(
             [
+                *rounds,
                 f"{'trained' if trained else 'fixed'} {self.hardness_name}",
                 *(f"{k}={v!r}" for k, v in shown.items()),
             ]
@@ -239,6 +267,27 @@ class InverseBlockDCT(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return block_idct(z)
+
+
+def _repeated(tables: Tensor, rounds: int | None) -> Tensor:
+    """Tables as given, or (rounds, 2, 8, 8) made of one set."""
+    if tables.ndim not in (3, 4) or tuple(tables.shape[-3:]) != (2, 8, 8) or not len(tables):
+        raise ValueError(
+            "tables must be (2, 8, 8): steps of Y, and of Cb and Cr; or (K, 2, 8, 8) for K rounds; "
+            f"got {tuple(tables.shape)}"
+        )
+    if rounds is None:
+        return tables
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        raise ValueError(f"rounds must be an int of at least 1, got {rounds!r}")
+    if tables.ndim == 3:
+        return tables if rounds == 1 else tables.expand(rounds, -1, -1, -1)
+    if len(tables) != rounds:
+        raise ValueError(
+            f"tables of {len(tables)} rounds do not fit rounds={rounds}; leave `rounds` out, or "
+            "give (2, 8, 8) tables to start all of them"
+        )
+    return tables
 
 
 def _three_planes(s: Tensor) -> Tensor:

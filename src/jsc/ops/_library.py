@@ -30,7 +30,30 @@ def register(schema: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> 
     LIB.impl(name, cpu, "CPU")
     torch.library.register_fake(f"jsc::{name}", fake, lib=LIB)
     _IMPLEMENTATIONS[name] = cpu
+    torch.library.register_vmap(f"jsc::{name}", _one_by_one(name), lib=LIB)
     OPS.append(name)
+
+
+def _one_by_one(name: str) -> Callable[..., Any]:
+    """Rule of `torch.vmap`: one call for each element, stacked along axis 0. Kernels have threads
+    and long loops of their own; what a larger call would save is the overhead of the small one."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        operator = getattr(torch.ops.jsc, name)
+        results = [
+            operator(
+                *(
+                    value.select(dim, i) if isinstance(dim, int) else value
+                    for value, dim in zip(arguments, in_dims, strict=True)
+                )
+            )
+            for i in range(info.batch_size)
+        ]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        return tuple(torch.stack(r) for r in zip(*results, strict=True)), (0,) * len(results[0])
+
+    return rule
 
 
 def eager(x: Tensor) -> bool:

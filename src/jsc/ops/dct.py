@@ -53,6 +53,8 @@ register(
 
 
 class BlockDct(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor) -> Tensor:
         return call("block_dct", x)
@@ -67,6 +69,8 @@ class BlockDct(Function):
 
 
 class BlockIdct(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(z: Tensor) -> Tensor:
         return call("block_idct", z)

@@ -130,6 +130,8 @@ def _reference(
 class Jpeg(Function):
     """`options` are the operator's arguments from `mode` on."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, q: Tensor, kappa: Tensor, options: tuple[Any, ...]) -> Tensor:
         return call("jpeg", x, q, kappa, *options)
@@ -149,6 +151,8 @@ class Jpeg(Function):
 
 
 class JpegBackward(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         g: Tensor, x: Tensor, q: Tensor, kappa: Tensor, options: tuple[Any, ...], wanted: int

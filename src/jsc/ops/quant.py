@@ -31,28 +31,25 @@ def prepare(q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Te
     return entries
 
 
-def _forward_cpu(
-    z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int
-) -> Tensor:
+def _quantized(z: Tensor, noise: Tensor, entries: Tensor) -> Tensor:
     y = torch.empty_like(z, memory_format=torch.contiguous_format)
     quant.forward(
-        buffer(z), z.new_empty((0, 0, 0, 0)).numpy(),
-        prepare(q, kappa, mode, window, levels).numpy(), y.numpy(),
+        buffer(z), buffer(noise), entries.numpy(), y.numpy(),
         _config.isa(), _config.num_threads(WORK * z.numel()),
     )  # fmt: skip
     return y
+
+
+def _forward_cpu(
+    z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int
+) -> Tensor:
+    return _quantized(z, z.new_empty((0, 0, 0, 0)), prepare(q, kappa, mode, window, levels))
 
 
 def _sample_cpu(
     z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor, window: int, levels: int
 ) -> Tensor:
-    y = torch.empty_like(z, memory_format=torch.contiguous_format)
-    quant.forward(
-        buffer(z), buffer(noise),
-        prepare(q, kappa, MODES["sample"], window, levels).numpy(), y.numpy(),
-        _config.isa(), _config.num_threads(WORK * z.numel()),
-    )  # fmt: skip
-    return y
+    return _quantized(z, noise, prepare(q, kappa, MODES["sample"], window, levels))
 
 
 def _backward_cpu(
@@ -108,6 +105,8 @@ class Floor(Function):
     if it would lower it: a projected gradient, so that no entry is ever stuck and none runs
     away."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(q: Tensor, least: float) -> Tensor:
         return q.clamp(min=least)
@@ -126,6 +125,8 @@ class Floor(Function):
 class SoftQuantize(Function):
     """`options`: mode, window, levels. With `noise`, the value is drawn from P(k | z), and the
     derivative is that of its mean."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
@@ -148,6 +149,8 @@ class SoftQuantize(Function):
 
 
 class SoftQuantizeBackward(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         g: Tensor, z: Tensor, q: Tensor, kappa: Tensor, options: tuple[int, int, int]

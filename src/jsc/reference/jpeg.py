@@ -179,7 +179,7 @@ def jpeg(
     chroma_offset: float = 0.0,
     padding: str = "replicate",
 ) -> Tensor:
-    """The whole layer at 4:4:4: x (N, 3 or 1, H, W), q and kappa (tables, 8, 8)."""
+    """The whole layer at 4:4:4: x (N, 3 or 1, H, W), q and kappa ([rounds,] tables, 8, 8)."""
     channels, h, w = x.shape[1:]
     mean_, std_ = (x.new_tensor(v).view(1, channels, 1, 1) for v in (mean, std))
     grey = (x * std_ + mean_) * (255 / peak) - 128
@@ -187,11 +187,12 @@ def jpeg(
     planes = (colour(grey, RGB_TO_YCC) if channels == 3 else grey) + offset
     z = block_dct(pad_to_multiple(planes, 8, 8, padding))
     table = [0, 1, 1][:channels]  # Cb and Cr share the second table
-    q, kappa = (t[table].view(1, channels, 1, 1, 8, 8) for t in (q, kappa))
-    if quantizer == "soft":
-        z = soft_quantize(z, q, kappa, window, levels)
-    else:
-        z = (hard_quantize if quantizer == "hard" else ste_quantize)(z, q, levels)
+    rounds = (t[..., table, :, :].view(-1, 1, channels, 1, 1, 8, 8) for t in (q, kappa))
+    for step, hardness in zip(*rounds, strict=True):
+        if quantizer == "soft":
+            z = soft_quantize(z, step, hardness, window, levels)
+        else:
+            z = (hard_quantize if quantizer == "hard" else ste_quantize)(z, step, levels)
     planes = block_idct(z)[:, :, :h, :w] - offset
     grey = colour(planes, YCC_TO_RGB) if channels == 3 else planes
     return ((grey + 128) * (peak / 255) - mean_) / std_

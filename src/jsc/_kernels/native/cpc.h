@@ -18,9 +18,21 @@
 // neighbours are mostly non-zero in the same channels: then one load serves two products.
 // Padding costs nothing: an absent pixel has no non-zeros.
 //
-// Numerics: every output starts from its bias and adds its products in the order (set, kernel row, pair
-// of pixels from left to right, channels non-zero in both, in the left, in the right one): the same bits
-// for every thread count, band height, batch split, V and, among instruction sets with FMA, width.
+// Ladder (ms, the sweep alone, one thread of a Xeon with AVX-512 and 48 kB of L1, activations of density
+// .5 / .2; the multiply-adds alone, from registers, would take .57 / .23)
+//                                                   3x3 128 at 28   1x1 256-64 at 56   3x3 s2 128 at 56
+//   pairs of pixels, weights kept in registers         1.04 / .47        .72 / .42        1.26 / .64
+//   + the pixels ahead prefetched                       .97 / .46        .58 / .33        1.08 / .54
+//   + half a set at a time where L1 is too small        .89 / .44              -          1.11 / .61
+// Tried and dropped: one loop over the channels of either pixel (12 to 30 % slower), the lone channels of
+// both pixels side by side (no difference), tiles of 16 to 128 kB (none), half as many filters to a
+// block (7 % slower), quarters of a set (15 % slower). What bounds it: per channel and pixel some 4
+// cycles beyond the 8 (one pixel) or 13 (both) that loads and multiply-adds take, most of it L1 misses and
+// the ends of loops that no branch predictor can know; at density .1 the partial sums' way to and from L1.
+//
+// Numerics: every output starts from its bias and adds its products in the order (set, kernel row, half of
+// a set whose weights are too many for L1, pair of pixels from left to right, channels non-zero in both, in
+// the left, in the right one): the same bits for every thread count, band height and batch split.
 // Zeros are skipped, NaN and inf are not.
 #pragma once
 #include "cpc_task.h"
@@ -117,12 +129,13 @@ constexpr int CPC_AHEAD = 4;
 // Columns of partial sums that a sweep may touch beyond either end of an output row.
 constexpr int cpc_margin(int Taps, int S) { return (Taps + S - 1) / S + 1; }
 
-// Adds one input row to one output row, for one set, one kernel row and all `Taps` kernel columns.
+// Adds one input row to one output row, for one set, one kernel row and all `Taps` kernel columns; of
+// the set, only the channels whose bits are set in `channels`.
 // `x` and `mask` point at the row's first pixel, `out` at output 0, with `cpc_margin` columns on
 // either side. With p = column + Pw, a pixel is part of the outputs p / S - t through tap p % S + S t.
 template <class I, class T, int V, int Taps, int S>
 JSC_INLINE void cpc_sweep(const T *x, const uint64_t *mask, ptrdiff_t step, ptrdiff_t W, ptrdiff_t Ow, ptrdiff_t Pw,
-                          const T *weight, ptrdiff_t channel_step, T *out) {
+                          const T *weight, ptrdiff_t channel_step, uint64_t channels, T *out) {
     using V_ = Vec<I, T>;
     constexpr int L = lanes<I, T>, Live = (Taps + S - 1) / S;
     V_ a[Live + 1][V];  // a[q]: output o + 1 - q
@@ -140,7 +153,8 @@ JSC_INLINE void cpc_sweep(const T *x, const uint64_t *mask, ptrdiff_t step, ptrd
 #define JSC_PHASE(phase)                                                                                          \
     {                                                                                                             \
         ptrdiff_t left = column + phase, right = left + S;                                                        \
-        uint64_t left_bits = left >= 0 && left < W ? mask[left] : 0, right_bits = right < W ? mask[right] : 0;    \
+        uint64_t left_bits = left >= 0 && left < W ? mask[left] & channels : 0;                                   \
+        uint64_t right_bits = right < W ? mask[right] & channels : 0;                                             \
         cpc_prefetch(x + (left + CPC_AHEAD * S) * step, S * step);                                                \
         cpc_pair<I, T, V, Taps, S, phase, Live>(a, x + left * step, x + right * step, left_bits, right_bits, weight,    \
                                                 channel_step);                                                    \
@@ -186,6 +200,8 @@ JSC_INLINE void cpc_points(const T *x, const uint64_t *mask, ptrdiff_t step, ptr
 
 // ---- one task ------------------------------------------------------------------------------------
 
+constexpr int CPC_WEIGHT_BYTES = 40 * 1024;
+
 // Taps = 0: one kernel column at a time (any kernel width, stride and dilation); otherwise the kernel
 // is `Taps` wide, not dilated horizontally, with horizontal stride S.
 template <class T, int V, int Taps, int S>
@@ -198,6 +214,8 @@ struct CpcBand {
         constexpr int margin = cpc_margin(Taps ? Taps : 1, S);
         const ptrdiff_t VL = V * L, row_step = (t.Ow + 2 * margin) * VL, sets = (t.C + CPC_SET - 1) / CPC_SET;
         const ptrdiff_t channel_step = t.Kw * VL;
+        // The weights of a set and kernel row are to stay in L1 (32 or 48 kB) while rows go by.
+        constexpr int parts = Taps * V * L * (int)sizeof(T) * CPC_SET > CPC_WEIGHT_BYTES ? 2 : 1;
 
         alignas(64) T start[V * L] = {};
         for (ptrdiff_t k = 0; t.bias && k < t.filters; k++) start[k] = t.bias[k];
@@ -208,17 +226,20 @@ struct CpcBand {
             const uint64_t *mask = t.mask + s * t.H * t.W;
             for (ptrdiff_t i = 0; i < t.Kh; i++) {
                 const T *weight = t.weight + (s * t.Kh + i) * CPC_SET * channel_step;
-                for (ptrdiff_t r = 0; r < t.rows; r++) {
-                    ptrdiff_t y = (t.row0 + r) * t.Sh + i * t.Dh - t.Ph;
-                    if (y < 0 || y >= t.H) continue;
-                    const T *x = t.x + y * t.row_step + s * t.set_step;
-                    T *out = t.tile + r * row_step + margin * VL;
-                    if constexpr (Taps > 0) {
-                        cpc_sweep<I, T, V, Taps, S>(x, mask + y * t.W, t.pixel_step, t.W, t.Ow, t.Pw, weight, channel_step, out);
-                    } else {
-                        for (ptrdiff_t j = t.Kw - 1; j >= 0; j--)
-                            cpc_points<I, T, V>(x, mask + y * t.W, t.pixel_step, t.W, t.Ow, t.Sw, j * t.Dw - t.Pw,
-                                                weight + j * VL, channel_step, out);
+                for (int part = 0; part < parts; part++) {
+                    const uint64_t channels = ~0ull >> (CPC_SET - CPC_SET / parts) << (CPC_SET / parts * part);
+                    for (ptrdiff_t r = 0; r < t.rows; r++) {
+                        ptrdiff_t y = (t.row0 + r) * t.Sh + i * t.Dh - t.Ph;
+                        if (y < 0 || y >= t.H) continue;
+                        const T *x = t.x + y * t.row_step + s * t.set_step;
+                        T *out = t.tile + r * row_step + margin * VL;
+                        if constexpr (Taps > 0) {
+                            cpc_sweep<I, T, V, Taps, S>(x, mask + y * t.W, t.pixel_step, t.W, t.Ow, t.Pw, weight, channel_step, channels, out);
+                        } else {
+                            for (ptrdiff_t j = t.Kw - 1; j >= 0; j--)
+                                cpc_points<I, T, V>(x, mask + y * t.W, t.pixel_step, t.W, t.Ow, t.Sw, j * t.Dw - t.Pw,
+                                                    weight + j * VL, channel_step, out);
+                        }
                     }
                 }
             }

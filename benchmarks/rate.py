@@ -1,0 +1,137 @@
+"""Bits: the rate estimate against real files, and tables trained for a network against libjpeg's.
+
+Files: pictures written by Pillow with the tables of each quality, Huffman codes standard and
+optimised, in bits per pixel; a scan is a file without its header and tables, which weigh much in
+small pictures. The estimate is the zero-order entropy of the quantised coefficients
+(`jsc.functional.jpeg_rate`), of all pictures together and picture by picture.
+
+Accuracy (needs --data): a trained SqueezeNet 1.1 that stays as it is sees the centres (227x227) of
+200 ImageNet samples through real files, 4:4:4, optimised, sized by their scans. "trained": tables
+from `loss + lambda * rate`, straight-through quantiser, trained on one half of the images, measured
+on the other, and the other way round. One standard error of the accuracy is about 3.4 points; the
+cross-entropy tells more. The samples had been JPEG files before (quality 95, 4:2:0).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import images, networks, rate_accuracy, rate_files, report
+
+NETWORK = "squeezenet_v1.1"
+LAMBDAS = [1.0, 3.0, 8.0]
+
+
+def natural(count: int, size: int) -> list[Tensor]:
+    """Random pictures with the 1/f spectrum of photographs and strongly correlated colours."""
+    frequency = torch.fft.fftfreq(size)[:, None].hypot(torch.fft.rfftfreq(size))
+    frequency[0, 0] = 1
+    noise = torch.fft.rfft2(torch.randn(count, 3, size, size)) / frequency
+    planes = torch.fft.irfft2(noise, s=(size, size))
+    planes = planes / planes.std((2, 3), keepdim=True)
+    mix = torch.tensor([[1, 0.3, 0.2], [1, 0.1, -0.2], [1, -0.3, 0.1]])
+    pixels = 120 + 45 * torch.einsum("ij,njhw->nihw", mix, planes)
+    return list(pixels.round().clamp(0, 255).to(torch.uint8))
+
+
+def stored(path: Path, count: int) -> list[Tensor]:
+    photos = images.ImageSet(path)
+    chosen = [photos[i * len(photos) // count] for i in range(count)]
+    return [torch.from_numpy(p.copy()).permute(2, 0, 1) for p in chosen]
+
+
+def pictures(options: argparse.Namespace) -> dict[str, list[Tensor]]:
+    if options.data is None:
+        count, size = (2, 64) if options.quick else (16, 256)
+        return {f"1/f noise {size}": natural(count, size)}
+    count = 4 if options.quick else 40
+    folder = options.data / "images"
+    return {
+        "ImageNet 256": stored(folder / "imagenet_sample200_256.npz", count),
+        "flowers 128": stored(folder / "flower_photos5_128.npz", count),
+    }
+
+
+def accuracy(options: argparse.Namespace) -> list[dict[str, Any]]:
+    if options.data is None:
+        return []
+    network = networks.load(options.data, NETWORK)
+    photos = network.images(options.data)
+    size = network.recipe["size"][0]
+    chosen = range(0, len(photos), 10 if options.quick else 1)
+    crops = [torch.from_numpy(images.crop(photos[i], size)).permute(2, 0, 1) for i in chosen]
+    labels = torch.from_numpy(photos.labels[list(chosen)]).long() + network.first_class
+    model = rate_accuracy.Input(network.model, network.recipe)
+    qualities = [50] if options.quick else [10, 20, 35, 50, 75, 95]
+    return rate_accuracy.curve(
+        model, torch.stack(crops), labels, qualities,
+        LAMBDAS[:1] if options.quick else options.lambdas, 2 if options.quick else options.steps,
+    )  # fmt: skip
+
+
+def draw(path: Path, files: list[dict[str, Any]], found: list[dict[str, Any]]) -> None:
+    """Estimate against scan, image by image; accuracy and cross-entropy against bits."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15 if found else 5, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 3 if found else 1, squeeze=False)[0]
+    for key in dict.fromkeys((row["images"], row["subsampling"]) for row in files):
+        mine = [row["pairs"] for row in files if (row["images"], row["subsampling"]) == key]
+        x, y = zip(*(pair for pairs in mine for pair in pairs), strict=True)
+        axes[0].loglog(x, y, ".", alpha=0.5, markersize=4, label=", ".join(key))
+    ends = axes[0].get_xlim()
+    axes[0].plot(ends, ends, color="black", linewidth=1)
+    axes[0].set(xlabel="estimate, bits per pixel", ylabel="optimised scan, bits per pixel")
+    axes[0].set_title("Estimate and file, image by image")
+    axes[0].legend(fontsize=8)
+    for axis, quantity in zip(axes[1:], ("top-1 %", "cross-entropy"), strict=False):
+        for name in ("libjpeg", "trained"):
+            mine = sorted((r["bpp"], r[quantity]) for r in found if r["tables"] == name)
+            axis.semilogx(*zip(*mine, strict=True), "o-", label=f"{name} tables")
+        axis.set(xlabel="bits per pixel of real files (scans)", ylabel=quantity)
+        axis.set_title(f"{NETWORK}, weights fixed")
+        axis.legend()
+        axis.set_xticks([0.4, 0.6, 1, 2, 4], ["0.4", "0.6", "1", "2", "4"])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def main(arguments: list[str]) -> None:
+    parser = report.parser("rate", __doc__)
+    parser.add_argument("--lambdas", type=float, nargs="+", default=LAMBDAS, metavar="L")
+    parser.add_argument("--steps", type=int, default=24, help="of training, ten images each")
+    options = parser.parse_args(arguments)
+    torch.manual_seed(0)
+    torch.set_num_threads(options.threads[0])
+    qualities = [50, 90] if options.quick else [10, 25, 50, 75, 85, 95]
+    files = [
+        row for name, some in pictures(options).items()
+        for row in rate_files.compare(name, some, qualities)
+    ]  # fmt: skip
+    found = accuracy(options)
+    hidden = ("pairs", "trained tables")
+
+    def shown(rows: list[dict[str, Any]]) -> str:
+        return report.table([{k: v for k, v in r.items() if k not in hidden} for r in rows])
+
+    sections = {
+        "Agreement of the estimate with optimised scans": report.table(rate_files.agreement(files)),
+        "Bits per pixel": shown(files),
+        "Rate and accuracy": shown(found) if found else "",
+    }
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        draw(options.out / "rate.png", files, found)
+    except ImportError:
+        print("matplotlib is not installed: no figure (pip install matplotlib)")
+    made_by = report.command("rate", arguments)
+    data = {"files": files, "accuracy": found}
+    report.write(options.out, "rate", made_by, __doc__, sections, data)

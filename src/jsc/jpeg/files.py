@@ -1,0 +1,189 @@
+"""Real JPEG files with tables of one's own, through Pillow."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jsc import _checks
+from jsc._extras import need
+from jsc.functional.planes import SUBSAMPLINGS
+
+File = str | PathLike[str] | BinaryIO
+
+
+def save(
+    file: File,
+    image: Tensor,
+    tables: Tensor,
+    *,
+    subsampling: str = "4:4:4",
+    peak: float = 1.0,
+    optimize: bool = True,
+    progressive: bool = False,
+) -> None:
+    """Write an image as a baseline JPEG file whose quantisation tables are `tables`.
+
+    Parameters
+    ----------
+    file : path, or binary file open for writing
+    image : Tensor, (3, H, W) RGB, (1, H, W) or (H, W) grey
+        uint8; or floating, in [0, peak], which is rounded and clipped to 8 bits.
+    tables : Tensor of integers, (2, 8, 8), for grey images (1, 8, 8) does; 1 to 255
+        Natural order, as :meth:`jsc.nn.JPEG.quant_tables` gives them.
+    subsampling : str
+        "4:4:4", "4:2:2" or "4:2:0"; the one the tables were trained with.
+    optimize : bool
+        Huffman codes made for this image: smaller by some per cent, the same pixels.
+    progressive : bool
+        Progressive instead of sequential: mostly smaller still, the same pixels.
+
+    Raises
+    ------
+    TypeError, ValueError  if an argument does not fit; OSError if the file cannot be written;
+    MissingExtraError  without Pillow.
+
+    Examples
+    --------
+    >>> layer, image = jsc.nn.JPEG.from_quality(50), torch.rand(3, 40, 56)
+    >>> jsc.jpeg.save("image.jpg", image, layer.quant_tables(), subsampling="4:2:0")
+    >>> torch.equal(jsc.jpeg.read_tables("image.jpg"), layer.quant_tables())
+    True
+    """
+    pixels = to_bytes(image, peak)
+    if pixels.ndim == 2:
+        pixels = pixels.unsqueeze(0)
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or not pixels.numel():
+        raise ValueError(f"image must be (3, H, W), (1, H, W) or (H, W), got {tuple(image.shape)}")
+    if max(pixels.shape[1:]) > 65535:
+        raise ValueError(f"a JPEG file has at most 65535 rows and columns, got {image.shape}")
+    require_integer_tables(tables, pixels.shape[0])
+    if subsampling not in SUBSAMPLINGS:
+        raise ValueError(
+            f"subsampling must be one of {', '.join(SUBSAMPLINGS)}; got {subsampling!r}"
+        )
+    array = np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
+    picture = _pillow().fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+    used = tables[: 1 if pixels.shape[0] == 1 else 2]
+    options: dict[str, Any] = {
+        "qtables": [table.flatten().tolist() for table in used],
+        "subsampling": subsampling if pixels.shape[0] == 3 else -1,
+        "optimize": optimize,
+        "progressive": progressive,
+    }
+    written = io.BytesIO()
+    with _large_buffer(2 * pixels.numel() + 4096):
+        picture.save(written, "JPEG", **options)
+    if hasattr(file, "write"):
+        file.write(written.getvalue())
+    else:
+        with open(file, "wb") as target:
+            target.write(written.getvalue())
+
+
+def load(file: File) -> Tensor:
+    """The pixels of a JPEG file: (3, H, W) RGB or (1, H, W) grey, uint8."""
+    with _open(file) as picture:
+        try:
+            array = np.array(picture if picture.mode == "L" else picture.convert("RGB"))
+        except OSError as error:
+            raise ValueError(f"{_name(file)} cannot be decoded: {error}") from error
+    pixels = torch.from_numpy(array)
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+def read_tables(file: File) -> Tensor:
+    """The quantisation tables of any JPEG file, int64, natural order; pixels are not decoded.
+
+    (2, 8, 8): of Y, and of Cb and Cr. A grey file has one, (1, 8, 8). Where Cb and Cr differ, which
+    is rare, (3, 8, 8). Entries go up to 255, or 65535 in files with 16-bit tables, which no browser
+    is bound to read.
+
+    Raises
+    ------
+    ValueError  if the file is no JPEG or has no such tables; OSError if it cannot be read;
+    MissingExtraError  without Pillow.
+    """
+    with _open(file) as picture:
+        stored: dict[int, Any] = picture.quantization
+        chosen = [component[3] for component in picture.layer]  # of each component
+    missing = [number for number in chosen if len(stored.get(number, ())) != 64]
+    if missing or not chosen:
+        raise ValueError(f"{_name(file)} lacks quantisation tables: is it damaged or abbreviated?")
+    tables = [torch.tensor(list(stored[number])).view(8, 8) for number in chosen]
+    if len(tables) > 2 and torch.equal(tables[1], tables[2]):
+        tables = tables[:2]
+    return torch.stack(tables[:3])
+
+
+def require_integer_tables(tables: Tensor, channels: int) -> None:
+    """What a baseline JPEG file of an image with `channels` can hold."""
+    _checks.require_tensor(tables, "tables")
+    if tables.is_floating_point() or tables.is_complex() or tables.dtype == torch.bool:
+        raise TypeError(
+            f"tables must be integers, got {tables.dtype}; a layer's quant_tables() gives them, "
+            "or tables.round().clamp(1, 255).long()"
+        )
+    if tuple(tables.shape) not in ((2, 8, 8), (1, 8, 8))[: 2 if channels == 1 else 1]:
+        raise ValueError(
+            f"tables must be (2, 8, 8): steps of Y, and of Cb and Cr; got {tuple(tables.shape)}"
+        )
+    low, high = int(tables.min()), int(tables.max())
+    if low < 1 or high > 255:
+        raise ValueError(
+            f"tables of a baseline JPEG are from 1 to 255, got {low} to {high}; "
+            "tables.clamp(1, 255) makes them so"
+        )
+
+
+def to_bytes(image: Tensor, peak: float) -> Tensor:
+    """Pixels in [0, peak] rounded and clipped to uint8; uint8 stays as it is."""
+    _checks.require_tensor(image, "image")
+    if image.dtype == torch.uint8:
+        return image.detach()
+    if not image.is_floating_point():
+        raise TypeError(f"image must be uint8 or floating, got {image.dtype}")
+    if not 0 < peak < float("inf"):
+        raise ValueError(f"peak must be positive: 1 for images in [0, 1], got {peak!r}")
+    pixels = image.detach() * (255 / peak)
+    if not bool(pixels.isfinite().all()):
+        raise ValueError("image must be finite, got NaN or infinity")
+    return pixels.round().clamp(0, 255).to(torch.uint8)
+
+
+def _pillow() -> Any:
+    return need("PIL.Image", "Pillow", "jpeg", "jsc.jpeg with real files")
+
+
+@contextmanager
+def _large_buffer(size: int) -> Iterator[None]:
+    """Pillow's buffer must hold the whole file when codes are optimised; its own guess of a byte
+    per pixel is too small for noise with steps of 1."""
+    module = need("PIL.ImageFile", "Pillow", "jpeg", "jsc.jpeg with real files")
+    before = module.MAXBLOCK
+    module.MAXBLOCK = max(before, size)
+    try:
+        yield
+    finally:
+        module.MAXBLOCK = before
+
+
+def _open(file: File) -> Any:
+    pillow = _pillow()
+    try:
+        return pillow.open(file, formats=["JPEG"])
+    except OSError as error:
+        if error.errno is not None:  # of the system, such as a missing file
+            raise
+        raise ValueError(f"{_name(file)} is no JPEG file, or a damaged one") from error
+
+
+def _name(file: File) -> str:
+    return str(getattr(file, "name", "the file") if hasattr(file, "read") else file)

@@ -1,0 +1,111 @@
+"""Applying a plan and restoring the model: shared parameters, hooks, mismatches."""
+
+import copy
+import pickle
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from tuning import QUICK, Nested, methods_of
+
+from jsc.nn import SparseConv2d
+from jsc.optimize import PlanError, PlanWarning, apply, optimize, restore, tune
+
+
+def test_apply_shares_parameters_and_structure(model, sample, plan):
+    fast = apply(model.eval(), plan)
+    assert isinstance(fast.body[0], SparseConv2d)
+    assert fast.body[0].method == "cpc"
+    assert fast.again is fast.body[0]
+    assert fast.kept_in_a_list[0] is fast.body[0]
+    assert type(model.body[0]) is nn.Conv2d
+    assert type(fast.unused) is nn.Conv2d
+    shared = zip(model.parameters(), fast.parameters(), strict=True)
+    assert all(a is b for a, b in shared)
+    assert list(model.state_dict()) == list(fast.state_dict())
+    assert fast.body[1].running_mean is model.body[1].running_mean
+    with torch.no_grad():
+        torch.testing.assert_close(fast(sample), model(sample), rtol=1e-4, atol=1e-5)
+
+
+def test_applied_models_train_pickle_and_copy(model, sample, plan):
+    fast = apply(model, plan)
+    fast(sample).sum().backward()
+    assert model.stem.weight.grad is not None
+    for again in (pickle.loads(pickle.dumps(fast)), copy.deepcopy(fast)):
+        assert again.body[0].method == "cpc"
+        assert again.again is again.body[0]
+        assert again.stem.weight is not fast.stem.weight
+        fast.eval(), again.eval()
+        with torch.no_grad():
+            assert torch.equal(again(sample), fast(sample))
+
+
+def test_hooks_are_kept(model, sample, plan):
+    seen = []
+    model.body[0].register_forward_hook(lambda module, *_: seen.append(type(module)))
+    apply(model, plan)(sample)
+    assert seen == [SparseConv2d, SparseConv2d]
+
+
+def test_in_place(model, plan):
+    conv = model.body[0]
+    assert apply(model, plan, inplace=True) is model
+    assert model.body[0] is conv
+    assert isinstance(conv, SparseConv2d)
+
+
+def test_restore(model, sample, plan):
+    before = {name: dict(module.__dict__) for name, module in model.named_modules()}
+    fast = apply(model, plan)
+    plain = restore(fast)
+    assert isinstance(fast.body[0], SparseConv2d)
+    assert [type(m) for m in plain.modules()] == [type(m) for m in model.modules()]
+    assert all(a is b for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+    for name, module in plain.named_modules():
+        assert set(module.__dict__) == set(before[name])
+    assert restore(fast, inplace=True) is fast
+    assert type(fast.body[0]) is nn.Conv2d
+
+
+def test_tuning_a_tuned_model_starts_from_the_plain_one(model, sample, plan):
+    fast = apply(model, plan)
+    again = tune(fast, sample, **QUICK)
+    assert methods_of(again) == methods_of(plan)
+    assert isinstance(fast.body[0], SparseConv2d)
+    dense = again.override({"body.0": "dense"})
+    assert type(apply(fast, dense).body[0]) is nn.Conv2d
+
+
+def test_mismatches(model, plan):
+    other = Nested()
+    other.body[0] = nn.Conv2d(16, 8, 3)
+    with pytest.raises(PlanError, match=r"body\.0: weight is \(8, 16, 3, 3\)"):
+        apply(other, plan, inplace=True)
+    assert not any(isinstance(m, SparseConv2d) for m in other.modules())
+    with pytest.warns(PlanWarning, match="stay dense"):
+        fast = apply(other, plan, on_mismatch="warn")
+    assert type(fast.body[0]) is nn.Conv2d
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        apply(other, plan, on_mismatch="dense")
+    with pytest.raises(PlanError, match="no such layer"):
+        apply(nn.Sequential(), plan)
+    with pytest.raises(ValueError, match="on_mismatch"):
+        apply(model, plan, on_mismatch="ignore")
+    with pytest.raises(TypeError, match=r"jsc\.Plan"):
+        apply(model, "plan.json")
+
+
+def test_other_environment_warns(model, plan):
+    elsewhere = replace(plan, environment=replace(plan.environment, threads=99))
+    with pytest.warns(PlanWarning, match="threads 99, here"):
+        apply(model, elsewhere)
+
+
+def test_optimize(model, sample):
+    fast = optimize(model.eval(), sample, **QUICK)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(sample), model(sample), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,50 @@
+"""Models, clocks and settings of the tests in `optimize`."""
+
+from __future__ import annotations
+
+import importlib
+
+from torch import nn
+
+from jsc.optimize.timing import Times
+
+# `jsc.optimize` and `jsc.optimize.tune` are functions too, so the modules are looked up by name.
+tune_module = importlib.import_module("jsc.optimize.tune")
+measure_module = importlib.import_module("jsc.optimize.measure")
+
+QUICK = {"repeats": 3, "budget_s": 1.0, "progress": False}
+
+
+class Nested(nn.Module):
+    """A shared convolution called twice, a depthwise one, one that is never called, and a hook."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.body = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+        self.again = self.body[0]
+        self.depthwise = nn.Conv2d(16, 16, 3, groups=16)
+        self.unused = nn.Conv2d(3, 3, 1)
+        self.kept_in_a_list = [self.again]
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        x = self.stem(x).relu_()
+        x = self.body(x)
+        x = self.kept_in_a_list[0](x).relu()
+        return self.dropout(self.depthwise(x).mean((2, 3)))
+
+
+def clock(monkeypatch, times):
+    """Let methods take these times."""
+
+    def fake(rivals, rounds, seconds, baseline="dense"):
+        for function in rivals.values():
+            function()
+        return {name: Times(times.get(name, 9.0), times.get(name, 9.0)) for name in rivals}
+
+    monkeypatch.setattr(measure_module, "interleaved", fake)
+
+
+def methods_of(plan):
+    return {layer.name: layer.method for layer in plan.layers}

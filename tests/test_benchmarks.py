@@ -47,7 +47,7 @@ def test_methods_run_in_turn_and_take_turns_to_begin():
     order = []
     runs = {name: (lambda name=name: order.append(name)) for name in "ab"}
     times = harness.interleave(runs, rounds=3, sample_seconds=0)
-    assert "".join(order[4:]) == "abbaab"
+    assert "".join(order[4:]) == "aabbbbaaaabb"  # each first once untimed
     assert all(len(timing.samples) == 3 for timing in times.values())
 
 

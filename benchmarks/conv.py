@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import jsc
-from benchmarks import memory, networks, report, workloads
+from benchmarks import networks, paper, report, workloads
 from benchmarks.harness import Ratio, Timing, compare, geometric_mean, num_threads
 
 DENSE = ("dense NCHW", "dense NHWC")
@@ -91,15 +91,6 @@ def random_cases(options: argparse.Namespace) -> Iterator[tuple[nn.Conv2d, Tenso
             yield layer, workloads.activation(inputs, size, density, options.batch), {}
 
 
-def paper_cases(options: argparse.Namespace) -> Iterator[tuple[nn.Conv2d, Tensor, Row]]:
-    for key, inputs, outputs, size, height, width, density in workloads.PAPER:
-        if options.quick and size * inputs > 17 * 160:
-            continue
-        layer = workloads.conv(inputs, outputs, (height, width))
-        for rho in options.densities or (density,):
-            yield layer, workloads.activation(inputs, size, rho, options.batch), {"id": key}
-
-
 def network_cases(options: argparse.Namespace) -> Iterator[tuple[nn.Conv2d, Tensor, Row]]:
     if options.data is None:
         return
@@ -162,56 +153,32 @@ def layer_table(rows: list[Row]) -> str:
     return report.table(shown)
 
 
-def paper_table(rows: list[Row]) -> str:
-    """Milliseconds of every method side by side, the paper's saving over im2col, and sizes."""
-    shown: dict[tuple, Row] = {}
-    for row in rows:
-        key = row["id"], row["threads"], round(row["density"], 3)
-        line = shown.setdefault(key, {
-            "id": row["id"], "layer": row["layer"], "threads": row["threads"], "density": key[2],
-        })  # fmt: skip
-        line[f"{row['method']} ms"] = row["ms"]
-        line.update({f"CR {name}": round(cr, 2) for name, cr in row["compression"].items()})
-    for line in shown.values():
-        lowered = line.get("im2col ms")
-        savings = {m: line.get(f"{m} ms") for m in ("cpo", "cps", "cpc")}
-        for method, ms in savings.items():
-            if lowered and ms:
-                line[f"saving {method} %"] = round(100 * (1 - ms / lowered), 1)
-    return report.table(list(shown.values()))
-
-
 def main(arguments: list[str]) -> None:
     parser = report.parser("conv", __doc__)
-    parser.add_argument("--paper", action="store_true", help="the 13 Inception layers of CPO/CPS")
-    parser.add_argument("--methods", nargs="+", help="jsc methods (default cpc; --paper: all)")
+    parser.add_argument("--paper", action="store_true", help="the CPO/CPS paper's comparison")
+    parser.add_argument(
+        "--methods", nargs="+", default=["cpc"], help="jsc methods (--paper: always all)"
+    )
     parser.add_argument("--densities", type=float, nargs="+", help="instead of the usual ones")
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these networks")
     parser.add_argument("--no-random", action="store_true", help="only the trained networks")
     parser.add_argument("--batch", type=int, default=1, help="images per call")
     options = parser.parse_args(arguments)
-    everything = ["im2col", "mec", "cpo", "cps", "cpc"]
-    options.methods = options.methods or (everything if options.paper else ["cpc"])
     if options.quick:
         options.rounds = min(options.rounds, 3)
+    made_by = report.command("conv", arguments)
+    if options.paper:
+        paper.main(options, made_by)
+        return
     torch.manual_seed(0)
 
-    cases = list(paper_cases(options) if options.paper else _all_cases(options))
+    cases = list(_all_cases(options))
     rows: list[Row] = []
     with torch.inference_mode():
         for layer, x, labels in report.progress(cases, "layers"):
-            found = measure(layer, x, options, **labels)
-            if options.paper:
-                sizes = memory.footprint(layer, x)
-                compression = {key: size.compression_ratio for key, size in sizes.items()}
-                found = [{**row, "compression": compression} for row in found]
-            rows += found
-
-    name = "conv_paper" if options.paper else "conv"
-    sections = {"Layers": paper_table(rows)} if options.paper else _sections(rows)
-    made_by = report.command("conv", arguments)
+            rows += measure(layer, x, options, **labels)
     data = {"rows": rows, "means": means(rows), "networks": sums(rows)}
-    report.write(options.out, name, made_by, __doc__, sections, data)
+    report.write(options.out, "conv", made_by, __doc__, _sections(rows), data)
 
 
 def _all_cases(options: argparse.Namespace) -> Iterator[tuple[nn.Conv2d, Tensor, Row]]:

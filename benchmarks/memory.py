@@ -1,8 +1,10 @@
 """Size of a convolution's input in each storage: elements, bytes, compression ratio.
 
-The compression ratio is the paper's: elements of im2col over elements stored (values, indices and
-pointers count one each). A dense convolution without lowering needs the input alone, so "of dense"
-is the figure that says whether memory is saved at all.
+The compression ratio (CR) is the paper's: elements of im2col over elements stored (values, indices
+and pointers count one each). CPS counts the paper's index words, "CPS packed" the fewer ones that
+are really stored; bytes are those of what is stored. No ratio is below the closed formula of its
+format: that is checked for every layer. A dense convolution without lowering needs the input alone,
+so "of dense" is the figure that says whether memory is saved at all.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import jsc
 from benchmarks import networks, report, workloads
-from benchmarks.harness import geometric_mean
+from benchmarks.harness import WrongResult, geometric_mean
 
 FORMATS = ("CPO", "CPS", "CPC")
+RATIOS = ("CPO", "CPS", "CPS packed", "CPC")
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -49,12 +53,49 @@ def lowered(layer: nn.Conv2d, x: Tensor) -> dict[str, Size]:
     }
 
 
+def formulas(layer: nn.Conv2d, x: Tensor) -> dict[str, int]:
+    """Elements by the closed formulas of the formats (dilation 1), counted from the map by torch.
+
+    With z non-zeros and T pointers to a channel that is not all zero: CPO 2 z + T; CPS z + T and
+    min(2, non-zeros) words for each set of four rows; packed, one word for each that is not empty;
+    CPC z, a word for 64 channels of a pixel, and one for a row. Columns that no window reads are
+    counted though they are not stored, so these are upper bounds; exact ones at stride 1.
+    """
+    (_, kernel_w), (_, stride_w), (_, pad_w) = layer.kernel_size, layer.stride, layer.padding
+    n, c, h, w = x.shape
+    out_w = (w + 2 * pad_w - kernel_w) // stride_w + 1
+    occupied = x != 0
+    nonzeros, channels = int(occupied.sum()), int(occupied.any(3).any(2).sum())
+    patterns = min(-(-kernel_w // stride_w), out_w)
+    # At stride 1 only the two outermost windows have columns that no other window reads.
+    first = 3 if stride_w == 1 and patterns > 1 else out_w + 1
+    pointers = channels * ((patterns - 1) * (out_w + 1) + first)
+    sets = F.pad(occupied, (0, 0, 0, -h % 4)).unflatten(2, (-1, 4)).sum(3)
+    return {
+        "CPO": 2 * nonzeros + pointers,
+        "CPS": nonzeros + int(sets.clamp(max=2).sum()) + pointers,
+        "CPS packed": nonzeros + int((sets > 0).sum()) + pointers,
+        "CPC": nonzeros + n * -(-c // 64) * h * w + n * h + 1,
+    }
+
+
 def footprint(layer: nn.Conv2d, x: Tensor) -> dict[str, Size]:
-    """Every storage of `x` for `layer`, in elements and bytes."""
+    """Every storage of `x` for `layer`, in elements and bytes; `WrongResult` for a format that
+    takes more elements than its closed formula."""
     sizes = lowered(layer, x)
     for key in FORMATS:
         code = getattr(jsc.formats, key).encode(x, layer.kernel_size, layer.stride, layer.padding)
         sizes[key] = Size(code.elements, code.nbytes, code.compression_ratio)
+        if key == "CPS":
+            packed = code.packed_elements
+            ratio = sizes["im2col"].elements / packed if packed else float("inf")
+            sizes["CPS packed"] = Size(packed, code.nbytes, ratio)
+    for key, bound in formulas(layer, x).items():
+        if sizes[key].elements > bound:
+            raise WrongResult(
+                f"{key} of {workloads.name(layer, x.shape[2])}: {sizes[key].elements} elements, "
+                f"its closed formula gives {bound}"
+            )
     return sizes
 
 
@@ -104,7 +145,7 @@ def layer_table(rows: list[dict[str, Any]]) -> str:
             "density": round(found["density"], 3),
             "dense kB": round(found["dense"]["bytes"] / 1e3, 1),
         }
-        for key in ("MEC", *FORMATS):
+        for key in ("MEC", *RATIOS):
             line[f"CR {key}"] = round(found[key]["compression ratio"], 2)
         for key in ("im2col", "MEC", *FORMATS):
             line[f"{key} of dense"] = round(found[key]["of dense"], 2)
@@ -118,7 +159,7 @@ def network_table(rows: list[dict[str, Any]]) -> str:
     for network in dict.fromkeys(found["network"] for found in rows):
         mine = [found for found in rows if found["network"] == network]
         line: dict[str, Any] = {"network": network, "layers": len(mine)}
-        for key in FORMATS:
+        for key in RATIOS:
             ratios = [found[key]["compression ratio"] for found in mine]
             line[f"CR {key} (geometric mean)"] = round(geometric_mean(ratios), 2)
         dense = sum(found["dense"]["bytes"] for found in mine)

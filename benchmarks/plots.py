@@ -1,4 +1,4 @@
-"""Figures from the JSON of `conv`, `conv --paper --densities ...` and `memory`.
+"""Figures from the JSON of `conv`, `conv --paper` and `memory`.
 
 Time: saving over the baseline against density, with the line where nothing is saved. Size:
 compression ratio, and bytes over those of the dense tensor, against density.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,20 +78,121 @@ def draw(
     pyplot.close(figure)
 
 
+def draw_paper(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:
+    """The figures of `paper`: time saved over im2col, and the compression ratio."""
+    swept = [row for row in rows if row["source"] == "sweep"]
+    authors = [row for row in rows if row["source"] == "random"]
+    real = [row for row in rows if row["source"] not in ("sweep", "random")]
+    threads = list(dict.fromkeys(row["threads"] for row in rows))
+
+    def saved(method: str) -> Callable[[dict[str, Any]], float | None]:
+        def value(row: dict[str, Any]) -> float | None:
+            if method not in row["times"] or row["pointwise"]:
+                return None
+            return max(-100.0, 100 * (1 - row["times"][method][1] / row["times"]["im2col"][1]))
+
+        return value
+
+    def ratio(key: str) -> Callable[[dict[str, Any]], float | None]:
+        return lambda row: row["sizes"]["im2col"] / max(1, row["sizes"][key])
+
+    savings = [
+        [(f"{m.upper()}, {t} thread{'s' * (t > 1)}", saved(m), t) for m in ("cpo", "cps", "cpc")]
+        for t in threads
+    ]
+    names = ("MEC", "CPO", "CPS", "CPS packed", "CPC")
+    ratios = [[(name, ratio(name), threads[0]) for name in names]]
+    groups = {"lines": swept, "stars": authors, "dots": real}
+    paths = [folder / "paper_saving.png", folder / "paper_ratio.png"]
+    _draw_panels(paths[0], groups, savings, "time saved over im2col, %", 0.0, (-105, 100))
+    _draw_panels(paths[1], groups, ratios, "elements of im2col / stored", 1.0, None)
+    return paths
+
+
+def _draw_panels(
+    path: Path,
+    groups: dict[str, list[dict[str, Any]]],
+    panels: list[list[tuple[str, Callable[[dict[str, Any]], float | None], int]]],
+    label: str,
+    break_even: float,
+    limits: tuple[float, float] | None,
+) -> None:
+    """A panel is (title, quantity of a row, threads). Without limits the scale is logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    layers = list(dict.fromkeys(row["layer"] for row in groups["lines"]))
+    kept = [pyplot.cm.tab10(i) for i in range(10) if i != 7]  # grey is for the dots
+    colours = {name: kept[i % len(kept)] for i, name in enumerate(layers)}
+    wide = len(panels[0])
+    figure, axes = pyplot.subplots(
+        len(panels), wide, figsize=(2.9 * wide + 1.9, 3.1 * len(panels) + 0.2),
+        sharex=True, sharey=True, squeeze=False,
+    )  # fmt: skip
+    for line, row_of_axes in zip(panels, axes, strict=True):
+        for (title, quantity, threads), axis in zip(line, row_of_axes, strict=True):
+            mine = {
+                kind: [
+                    (row, row["density"], value)
+                    for row in rows
+                    if row["threads"] == threads and (value := quantity(row)) is not None
+                ]
+                for kind, rows in groups.items()
+            }
+            for pointwise, face in ((True, "none"), (False, "0.55")):
+                dots = [(x, y) for row, x, y in mine["dots"] if row["pointwise"] is pointwise]
+                if dots:
+                    axis.scatter(
+                        *zip(*dots, strict=True), s=12, c=face, edgecolors="0.55", linewidths=0.7,
+                        label="networks, 1x1" if pointwise else "networks", zorder=1,
+                    )  # fmt: skip
+            for layer in layers:
+                points = sorted((x, y) for row, x, y in mine["lines"] if row["layer"] == layer)
+                if points:
+                    axis.plot(*zip(*points, strict=True), lw=1.4, color=colours[layer], label=layer)
+            for row, x, y in mine["stars"]:
+                colour = colours.get(row["layer"], "black")
+                axis.plot(x, y, "*", ms=9, color=colour, mec="white", mew=0.6, zorder=3)
+            axis.plot([], [], "*k", ms=9, label="at the authors' density")
+            axis.axhline(break_even, color="black", lw=1, ls="--", zorder=2)
+            axis.set_title(title, fontsize=10)
+            axis.set_yscale("log" if limits is None else "linear")
+            axis.set_xlim(-0.02, 1.03)
+            axis.grid(alpha=0.3, lw=0.6)
+            if limits:
+                axis.set_ylim(*limits)
+            else:
+                axis.yaxis.set_major_formatter("{x:g}")
+        row_of_axes[0].set_ylabel(label)
+    for axis in axes[-1]:
+        axis.set_xlabel("density of the input")
+    handles = {
+        name: handle
+        for axis in axes.flat
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.tight_layout(rect=(0, 0, 1 - 1.75 / figure.get_figwidth(), 1))
+    figure.legend(
+        handles.values(), handles.keys(), loc="center right", fontsize=8, frameon=False,
+        borderaxespad=0.3,
+    )  # fmt: skip
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
 def main(arguments: list[str]) -> None:
     options = report.parser("plots", __doc__).parse_args(arguments)
     made = []
     for threads in options.threads:
-        for name, baseline in (
-            ("conv", "dense"),
-            ("conv_paper", "im2col"),
-            ("conv_paper", "dense"),
-        ):
-            panels = savings(read(options.out, name), baseline, threads)
-            if panels:
-                path = options.out / f"{name}_saving_over_{baseline}_{threads}.png"
-                draw(path, panels, f"time saved over {baseline}, %", 0.0)
-                made.append(path)
+        panels = savings(read(options.out, "conv"), "dense", threads)
+        if panels:
+            made.append(options.out / f"conv_saving_over_dense_{threads}.png")
+            draw(made[-1], panels, "time saved over dense, %", 0.0)
+    paper = read(options.out, "paper")
+    if paper:
+        made += draw_paper(options.out, paper)
     memory = read(options.out, "memory")
     if memory:
         made += [options.out / "memory_ratio.png", options.out / "memory_of_dense.png"]

@@ -108,9 +108,15 @@ def _cell(value: Any) -> str:
 
 
 def write(
-    out: Path, name: str, made_by: str, text: str, sections: dict[str, str], data: dict[str, Any]
+    out: Path,
+    name: str,
+    made_by: str,
+    text: str,
+    sections: dict[str, str],
+    data: dict[str, Any] | None = None,
 ) -> None:
-    """Print a result and keep it: `out/name.md` for people, `out/name.json` with every number."""
+    """Print a result and keep it: `out/name.md` for people, `out/name.json` with every number (not
+    without `data`)."""
     machine = environment()
     words = "; ".join(f"{key} {_words(value)}" for key, value in machine.items())
     parts = [f"# {name}", text.strip(), f"`{made_by}`", f"Machine: {words}."]
@@ -121,6 +127,8 @@ def write(
     print(markdown)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.md").write_text(markdown)
+    if data is None:
+        return
     kept = {"command": made_by, "environment": machine, **data}
     (out / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
 

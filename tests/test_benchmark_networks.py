@@ -129,6 +129,15 @@ def test_every_convolution_of_a_network_is_timed(tmp_path, folder):
     assert found["networks"][0]["convolutions"] == 2
 
 
+def test_the_papers_page_takes_other_networks_too(tmp_path, folder):
+    given = ["conv", "--paper", "--quick", "--no-random", "--threads", "1", "--data", str(folder)]
+    assert command_line.main([*given, "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "paper.json").read_text())
+    assert [row["name"] for row in found["rows"]] == ["stage.first_3x3", "stage.second"]
+    assert [row["stride"] for row in found["rows"]] == [2, 1]
+    assert found["networks"][0]["network"] == "tiny"
+
+
 def test_unknown_nodes_are_named():
     graph = {"nodes": [{"name": "x", "op": "warp", "in": ["data"]}], "output": "x"}
     with pytest.raises(ValueError, match="warp"):

@@ -7,6 +7,8 @@ NAMES = {
     "conv": "sparse convolutions against dense torch, layer by layer",
     "memory": "elements, bytes and compression ratio of the formats",
     "jpeg": "the JPEG layer against other differentiable JPEGs",
+    "accuracy": "standard training against JPEG-DL on small image sets",
+    "robustness": "the networks of accuracy under attack, through the JPEG layer and past it",
     "plots": "figures from the results of conv and memory",
 }
 

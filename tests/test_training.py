@@ -37,6 +37,22 @@ def test_a_finished_run_is_not_made_again(tmp_path, monkeypatch):
     assert [r["accuracy"] for _, r in again] == [r["accuracy"] for _, r in first]
 
 
+def test_no_run_starts_when_the_minutes_are_spent(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sets, "load", lambda name, data, quick: noise_task())
+    given = ["--data", "x", "--runs", str(tmp_path), "--minutes", "-1", "--sets", "cifar10"]
+    assert accuracy.train(accuracy.arguments_of(given), runs.Runs(tmp_path)) == []
+    assert "runs are left" in capsys.readouterr().out
+
+
+def test_the_most_telling_runs_come_first():
+    options = accuracy.arguments_of(["--data", "x"])
+    planned = accuracy.plan(options)
+    pairs = len(options.sets) * len(options.architectures)
+    assert {arm for _, _, arm, _ in planned[: 2 * pairs]} == set(arms.MAIN)
+    assert {seed for *_, seed in planned[: 2 * pairs + len(arms.CONTROLS)]} == {0}
+    assert len(set(planned)) == len(planned) == 3 * (2 * pairs + len(arms.CONTROLS))
+
+
 def test_a_line_cut_off_counts_as_not_run(tmp_path):
     (tmp_path / "runs.jsonl").write_text(json.dumps({"key": "a"}) + '\n{"key": "b", "con')
     kept = runs.Runs(tmp_path)

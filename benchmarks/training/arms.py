@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ class ZeroDC(nn.Module):
 class Arm:
     """A layer and how its tables are trained.
 
-    start : "sensitivity", "ones", "quality 50", or "" for no table at all
+    start : "sensitivity", "root sensitivity" (steps as 1 / sqrt(S)), "ones", "quality 50", or ""
+        for no table at all
     options : of `jsc.nn.JPEG`
     rate : learning rate of the tables (Adam), 0 to leave them as they are
     zero_dc : take the block means off before
@@ -48,9 +49,10 @@ class Arm:
         return nn.Sequential(*parts)
 
     def _jpeg(self, sensitivity: Callable[[], Tensor]) -> jsc.nn.JPEG:
-        if self.start == "sensitivity":
+        if self.start.endswith("sensitivity"):
             s = sensitivity()
             s = s.clamp_min(s.max() * 1e-9)  # a coefficient that nothing depends on
+            s = s.sqrt() if self.start.startswith("root") else s
             layer = jsc.nn.JPEG.from_sensitivity(s, self.q_max, **self.options)
         elif self.start == "ones":
             layer = jsc.nn.JPEG(torch.ones(2, 8, 8), **self.options)
@@ -105,5 +107,23 @@ PILOTS = {
     "q_max 20": Arm(
         "jpeg-dl, largest step of Y 20", MEASURED, q_max=20.0, rate=0.003, options=RECIPE
     ),
+    "quality 20, trained": Arm(
+        "JPEG's tables of quality 20, kappa 2", "quality 20", rate=0.05, options={"kappa": 2.0}
+    ),
+    "root": Arm(
+        "steps as 1 / sqrt(S), largest of Y 20, no limit on levels",
+        "root sensitivity",
+        q_max=20.0,
+        rate=0.003,
+        options={"alpha": 5.0},
+    ),
 }
 ARMS = MAIN | CONTROLS | PILOTS
+
+
+def name_of(recipe: dict[str, Any]) -> str | None:
+    """The arm with this recipe, an `asdict` without its text; None if there is none any more."""
+    for name, arm in ARMS.items():
+        if {**asdict(arm), "text": ""} == {**recipe, "text": ""}:
+            return name
+    return None

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.training import loop, rate
-from benchmarks.training.arms import ARMS, Arm
+from benchmarks.training.arms import MAIN, Arm
 from benchmarks.training.sets import BATCH, Task
 
 Config = dict[str, Any]
@@ -103,15 +103,15 @@ def run(
     """Train, evaluate after the last epoch, and keep."""
 
     def measured() -> Tensor:
-        baseline = model_of(runs, task, architecture, ARMS["standard"], seed, step)
+        baseline = model_of(runs, task, architecture, MAIN["standard"], seed, step)
         return loop.sensitivity(baseline, task.train)
 
     model = build(task, architecture, arm, seed, measured)
     start = [layer.tables.detach().tolist() for layer in loop.jpeg_layers(model)]
-    begin = time.perf_counter()
+    begin = time.process_time()
     losses = loop.train(model, task, seed, arm.rate, step)
     result: dict[str, Any] = {
-        "seconds": time.perf_counter() - begin,
+        "cpu seconds": time.process_time() - begin,
         "losses": losses,
         "accuracy": loop.accuracy(model, task.test),
     }

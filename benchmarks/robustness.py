@@ -142,14 +142,15 @@ def words(rows: list[Row]) -> str:
             return np.mean([r["attacked"][attack] for r in mine], 0)
 
         gain = mean(arm, WORST) - mean("standard", WORST)
-        strongest = f"PGD-{PGD_STEPS[-1]}"
-        gap = mean(arm, f"{strongest}, white box") - mean(arm, f"{strongest}, BPDA")
-        lines.append(
-            f"- {name}, {architecture}, {arm}: against the worst of all attacks "
-            f"{_signed(gain)} points over standard at epsilon {', '.join(map(str, EPSILONS))}/255. "
-            f"{strongest}, accuracy left by the white box less that left by BPDA: {_signed(gap)}; "
-            + ("the layer masks gradients." if gap.max() > 1 else "no sign of masked gradients.")
+        line = (
+            f"- {name}, {architecture}, {arm}: {_signed(gain)} points against standard at epsilon "
+            f"{', '.join(map(str, EPSILONS))}/255, worst of all attacks."
         )
+        for kind in ("FGSM", f"PGD-{PGD_STEPS[-1]}"):
+            gap = mean(arm, f"{kind}, white box") - mean(arm, f"{kind}, BPDA")
+            line += f" {kind} leaves {_signed(gap)} more as white box than by BPDA"
+            line += ": masked gradients." if gap.max() > 1 else ": no sign of masked gradients."
+        lines.append(line)
     return "\n".join(lines)
 
 

@@ -26,6 +26,7 @@ from jsc._progress import Progress
 
 Record = dict[str, Any]
 Run = tuple[str, str, str, int]  # set, architecture, arm, seed
+SETS = ["flower_photos5", "flowers12", "cifar10"]
 CONTROL_PAIR = ("flower_photos5", "resnet")
 PILOT_SEED = 100  # seeds from here on served to choose recipes
 
@@ -133,6 +134,31 @@ def main_table(rows: list[Record]) -> str:
     return report.table(lines) if lines else ""
 
 
+def words(rows: list[Record]) -> str:
+    """Where JPEG-DL is ahead, and what explains it on the pair that has the controls."""
+    standard = {(r["set"], r["architecture"]): r for r in rows if r["arm"] == "standard"}
+    verdicts = [
+        (f"{pair[0]} {pair[1]} ({np.mean(row['gain']):+.1f})", ahead(standard[pair], row))
+        for row in rows
+        if row["arm"] == "jpeg-dl" and (pair := (row["set"], row["architecture"])) in standard
+    ]
+    lines = []
+    for beyond, text in ((True, "Ahead beyond one standard deviation"), (False, "Not so")):
+        pairs = [name for name, verdict in verdicts if verdict is beyond]
+        lines += [f"- {text}: {', '.join(pairs)}."] if pairs else []
+    gains = {
+        row["arm"]: float(np.mean(row["gain"]))
+        for row in rows
+        if (row["set"], row["architecture"]) == CONTROL_PAIR and row["gain"]
+    }
+    gains.pop("standard", None)
+    if len(gains) > 1:
+        ranked = sorted(gains, key=gains.__getitem__, reverse=True)
+        ranking = ", ".join(f"{arm} {gains[arm]:+.1f}" for arm in ranked)
+        lines.append(f"- Mean gains on {' '.join(CONTROL_PAIR)}: {ranking}.")
+    return "\n".join(lines)
+
+
 def control_table(rows: list[Record]) -> str:
     lines = []
     for row in rows:
@@ -191,7 +217,7 @@ def budget_table(kept: store.Runs, rows: list[Record]) -> str:
 
 def arguments_of(given: list[str]) -> argparse.Namespace:
     parser = report.parser("accuracy", __doc__)
-    parser.add_argument("--sets", nargs="+", choices=sets.SOURCES, default=list(sets.SOURCES))
+    parser.add_argument("--sets", nargs="+", choices=sets.SOURCES, default=SETS)
     parser.add_argument(
         "--architectures", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES)
     )
@@ -217,6 +243,7 @@ def main(arguments: list[str]) -> None:
     controls = [r for r in rows if (r["set"], r["architecture"]) == CONTROL_PAIR]
     sections = {
         "Standard training against JPEG-DL": main_table(main_rows),
+        "In words": words(rows),
         "Why": control_table(controls),
         "Hard quantizer swapped in after training": control_table(
             [r for r in main_rows if r["bpp"]]

@@ -1,6 +1,8 @@
 """The training benchmarks: runs are kept and found, arms and attacks are what they say."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -212,3 +214,17 @@ def test_accuracy_runs(tmp_path, monkeypatch, capsys):
     assert {row["arm"] for row in rows} == {*arms.MAIN, *arms.CONTROLS}
     assert (tmp_path / "accuracy.png").exists()
     assert "JPEG-DL, %" in capsys.readouterr().out
+
+
+DATA = os.environ.get("JSC_DATA")
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA, reason="JSC_DATA is not set")
+@pytest.mark.parametrize("name", sets.SOURCES)
+def test_sets_are_read(name):
+    task = sets.load(name, Path(DATA), quick=True)
+    side = sets.SOURCES[name].side
+    assert task.train.x.shape == (10 * task.classes, side, side, 3)
+    assert torch.equal(task.train.y.bincount(), torch.full((task.classes,), 10))
+    assert len(task.test.y) == 10 * task.classes

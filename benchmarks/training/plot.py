@@ -60,29 +60,31 @@ def accuracies(path: Path, main: Sequence[Row], controls: Sequence[Row]) -> None
 
 
 def attacked(path: Path, rows: Sequence[Row], epsilons: Sequence[int], worst: str) -> None:
-    """A panel per set and architecture: accuracy against epsilon, mean over seeds."""
+    """Accuracy against epsilon, mean over seeds: a panel per arm, then the worst case of all."""
     pyplot = _pyplot()
-    pairs = list(dict.fromkeys((row["set"], row["architecture"]) for row in rows))
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
-    styles = {"white box": "-", "BPDA": "--", "transfer": ":"}
-    columns = len(pairs) * len(arms)
+    panels = list(dict.fromkeys((r["set"], r["architecture"], r["arm"]) for r in rows))
     figure, axes = pyplot.subplots(
-        1, columns, figsize=(4.2 * columns, 4.2), sharey=True, squeeze=False
+        1, len(panels) + 1, figsize=(3.9 * (len(panels) + 1), 4.2), sharey=True, squeeze=False
     )
-    panels = [(*pair, arm) for pair in pairs for arm in arms]
-    for axis, panel in zip(axes[0], panels, strict=True):
+    last = axes[0][-1]
+    kinds: dict[str, str] = {}
+    for axis, panel in zip(axes[0], panels, strict=False):
         mine = [r for r in rows if (r["set"], r["architecture"], r["arm"]) == panel]
         clean = np.mean([row["clean"] for row in mine])
         for name in mine[0]["attacked"]:
-            values = np.mean([row["attacked"][name] for row in mine], 0)
+            values = [clean, *np.mean([row["attacked"][name] for row in mine], 0)]
+            if name == worst:
+                last.plot([0, *epsilons], values, ".-", label=", ".join(panel))
+                continue
             kind, _, way = name.partition(", ")
-            colour = {"FGSM": "C0", "PGD-5": "C1", "PGD-20": "C3"}.get(kind, "black")
-            axis.plot(
-                [0, *epsilons], [clean, *values], styles.get(way, "-"), color=colour, label=name,
-                linewidth=2.5 if name == worst else 1.4, marker=".",
-            )  # fmt: skip
-        axis.set(title=", ".join(panel), xlabel="epsilon, 1/255", ylim=(0, None))
-        axis.legend(fontsize=7)
+            colour = kinds.setdefault(kind, f"C{len(kinds)}")
+            style = {"white box": "-", "BPDA": "--"}.get(way, ":")
+            axis.plot([0, *epsilons], values, style, color=colour, label=name, marker=".")
+        axis.set(title=", ".join(panel))
+    last.set(title=f"{worst} of all attacks", ylim=(0, 100))
+    for axis in axes[0]:
+        axis.set(xlabel="epsilon, 1/255", xticks=[0, *epsilons])
+        axis.legend(fontsize=6.5, loc="best", handlelength=3)
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("accuracy, %")
     figure.tight_layout()

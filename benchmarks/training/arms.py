@@ -71,7 +71,12 @@ MEASURED = "sensitivity"
 
 MAIN = {
     "standard": Arm("the network alone"),
-    "jpeg-dl": Arm("exact quantizer, 127 levels", MEASURED, rate=0.003, options=RECIPE),
+    "jpeg-dl": Arm(
+        "sensitivity start, q_max 5, alpha 5, exact quantizer, 127 levels, Adam .003",
+        MEASURED,
+        rate=0.003,
+        options=RECIPE,
+    ),
 }
 CONTROLS = {
     "fixed tables": Arm("jpeg-dl, tables not trained", MEASURED, options=RECIPE),
@@ -90,7 +95,7 @@ CONTROLS = {
     "ones": Arm("jpeg-dl from all-ones tables", "ones", rate=0.003, options=RECIPE),
     "quality 50": Arm("JPEG's tables, kappa 2, not trained", "quality 50", options={"kappa": 2.0}),
     "quality 50, trained": Arm(
-        "the same, trained", "quality 50", rate=0.05, options={"kappa": 2.0}
+        "JPEG's tables, kappa 2, trained", "quality 50", rate=0.05, options={"kappa": 2.0}
     ),
     "zero-dc, trained": Arm(
         "jpeg-dl behind zero-dc, no limit on levels",

@@ -181,7 +181,7 @@ def control_table(rows: list[Record]) -> str:
     return report.table(lines) if lines else ""
 
 
-def pilot_table(kept: store.Runs) -> str:
+def pilots(kept: store.Runs) -> list[Record]:
     """Runs of seed `PILOT_SEED` and up, which no other table uses."""
     lines = []
     for record in kept.found.values():
@@ -191,10 +191,10 @@ def pilot_table(kept: store.Runs) -> str:
             lines.append({
                 "set": config["set"], "architecture": config["architecture"],
                 "epochs": config["epochs"], "seed": config["seed"], "arm": arm,
-                "what": ARMS[arm].text, "accuracy, %": f"{record['accuracy']:.1f}",
+                "what": ARMS[arm].text, "accuracy, %": round(record["accuracy"], 1),
             })  # fmt: skip
     lines.sort(key=lambda line: [str(line[key]) for key in ("set", "architecture", "epochs")])
-    return report.table(lines) if lines else ""
+    return lines
 
 
 def budget_table(kept: store.Runs, rows: list[Record]) -> str:
@@ -244,6 +244,7 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(options.threads[0])
     kept = store.Runs(options.runs)
     rows = summary(train(options, kept))
+    tried = pilots(kept)
     main_rows = [row for row in rows if row["arm"] in MAIN]
     controls = [r for r in rows if (r["set"], r["architecture"]) == CONTROL_PAIR]
     sections = {
@@ -253,10 +254,18 @@ def main(arguments: list[str]) -> None:
         "Hard quantizer swapped in after training": control_table(
             [r for r in main_rows if r["bpp"]]
         ),
-        "Pilots, one run each": pilot_table(kept),
+        "Pilots, one run each": report.table(tried) if tried else "",
         "Budget": budget_table(kept, rows),
     }
     options.out.mkdir(parents=True, exist_ok=True)
     accuracies(options.out / "accuracy.png", main_rows, controls)
     made_by = report.command("accuracy", arguments)
-    report.write(options.out, "accuracy", made_by, __doc__, sections, {"rows": rows}, timed=False)
+    report.write(
+        options.out,
+        "accuracy",
+        made_by,
+        __doc__,
+        sections,
+        {"rows": rows, "pilots": tried},
+        timed=False,
+    )

@@ -8,7 +8,9 @@ NAMES = {
     "memory": "elements, bytes and compression ratio of the formats",
     "jpeg": "the JPEG layer against other differentiable JPEGs",
     "rate": "bits: estimate against real files, trained tables against libjpeg's",
-    "plots": "figures from the results of conv and memory",
+    "accuracy": "standard training against JPEG-DL on small image sets",
+    "robustness": "the networks of accuracy under attack, through the JPEG layer and past it",
+    "plots": "figures from the results of conv, conv --paper and memory",
 }
 
 

@@ -114,13 +114,15 @@ def write(
     text: str,
     sections: dict[str, str],
     data: dict[str, Any] | None = None,
+    *,
+    timed: bool = True,
 ) -> None:
     """Print a result and keep it: `out/name.md` for people, `out/name.json` with every number (not
-    without `data`)."""
+    without `data`). What is not `timed` does not depend on how busy the machine was."""
     machine = environment()
     words = "; ".join(f"{key} {_words(value)}" for key, value in machine.items())
     parts = [f"# {name}", text.strip(), f"`{made_by}`", f"Machine: {words}."]
-    if LOAD > 0.5:
+    if timed and LOAD > 0.5:
         parts.append(f"**Not for quoting:** the machine was busy before the run (load {LOAD:.1f}).")
     parts += [f"## {title}\n\n{body}" for title, body in sections.items() if body]
     markdown = "\n\n".join(parts) + "\n"

@@ -1,0 +1,193 @@
+"""Attacked test accuracy, standard training against JPEG-DL: FGSM and PGD in the maximum norm.
+
+The whole test split, networks from the runs of `accuracy` (trained if missing), all in float32.
+White-box attacks differentiate through the JPEG layer. BPDA runs the layer forward and takes the
+identity backward: where it finds more errors, the layer masks gradients. Transfer takes the images
+that PGD-20 made against the standard network of the same seed. "worst" counts an image only if it
+withstood every attack at that epsilon: compare arms by that line.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import report
+from benchmarks.training import attacks, loop, sets
+from benchmarks.training import runs as store
+from benchmarks.training.architectures import ARCHITECTURES
+from benchmarks.training.arms import ARMS
+from benchmarks.training.plot import attacked
+from jsc._progress import Progress
+
+EPSILONS = (1, 2, 3, 4)  # of 255
+PGD_STEPS = (5, 20)
+WORST = "worst"
+Row = dict[str, Any]
+
+
+def right(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(x).argmax(1) == y
+
+
+def masked(model: loop.Classifier) -> Callable[[Tensor], Tensor]:
+    """The same scores, with the identity as the layer's derivative."""
+    layer = attacks.Bypass(model.layer)
+    return lambda x: model.classify(layer(x))
+
+
+def attack_all(
+    model: loop.Classifier,
+    baseline: loop.Classifier,
+    x: Tensor,
+    y: Tensor,
+    seed: int,
+    bar: Progress,
+) -> dict[str, list[float]]:
+    """attack -> accuracy in per cent at each of `EPSILONS`; images already wrong stay wrong."""
+    ways: dict[str, Callable[[Tensor], Tensor]] = {"white box": model}
+    if len(model.layer):
+        ways["BPDA"] = masked(model)
+    clean = right(model, x, y)
+    found: dict[str, list[float]] = {}
+    for epsilon in EPSILONS:
+        size, worst = epsilon / 255, clean.clone()
+
+        def count(name: str, made: Tensor, worst: Tensor = worst) -> None:
+            held = clean.clone()
+            held[clean] = right(model, made, y[clean])
+            worst &= held
+            found.setdefault(name, []).append(100 * float(held.double().mean()))
+            bar.step(name)
+
+        for way, through in ways.items():
+            count(f"FGSM, {way}", attacks.fgsm(through, x[clean], y[clean], size))
+            for steps in PGD_STEPS:
+                generator = torch.Generator().manual_seed(seed)
+                made = attacks.pgd(through, x[clean], y[clean], size, steps, generator)
+                count(f"PGD-{steps}, {way}", made)
+        if model is not baseline:
+            generator = torch.Generator().manual_seed(seed)
+            made = attacks.pgd(
+                baseline, x[clean], y[clean], size, PGD_STEPS[-1], generator, stop=False
+            )
+            count(f"PGD-{PGD_STEPS[-1]}, transfer", made)
+        found.setdefault(WORST, []).append(100 * float(worst.double().mean()))
+    return found
+
+
+def attack(options: argparse.Namespace, kept: store.Runs) -> list[Row]:
+    """One row per set, architecture, arm and seed."""
+    arms = list(dict.fromkeys(["standard", *options.arms]))
+    ways = len(PGD_STEPS) + 1
+    a_run = len(EPSILONS) * (ways + (len(arms) - 1) * (2 * ways + 1))
+    runs = [(s, a, n) for n in options.seeds for s in options.sets for a in options.architectures]
+    rows: list[Row] = []
+    with Progress("robustness: attacks", a_run * len(runs)) as bar:
+        for name, architecture, seed in runs:
+            task = sets.load(name, options.data, quick=options.quick)
+            x, y = sets.to_float(task.test.x), task.test.y
+            models = {}
+            for arm in arms:
+                model = store.model_of(kept, task, architecture, ARMS[arm], seed, lambda _: None)
+                model.fast = False
+                models[arm] = model
+                made = attack_all(model, models["standard"], x, y, seed, bar)
+                clean = 100 * float(right(model, x, y).double().mean())
+                rows.append({
+                    "set": name, "architecture": architecture, "arm": arm, "seed": seed,
+                    "clean": clean, "attacked": made,
+                })  # fmt: skip
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """Means over seeds; a line for each arm and attack."""
+    lines = []
+    for group in dict.fromkeys((r["set"], r["architecture"], r["arm"]) for r in rows):
+        mine = [r for r in rows if (r["set"], r["architecture"], r["arm"]) == group]
+        for name in mine[0]["attacked"]:
+            values = np.mean([r["attacked"][name] for r in mine], 0)
+            line = dict(zip(("set", "architecture", "arm"), group, strict=True))
+            line |= {
+                "attack": name,
+                "seeds": len(mine),
+                "clean": np.mean([r["clean"] for r in mine]),
+            }
+            line |= {f"{e}/255": float(v) for e, v in zip(EPSILONS, values, strict=True)}
+            lines.append({k: float(v) if k == "clean" else v for k, v in line.items()})
+    return report.table([
+        {k: f"{v:.1f}" if isinstance(v, float) else v for k, v in line.items()} for line in lines
+    ])  # fmt: skip
+
+
+def words(rows: list[Row]) -> str:
+    """What the table says: who withstands more, and whether the layer masks gradients."""
+    lines = []
+    for name, architecture, arm in dict.fromkeys(
+        (r["set"], r["architecture"], r["arm"]) for r in rows
+    ):
+        if arm == "standard":
+            continue
+
+        def mean(of: str, attack: str, pair: tuple[str, str] = (name, architecture)) -> np.ndarray:
+            mine = [r for r in rows if (r["set"], r["architecture"], r["arm"]) == (*pair, of)]
+            return np.mean([r["attacked"][attack] for r in mine], 0)
+
+        gain = mean(arm, WORST) - mean("standard", WORST)
+        line = (
+            f"- {name}, {architecture}, {arm}: {_signed(gain)} points against standard at epsilon "
+            f"{', '.join(map(str, EPSILONS))}/255, worst of all attacks."
+        )
+        for kind in ("FGSM", f"PGD-{PGD_STEPS[-1]}"):
+            gap = mean(arm, f"{kind}, white box") - mean(arm, f"{kind}, BPDA")
+            line += f" {kind} leaves {_signed(gap)} more as white box than by BPDA"
+            line += ": masked gradients." if gap.max() > 1 else ": no sign of masked gradients."
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _signed(values: np.ndarray) -> str:
+    return ", ".join(f"{value:+.1f}" for value in values)
+
+
+def arguments_of(given: list[str]) -> argparse.Namespace:
+    parser = report.parser("robustness", __doc__)
+    parser.add_argument("--sets", nargs="+", choices=sets.SOURCES, default=["flower_photos5"])
+    parser.add_argument("--architectures", nargs="+", choices=ARCHITECTURES, default=["resnet"])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["jpeg-dl", "zero-dc"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=store.SCRATCH, help="finished runs, weights")
+    parser.set_defaults(threads=[1])
+    options = parser.parse_args(given)
+    if options.data is None:
+        parser.error("--data DIR is needed: the folder with images/*.npz")
+    if options.quick:
+        options.seeds, options.runs = options.seeds[:1], options.runs / "quick"
+    return options
+
+
+def main(arguments: list[str]) -> None:
+    options = arguments_of(arguments)
+    torch.set_num_threads(options.threads[0])
+    rows = attack(options, store.Runs(options.runs))
+    options.out.mkdir(parents=True, exist_ok=True)
+    attacked(options.out / "robustness.png", rows, EPSILONS, WORST)
+    made_by = report.command("robustness", arguments)
+    title = "Accuracy in per cent, clean and attacked at epsilon (maximum norm)"
+    report.write(
+        options.out,
+        "robustness",
+        made_by,
+        __doc__,
+        {title: table(rows), "In words": words(rows)},
+        {"rows": rows},
+        timed=False,
+    )

@@ -1,0 +1,1 @@
+"""Training with and without a JPEG layer: what `accuracy` and `robustness` have in common."""

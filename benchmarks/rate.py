@@ -117,7 +117,7 @@ def draw(path: Path, files: list[dict[str, Any]], found: list[dict[str, Any]]) -
 def main(arguments: list[str]) -> None:
     parser = report.parser("rate", __doc__)
     parser.add_argument("--lambdas", type=float, nargs="+", default=LAMBDAS, metavar="L")
-    parser.add_argument("--steps", type=int, default=400, help="of training, for each lambda")
+    parser.add_argument("--steps", type=int, default=700, help="of training, for each lambda")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
     torch.set_num_threads(options.threads[0])

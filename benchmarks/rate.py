@@ -10,7 +10,11 @@ images, lossless so far, through real files, 4:4:4, optimised, sized by their sc
 tables from `loss + lambda * rate` on 4000 training images, each lambda going on from the one
 before; "sensitivity": q ~ S^(-1/2), scaled (`rate_accuracy.py`). Saved bits are read off the
 curves, the logarithm of the bits interpolated linearly, with the 95 % interval over test images;
-the luck of the training is not in it.
+the luck of the training is not in it: 400 steps in place of 700 moved the figures for top-1 by up
+to 7 points, those for cross-entropy by up to 2. Below 2 bits a pixel nothing
+certain is saved. This network uses all frequencies: S^(-1/2) varies by a factor of 5 over luma and
+2 over chroma. (A curve of SqueezeNet on 200 ImageNet samples went: its standard error, 3.4 points,
+was larger than what it had to show.)
 """
 
 from __future__ import annotations
@@ -117,7 +121,7 @@ def draw(path: Path, files: list[dict[str, Any]], found: list[dict[str, Any]]) -
 def main(arguments: list[str]) -> None:
     parser = report.parser("rate", __doc__)
     parser.add_argument("--lambdas", type=float, nargs="+", default=LAMBDAS, metavar="L")
-    parser.add_argument("--steps", type=int, default=400, help="of training, for each lambda")
+    parser.add_argument("--steps", type=int, default=700, help="of training, for each lambda")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
     torch.set_num_threads(options.threads[0])

@@ -7,7 +7,8 @@ the rounded loss (1000 images of CIFAR-10, quality 50, sums over diagonals of th
 * straight-through: quiet, and right where coefficients spread over several levels. Where most
   fall to zero it still charges them z^2 / q: .21, .25, .15 on the diagonals 6, 7, 8 of luma, for
   .10, .08, .00. The gradient of the rate at kappa = 1 is 2.5 to 6 times too small there. Both keep
-  steps of high frequencies too fine: they were why tables trained with them saved nothing.
+  steps of high frequencies too fine. Alone, with the rate below, it saved 16 % of libjpeg's bits at
+  2.6 bits a pixel and needed 13 % more at 1.66 (equal cross-entropy, 400 steps).
 * soft, kappa = 2: nearly the identity, so no distortion and no gradient.
 * soft, kappa = 8: right where most fall to zero, but kappa n / 2 high at the edge of level n: over
   batches of 100 its standard deviation is up to .25 at low frequencies, for a value of .01.

@@ -66,6 +66,9 @@ def jpeg_rate(
     that of one code for all of its images. Below kappa = 1 P(k | z) is wide, and its rate well
     above that of rounding.
     Of several rounds the levels of the last are counted.
+    To train tables, take a kappa of about 8: at quality 50 its gradient is within 8 % of finite
+    differences of the rounded rate but for DC and the last diagonals; at kappa = 1 it is 2.5 to 6
+    times too small at high frequencies.
     Gradient: x, tables, alpha or kappa, in closed form (:mod:`jsc.ops.rate`); first derivatives.
     Accuracy: levels further than 1 / 2 + 4 / sqrt(kappa) (float64: 5.3) from z / q are left out,
     1e-7 (1e-12) of P. Below kappa = 0.04 runs of levels are merged, exact to 1e-5 bits a

@@ -149,4 +149,4 @@ def main(arguments: list[str]) -> None:
         print("matplotlib is not installed: no figure (pip install matplotlib)")
     made_by = report.command("rate", arguments)
     data = {"files": files, "saved": saved, "accuracy": found}
-    report.write(options.out, "rate", made_by, __doc__, sections, data)
+    report.write(options.out, "rate", made_by, __doc__, sections, data, timed=False)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import conv_cases
 
 from jsc._geometry import ConvGeometry
-from jsc.ops import columns, cpo, cps, lowering
+from jsc.ops import column_conv, cpo, cps, lowering
 from jsc.reference.conv import conv2d as by_definition
 
 METHODS = {
@@ -88,8 +88,8 @@ def test_bands_and_strips_do_not_change_a_bit(
     torch.testing.assert_close(whole, by_definition(x, w, None, g), atol=1e-3, rtol=1e-3)
     last = x.contiguous(memory_format=torch.channels_last)
     assert torch.equal(run(method, last, w, None, g), whole)
-    monkeypatch.setattr(columns, "BAND_BYTES", band_bytes)
-    monkeypatch.setattr(columns, "BAND_ROWS", 1)
+    monkeypatch.setattr(column_conv, "BAND_BYTES", band_bytes)
+    monkeypatch.setattr(column_conv, "BAND_ROWS", 1)
     monkeypatch.setattr("jsc._config.SERIAL_WORK", 0)
     before = torch.get_num_threads()
     for threads in (1, 3):

@@ -1,4 +1,4 @@
-"""The order of columns that CPO and CPS share, and how their convolutions are cut into tasks.
+"""The order of columns that CPO and CPS share, and their encoding.
 
 Which output windows read a column, and through which kernel column, depend on the shape alone; the
 plan holds this once per shape (definitions: native/columns.h).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from math import gcd
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,18 +17,11 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc._kernels import columns, cpc
+from jsc._kernels import columns
 from jsc.ops._scratch import scratch
-from jsc.ops.cpc import SET
 
 SET_ROWS = 4  # rows to a set of CPS
-# Tile of a band: a share of L2 that leaves room for weights and partial sums, but rows enough to
-# make up for those that two bands share, which are walked twice.
-BAND_BYTES = 512 * 1024
-BAND_ROWS = 8
-SWEEP_BYTES = 128 * 1024  # partial sums of the rows of a band that are swept together
 ROOM = 16  # elements behind a plane's streams (native/columns.h)
-LINE = 64  # bytes
 ROWS = 64  # to a row mask
 
 
@@ -139,42 +131,62 @@ class Kernels(Protocol):
     def encode_pixels(self, *arrays: Any) -> None: ...
 
 
-def _fresh(name: str, dtype: Any, *shape: int) -> NDArray[Any]:
-    return np.empty(shape, dtype)
+Arrays = dict[str, tuple[Any, tuple[int, ...]]]  # name: dtype, shape
+
+
+def regions(plan: ColumnPlan, planes: int, dtype: Any, *, sets: bool, rows: bool) -> Arrays:
+    """The arrays of `Streams`. A region has room for a full plane; memory that is not written is
+    not touched either."""
+    index_room = -(-plan.H // SET_ROWS) * plan.W if sets else plan.H * plan.W
+    made: Arrays = {
+        "DA": (dtype, (planes, -(-plan.H * plan.W // ROOM) * ROOM + ROOM)),
+        "IN": (plan.index_dtype, (planes, -(-index_room // ROOM) * ROOM + ROOM)),
+        "start": (np.int32, (planes, plan.columns + 1)),
+        "rows": (np.uint64, (planes, plan.columns * -(-plan.H // ROWS)) if rows else (0, 0)),
+    }
+    if sets:
+        made["word"] = made["start"]
+    return made
+
+
+def transposed(plan: ColumnPlan, threads: int) -> tuple[int, int]:
+    """Scratch of an encoding: a whole plane by columns, for each thread."""
+    return threads, -(-plan.H // ROOM) * ROOM * -(-plan.W // ROOM) * ROOM
+
+
+def encode_into(
+    streams: Streams, x: Tensor, plan: ColumnPlan, kernels: Kernels, work: NDArray[Any],
+    threads: int,
+) -> None:  # fmt: skip
+    """(N, C, H, W) of any strides -> `streams`, in one pass."""
+    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        kernel, maps = kernels.encode_pixels, x.permute(0, 2, 3, 1).numpy()
+    else:
+        kernel, maps = kernels.encode_planes, x.contiguous().view(-1, *x.shape[2:]).numpy()
+    DA, IN, start, word, rows = streams
+    words = () if word is start else (word,)
+    index = IN.view(np.uint8)
+    kernel(maps, plan, start, *words, DA, index, rows, work, _config.isa(), threads)
 
 
 def encode(
     x: Tensor, plan: ColumnPlan, kernels: Kernels, *, sets: bool = False, for_now: bool = False
 ) -> Streams:
-    """(N, C, H, W) -> streams, in one pass. A region has room for a full plane; memory that is not
-    written is not touched either. `for_now`: in scratch memory, with row masks, for a convolution
-    that follows at once."""
-    new = scratch if for_now else _fresh
+    """(N, C, H, W) -> streams. `for_now`: in scratch memory, with row masks, as a convolution has
+    them."""
     x = x.detach()
-    planes, threads = x.shape[0] * x.shape[1], _config.num_threads(x.numel())
-    height, width = -(-plan.H // ROOM) * ROOM, -(-plan.W // ROOM) * ROOM
-    channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    if channels_last:
-        kernel, maps = kernels.encode_pixels, x.permute(0, 2, 3, 1).numpy()
-        transposed = ROOM * height
-    else:
-        kernel, maps = kernels.encode_planes, x.contiguous().view(planes, *x.shape[2:]).numpy()
-        transposed = width * height
-    index_room = -(-plan.H // SET_ROWS) * plan.W if sets else plan.H * plan.W
-    room = -(-plan.H * plan.W // ROOM) * ROOM + ROOM
-    DA = new("columns DA", maps.dtype, planes, room)
-    IN = new("columns IN", plan.index_dtype, planes, -(-index_room // ROOM) * ROOM + ROOM)
-    start = new("columns start", np.int32, planes, plan.columns + 1)
-    word: tuple[NDArray[np.int32], ...] = ()
-    if sets:
-        word = (new("columns word", np.int32, *start.shape),)
-    masks = (planes, plan.columns * -(-plan.H // ROWS)) if for_now else (0, 0)
-    rows = new("columns rows", np.uint64, *masks)
-    kernel(
-        maps, plan, start, *word, DA, IN.view(np.uint8), rows,
-        scratch("columns transposed", maps.dtype, threads, transposed), _config.isa(), threads,
-    )  # fmt: skip
-    return Streams(DA, IN, start, word[0] if sets else start, rows)
+    threads, dtype = _config.num_threads(x.numel()), x.new_empty(0).numpy().dtype
+    wanted = regions(plan, x.shape[0] * x.shape[1], dtype, sets=sets, rows=for_now)
+    made: dict[str, NDArray[Any]] = {
+        name: scratch(f"columns {name}", kind, *shape) if for_now else np.empty(shape, kind)
+        for name, (kind, shape) in wanted.items()
+    }
+    start = made["start"]
+    streams = Streams(made["DA"], made["IN"], start, made.get("word", start), made["rows"])
+    if x.numel():
+        work = scratch("columns transposed", dtype, *transposed(plan, threads))
+        encode_into(streams, x, plan, kernels, work, threads)
+    return streams
 
 
 def gather(
@@ -196,80 +208,6 @@ def pointers(start: NDArray[np.int32], plan: ColumnPlan) -> NDArray[np.generic]:
     stored = start[start[:, -1] > 0]
     counts = stored[:, plan.ptr_last] - stored[:, plan.ptr_first]
     return counts.astype(plan.index_dtype, order="C")
-
-
-@dataclass(frozen=True)
-class Tasks:
-    """A strip of output rows is swept band by band; filter blocks are shared out in groups."""
-
-    strip_rows: int
-    band_rows: int
-    sweep_rows: int
-    group_blocks: int
-    tile_rows: int
-    pixel_step: int  # elements of the tile from one pixel to the next, of the same set
-    row_step: int
-
-
-@lru_cache(maxsize=256)
-def tasks(
-    g: ConvGeometry, itemsize: int, blocks: int, row_sums: int, threads: int,
-    band_bytes: int, least_rows: int,
-) -> Tasks:  # fmt: skip
-    """Strips by threads (results do not depend on them), bands and sweeps by what fits L2."""
-    strips = min(threads // gcd(g.N, threads), -(-g.Oh // 2)) if g.N else 1
-    strip_rows = -(-g.Oh // strips)
-    strips = -(-g.Oh // strip_rows)
-    groups = min(blocks, -(-threads // (g.N * strips)))
-    overlap = (g.Kh - 1) * g.Dh + 1
-
-    line = LINE // itemsize
-    pixel_step = min(SET, -(-g.C // line) * line)
-    lines = g.W * pixel_step // line
-    row_step = (lines + (4 - lines) % 8) * line  # rows of a block fall into different sets of L1
-    fit = band_bytes // max(1, row_step * itemsize * -(-g.C // SET))
-    band_rows = min(strip_rows, max(least_rows, (fit - overlap) // g.Sh + 1))
-    band_rows = -(-strip_rows // -(-strip_rows // band_rows))  # bands of equal height
-    sweep_rows = min(band_rows, max(1, SWEEP_BYTES // (row_sums * itemsize)))
-    sweep_rows = -(-band_rows // -(-band_rows // sweep_rows))
-    tile_rows = max(1, min((band_rows - 1) * g.Sh + overlap, g.H))
-    return Tasks(
-        strip_rows, band_rows, sweep_rows, -(-blocks // groups), tile_rows, pixel_step, row_step
-    )
-
-
-def run(
-    input: Tensor,
-    packed: Tensor,
-    bias: Tensor | None,
-    g: ConvGeometry,
-    kernels: Kernels,
-    *,
-    sets: bool,
-) -> Tensor:
-    """Encode, then convolve: (N, C, H, W) of any strides -> (N, K, Oh, Ow), channels-last."""
-    out = torch.empty((g.N, g.K, g.Oh, g.Ow), dtype=input.dtype, memory_format=torch.channels_last)
-    plan = column_plan(g, sets=sets)
-    if out.numel() == 0 or g.C == 0 or plan.columns == 0:
-        return out.zero_() if bias is None else out.copy_(bias.view(1, -1, 1, 1).expand_as(out))
-    streams = encode(input, plan, kernels, sets=sets, for_now=True)
-    threads = _config.num_threads(g.macs)
-    block, channel_sets = packed.shape[5], -(-g.C // SET)
-    row_sums = cpc.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
-    cut = tasks(
-        g, input.element_size(), packed.shape[0], row_sums, threads, BAND_BYTES, BAND_ROWS
-    )  # fmt: skip
-    kind = streams.DA.dtype
-    lanes = (16, 32, 64)[_config.isa()] // input.element_size()
-    columns.convolve(
-        streams.DA, streams.start, streams.rows, plan, packed.numpy(),
-        (input.new_empty(0) if bias is None else bias.detach().contiguous()).numpy(),
-        scratch("columns tile", kind, threads, channel_sets, cut.tile_rows, cut.row_step),
-        scratch("columns mask", np.uint64, threads, channel_sets * cut.tile_rows * g.W),
-        scratch("columns partial", kind, threads, cut.sweep_rows * row_sums),
-        out.permute(0, 2, 3, 1).numpy(), g, cut, block // lanes, _config.isa(), threads,
-    )  # fmt: skip
-    return out
 
 
 def unsupported(g: ConvGeometry) -> str | None:

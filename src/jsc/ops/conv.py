@@ -129,8 +129,10 @@ def prepare(
     g = geometry(input, weight, stride, padding, dilation, groups)
     bias = None if bias is None else bias.detach()
     memory_format = _output_format(input, weight)
-    if method == "cpc":
-        convolution = cpc.Convolution(packed[0], bias, g)
+    makers: dict[str, Callable[..., Callable[[Tensor], Tensor]]]
+    makers = {"cpc": cpc.Convolution, "cpo": cpo.prepare, "cps": cps.prepare}
+    if method in makers:
+        convolution = makers[method](packed[0], bias, g)
         return lambda input: convolution(input.detach()).contiguous(memory_format=memory_format)
     run = _METHODS[method].run
     return lambda input: run(input.detach(), packed[0], bias, g).contiguous(

@@ -12,6 +12,7 @@ from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels import cpo
 from jsc.ops import columns, cpc
+from jsc.ops.column_conv import Convolution
 from jsc.ops.columns import ColumnPlan
 
 unsupported = columns.unsupported
@@ -54,5 +55,9 @@ def decode(
     return x, int(bad[0]) if len(bad) else -1
 
 
+def prepare(packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:
+    return Convolution(packed, bias, g, cpo, sets=False)
+
+
 def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
-    return columns.run(input, packed, bias, g, cpo, sets=False)
+    return prepare(packed, bias, g)(input)

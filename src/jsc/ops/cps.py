@@ -12,6 +12,7 @@ from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels import cps
 from jsc.ops import columns, cpc
+from jsc.ops.column_conv import Convolution
 from jsc.ops.columns import ColumnPlan
 
 unsupported = columns.unsupported
@@ -61,5 +62,9 @@ def decode(
     return x, int(bad[0]) if len(bad) else -1
 
 
+def prepare(packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:
+    return Convolution(packed, bias, g, cps, sets=True)
+
+
 def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
-    return columns.run(input, packed, bias, g, cps, sets=True)
+    return prepare(packed, bias, g)(input)

@@ -186,5 +186,5 @@ def main(arguments: list[str]) -> None:
         sections[network] = layer_table(mine)
     report.write(
         options.out, "memory", report.command("memory", arguments), __doc__, sections,
-        {"rows": rows},
+        {"rows": rows}, timed=False,
     )  # fmt: skip

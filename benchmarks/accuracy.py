@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from benchmarks.training import runs as store
 from benchmarks.training import sets
 from benchmarks.training.architectures import ARCHITECTURES
 from benchmarks.training.arms import ARMS, CONTROLS, MAIN, name_of
+from benchmarks.training.options import parse
 from benchmarks.training.plot import accuracies
 from jsc._progress import Progress
 
@@ -227,16 +227,8 @@ def arguments_of(given: list[str]) -> argparse.Namespace:
         "--architectures", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES)
     )
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=[*MAIN, *CONTROLS])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--runs", type=Path, default=store.SCRATCH, help="finished runs, weights")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run later")
-    parser.set_defaults(threads=[1])
-    options = parser.parse_args(given)
-    if options.data is None:
-        parser.error("--data DIR is needed: the folder with images/*.npz")
-    if options.quick:
-        options.seeds, options.runs = options.seeds[:1], options.runs / "quick"
-    return options
+    return parse(parser, given)
 
 
 def main(arguments: list[str]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from benchmarks.training import attacks, loop, sets
 from benchmarks.training import runs as store
 from benchmarks.training.architectures import ARCHITECTURES
 from benchmarks.training.arms import ARMS
+from benchmarks.training.options import parse
 from benchmarks.training.plot import attacked
 from jsc._progress import Progress
 
@@ -163,15 +163,7 @@ def arguments_of(given: list[str]) -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", choices=sets.SOURCES, default=["flower_photos5"])
     parser.add_argument("--architectures", nargs="+", choices=ARCHITECTURES, default=["resnet"])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["jpeg-dl", "zero-dc"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--runs", type=Path, default=store.SCRATCH, help="finished runs, weights")
-    parser.set_defaults(threads=[1])
-    options = parser.parse_args(given)
-    if options.data is None:
-        parser.error("--data DIR is needed: the folder with images/*.npz")
-    if options.quick:
-        options.seeds, options.runs = options.seeds[:1], options.runs / "quick"
-    return options
+    return parse(parser, given)
 
 
 def main(arguments: list[str]) -> None:

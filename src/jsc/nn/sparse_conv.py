@@ -159,12 +159,8 @@ class SparseConv2d(nn.Conv2d):
         self, input: Tensor, weight: Tensor, padding: tuple[int, int]
     ) -> Tensor | None:
         g = ops.geometry(input, weight, self.stride, padding, self.dilation, self.groups)
-        made_for = (
-            ops.pack_key(),
-            weight._version,
-            weight.data_ptr(),
-            *g[7:],
-        )  # strides, paddings ...
+        steps = g[7:]  # strides, paddings, dilations, groups
+        made_for = (ops.pack_key(), weight._version, weight.data_ptr(), *steps)
         if self._packed is None or self._packed[0] is not weight or self._packed[1] != made_for:
             reason = ops.unsupported(self.method, g)
             if reason or g.Oh < 1 or g.Ow < 1:

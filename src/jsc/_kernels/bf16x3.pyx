@@ -11,7 +11,7 @@ cdef extern from "bf16x3.h" namespace "jsc" nogil:
     cdef struct Bf16x3Row:
         const float *x
         uint16_t *to
-        Py_ssize_t W, C, Pw, step, pitch, chunk, piece
+        Py_ssize_t H, W, C, y, Pw, step, pitch, chunk, piece, Kh, Dh, across, size
         int c
         unsigned char *bad
 
@@ -27,15 +27,16 @@ cdef extern from "bf16x3.h" namespace "jsc" nogil:
 
     void bf16x3_split(const Bf16x3Row *row)
     void bf16x3_task(const Bf16x3Task *task)
+    void bf16x3_pixels(const Bf16x3Row *row, const Bf16x3Task *task, Py_ssize_t unit, Py_ssize_t Sh, Py_ssize_t first, Py_ssize_t end)
     void bf16x3_begin()
     void bf16x3_end()
 
 
 cdef void split_row(Bf16x3Row row, const float *x, uint16_t *planes, Py_ssize_t n, Py_ssize_t band, Py_ssize_t r, Py_ssize_t phase,
-                    Py_ssize_t H, Py_ssize_t Sh, Py_ssize_t Ph, Py_ssize_t band_rows, Py_ssize_t rows, unsigned char *bad) noexcept nogil:
-    cdef Py_ssize_t y = (band * band_rows + r) * Sh + phase - Ph
-    row.x = x + (n * H + y) * row.W * row.C if 0 <= y < H else NULL
-    row.to = planes + (phase * rows + r) * row.pitch * row.c
+                    Py_ssize_t Sh, Py_ssize_t Ph, Py_ssize_t band_rows, Py_ssize_t rows, unsigned char *bad) noexcept nogil:
+    row.y = (band * band_rows + r) * Sh + phase - Ph
+    row.x = x + n * row.H * row.W * row.C
+    row.to = planes + (phase * rows + r) * row.pitch * (row.size if row.size else row.c)
     row.bad = bad
     bf16x3_split(&row)
 
@@ -57,6 +58,17 @@ cdef void run_task(Bf16x3Task task, const uint16_t *planes, float *out, Py_ssize
         bf16x3_task(&task)
 
 
+cdef void run_pixels(Bf16x3Row row, Bf16x3Task task, const float *x, uint16_t *pieces, float *out, float *sums, unsigned char *bad,
+                     Py_ssize_t n, Py_ssize_t first, Py_ssize_t count, Py_ssize_t pixels, Py_ssize_t unit, Py_ssize_t Sh) noexcept nogil:
+    row.x = x + n * row.H * row.W * row.C
+    row.to = pieces
+    row.bad = bad
+    task.x = pieces
+    task.sums = sums
+    task.out = out + n * pixels * task.K
+    bf16x3_pixels(&row, &task, unit, Sh, first, min(first + count, pixels))
+
+
 def convolve(
     size_t x,                       # IN   address of (N, H, W, C)
     size_t out,                     # OUT  address of (N, Oh, Ow, K)
@@ -66,25 +78,28 @@ def convolve(
     unsigned char[::1] scratch,     # SCRATCH aligned to 64: sums of every thread, planes of `group` bands, slack
     Py_ssize_t N, Py_ssize_t H, Py_ssize_t W, Py_ssize_t C, Py_ssize_t K, Py_ssize_t Oh, Py_ssize_t Ow,
     Py_ssize_t Sh, Py_ssize_t Ph, Py_ssize_t Pw,
-    int c,                          # channels to a chunk
+    int c,                          # channels to a chunk, 16 or 32
+    Py_ssize_t Kh, Py_ssize_t Dh, Py_ssize_t across, Py_ssize_t size,  # windows; size 0 without
     Py_ssize_t column_step,         # input columns to a column of the planes
     Py_ssize_t pixel_columns,       # columns of the planes to an output
     Py_ssize_t row_pixels,          # outputs to a row of the planes
     Py_ssize_t rows, Py_ssize_t phases, Py_ssize_t piece,
-    Py_ssize_t band_rows, Py_ssize_t group, Py_ssize_t task_pixels,
+    Py_ssize_t band_rows, Py_ssize_t group,
+    Py_ssize_t unit,                # pixels whose pieces one thread makes and uses up; 0: planes of bands
+    Py_ssize_t task_pixels,
     Py_ssize_t slack,               # bfloat16 numbers behind the planes that tiles may reach
     int num_threads,
 ):
     """True if it has convolved; False if the input has a number that three bfloat16 cannot sum up to."""
     cdef Py_ssize_t bands = (Oh + band_rows - 1) // band_rows, units = N * bands, blocks = (K + 31) // 32
-    cdef Py_ssize_t chunks = (C + c - 1) // c, planes_size = chunks * 3 * piece
+    cdef Py_ssize_t chunks = 1 if size else (C + c - 1) // c, planes_size = chunks * 3 * piece
     cdef Py_ssize_t tasks_of_band = (band_rows * row_pixels + task_pixels - 1) // task_pixels
     cdef Py_ssize_t start = 0, count = 0, index, u, i
     cdef Bf16x3Row row
     cdef Bf16x3Task task
     cdef float *sums = <float *>&scratch[0]
     cdef uint16_t *planes = <uint16_t *>(sums + 1024 * num_threads)
-    cdef uint16_t *behind = planes + group * planes_size
+    cdef uint16_t *behind = planes + (num_threads if unit else group) * planes_size
     cdef unsigned char *bad = <unsigned char *>(behind + slack)
     if units == 0 or Ow == 0 or K == 0:
         return True
@@ -92,18 +107,33 @@ def convolve(
         behind[i] = 0
     for i in range(64 * num_threads):
         bad[i] = 0
-    row.W, row.C, row.Pw, row.step, row.pitch, row.c = W, C, Pw, column_step, row_pixels * pixel_columns, c
+    row.H, row.W, row.C, row.Pw, row.step, row.pitch, row.c = H, W, C, Pw, column_step, row_pixels * pixel_columns, c
+    row.Kh, row.Dh, row.across, row.size = Kh, Dh, across, size
     row.chunk, row.piece = 3 * piece, piece
     task.weight, task.bias, task.offset = <const uint16_t *>&weight[0], &bias[0], &offset[0]
-    task.steps, task.piece, task.pixel = offset.shape[0], piece, pixel_columns * c
+    task.steps, task.piece, task.pixel = offset.shape[0], piece, size if size else pixel_columns * c
     task.pitch, task.Ow, task.K = row_pixels, Ow, K
+    cdef Py_ssize_t tasks_of_image = (Oh * Ow + task_pixels - 1) // task_pixels
+    if unit:
+        row.y, task.first = -Ph, 0
+        with nogil, parallel(num_threads=num_threads):
+            bf16x3_begin()
+            for index in prange(N * tasks_of_image, schedule="dynamic"):
+                run_pixels(row, task, <const float *>x, planes + threadid() * planes_size, <float *>out, sums + 1024 * threadid(),
+                           bad + 64 * threadid(), index // tasks_of_image, index % tasks_of_image * task_pixels, task_pixels,
+                           Oh * Ow, unit, Sh)
+            bf16x3_end()
+        for i in range(num_threads):
+            if bad[64 * i]:
+                return False
+        return True
     with nogil, parallel(num_threads=num_threads):
         while start < units:
             count = min(group, units - start)
             for index in prange(count * rows * phases, schedule="static"):
                 u = index // (rows * phases)
                 split_row(row, <const float *>x, planes + u * planes_size, (start + u) // bands, (start + u) % bands,
-                          index % rows, index // rows % phases, H, Sh, Ph, band_rows, rows, bad + 64 * threadid())
+                          index % rows, index // rows % phases, Sh, Ph, band_rows, rows, bad + 64 * threadid())
             bf16x3_begin()
             for index in prange(count * tasks_of_band * blocks, schedule="dynamic"):
                 u = index // (tasks_of_band * blocks)

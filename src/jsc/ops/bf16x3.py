@@ -7,8 +7,11 @@ multiplies float32 (native/bf16x3.h).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from jsc import _config
@@ -19,6 +22,7 @@ from jsc.ops._scratch import scratch
 BLOCK = 32  # filters to a block, pixels to a step of a task
 WINDOW = 512  # numbers of the largest window
 ROW = 32  # numbers to a row of a tile: channels of a pixel, or of neighbouring pixels
+BANDS = 8  # at least, where every thread works on its own
 WEIGHT_BYTES = 512 * 1024  # packed weights that stay in L2 while pixels go by
 PLANES_BYTES = 384 * 1024  # the input's pieces of the bands worked on: a share of L2
 LARGEST = 3.3895e38  # what is larger rounds to inf in bfloat16
@@ -98,91 +102,105 @@ def unpack(packed: Tensor, g: ConvGeometry) -> Tensor:
     return rows[:, places].view(g.K, g.C, g.Kh, g.Kw)
 
 
+class _Planes(NamedTuple):
+    """Where the pieces of the input lie, for one image (native/bf16x3.h); numbers are bfloat16."""
+
+    step: int  # input columns to a column
+    across: int  # columns to an output
+    row_pixels: int  # outputs to a row, those beyond its end included
+    phases: int
+    halo: int  # rows beside those of a band's outputs
+    numbers: int  # to a column, of one piece and all phases
+    pixel: int  # from an output to the next
+
+
+def _planes(g: ConvGeometry) -> _Planes:
+    if window := _window(g):
+        return _Planes(g.Sw, 1, g.Ow, 1, 0, window, window)
+    c = _chunk(g)
+    # A kernel of one column reads every Sw-th column only: that is what the planes hold.
+    step = g.Sw if g.Kw == 1 else 1
+    across = g.Sw // step
+    needed = (g.Ow - 1) * across + (g.Kw - 1) * g.Dw + 1
+    end = -(-(g.Pw + g.W) // step)  # columns behind the input's last
+    # What a row needs beyond its input is zero, as the left padding of the next row is.
+    left = -(-g.Pw // step)
+    row_pixels = max(g.Ow, -(-max(min(end, needed), needed - left) // across))
+    phases = min(g.Sh, (g.Kh - 1) * g.Dh + 1)
+    halo = (g.Kh - 1) * g.Dh // g.Sh
+    return _Planes(step, across, row_pixels, phases, halo, -(-g.C // c) * c * phases, across * c)
+
+
+def _offsets(g: ConvGeometry, p: _Planes, rows: int, piece: int) -> NDArray[np.intp]:
+    """From the first number of an output to that of each step."""
+    if window := _window(g):
+        return np.arange(0, window, ROW, np.intp)
+    c, pitch = _chunk(g), p.row_pixels * p.across
+    chunks = np.arange(-(-g.C // c))[:, None, None] * 3 * piece
+    i = np.arange(g.Kh)[:, None] * g.Dh
+    j = np.arange(-(-g.Kw * c // ROW)) * (ROW // c) * g.Dw
+    offsets = chunks + ((i % g.Sh * rows + i // g.Sh) * pitch + j) * c
+    return np.ascontiguousarray(offsets.reshape(-1), np.intp)
+
+
 class Convolution:
     """All of a convolution but its input, so that a call is an allocation and a kernel."""
 
     def __init__(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:
-        c, window = _chunk(g), _window(g)
-        blocks, chunks = packed.shape[0], -(-g.C // c)
         self.g, self.shape = g, (g.N, g.K, g.Oh, g.Ow)
         self._packed, self._given_bias = packed, bias
         self._weight = packed.view(torch.int16).view(-1).numpy()
-        self._bias = np.zeros(blocks * BLOCK, np.float32)
+        self._bias = np.zeros(packed.shape[0] * BLOCK, np.float32)
         if bias is not None:
             self._bias[: g.K] = bias.numpy()
 
-        if window:
-            step, across, row_pixels, phases, halo, numbers, pixel = (
-                g.Sw,
-                1,
-                g.Ow,
-                1,
-                0,
-                window,
-                window,
-            )
-        else:
-            # A kernel of one column reads every Sw-th column only: that is what the planes hold.
-            step = g.Sw if g.Kw == 1 else 1
-            across = g.Sw // step
-            needed = (g.Ow - 1) * across + (g.Kw - 1) * g.Dw + 1
-            end = -(-(g.Pw + g.W) // step)  # columns behind the input's last
-            # What a row needs beyond its input is zero, as the left padding of the next row is.
-            left = -(-g.Pw // step)
-            row_pixels = max(g.Ow, -(-max(min(end, needed), needed - left) // across))
-            phases = min(g.Sh, (g.Kh - 1) * g.Dh + 1)
-            halo = (g.Kh - 1) * g.Dh // g.Sh
-            numbers, pixel = chunks * c * phases, across * c
+        p, c, window = _planes(g), _chunk(g), _window(g)
+        light = packed.numel() * 2 <= WEIGHT_BYTES
         alone = window or (g.Kh == g.Kw == g.Sh == g.Sw == 1 and g.Ph == g.Pw == 0)
-        if alone and packed.numel() * 2 <= WEIGHT_BYTES:
-            # Twice as many where a block has half its filters: see `bf16x3_narrow_step`.
-            self._unit = 2 * BLOCK if 0 < g.K % BLOCK <= BLOCK // 2 else BLOCK
-        else:
-            self._unit = 0
-        pitch = row_pixels * across
-        row_bytes = 3 * 2 * numbers * pitch
-        self._band_rows = max(1, min(g.Oh, PLANES_BYTES // row_bytes - halo))
-        rows = self._band_rows + halo
-        if self._unit:
-            rows, pitch, row_bytes = 1, self._unit, row_bytes // pitch * self._unit
-        bands = g.N * -(-g.Oh // self._band_rows)
-        self._group = max(1, min(bands, PLANES_BYTES // (row_bytes * rows)))
-        if window:
-            piece = rows * pitch * window
-            offset = np.arange(window // ROW) * ROW
-        else:
-            piece = phases * rows * pitch * c
-            i, j = (
-                np.arange(g.Kh)[:, None] * g.Dh,
-                np.arange(-(-g.Kw * c // ROW)) * (ROW // c) * g.Dw,
-            )
-            within = ((i % g.Sh * rows + i // g.Sh) * pitch + j) * c
-            offset = np.arange(chunks)[:, None, None] * 3 * piece + within
-        self._offset = np.ascontiguousarray(offset.reshape(-1), np.intp)
+        together = 0
+        if alone and light:  # twice as many where a block may have half its filters
+            together = 2 * BLOCK if 0 < g.K % BLOCK <= BLOCK // 2 else BLOCK
+        column_bytes = 3 * 2 * p.numbers
+        columns = p.row_pixels * p.across
+        band = max(1, min(g.Oh, PLANES_BYTES // (column_bytes * columns) - p.halo))
+        if light:
+            band = min(band, max(4, -(-g.N * g.Oh // BANDS)))
+        rows, columns = (1, together) if together else (band + p.halo, columns)
+        shared = 0
+        if not light:
+            bands = g.N * -(-g.Oh // band)
+            shared = max(1, min(bands, PLANES_BYTES // (column_bytes * columns * rows)))
+
+        piece = rows * columns * (window or p.phases * c)
+        self._offset = _offsets(g, p, rows, piece)
         # Tiles of the last pixels reach behind them.
-        reach = 0 if window else int(within.max())
-        self._slack = (2 * BLOCK + 1) * pixel + reach + ROW
-        self._planes, self._unit_planes = self._group * row_bytes // 2 * rows, row_bytes // 2
-        self._pixels, self._tasks = self._band_rows * row_pixels, self._group * blocks
+        within = 0 if window else int(self._offset[: g.Kh * -(-g.Kw * c // ROW)].max())
+        self._slack = (2 * BLOCK + 1) * p.pixel + within + ROW
+        self._planes, self._together, self._shared = (
+            column_bytes // 2 * columns * rows,
+            together,
+            shared,
+        )
+        self._band_pixels, self._tasks = band * p.row_pixels, shared * packed.shape[0]
         self._sizes = (
-            g.N, g.H, g.W, g.C, g.K, g.Oh, g.Ow, g.Sh, g.Ph, g.Pw,
-            c, g.Kh, g.Dh, g.Kw * g.C, window,
-            step, across, row_pixels, rows, phases, piece, self._band_rows, self._group, self._unit,
+            g.N, g.H, g.W, g.C, g.K, g.Oh, g.Ow, g.Sh, g.Ph, g.Pw, c, g.Kh, g.Dh, g.Kw * g.C, window,
+            p.step, p.across, p.row_pixels, rows, p.phases, piece, band, shared, together,
         )  # fmt: skip
 
     def __call__(self, input: Tensor) -> Tensor:
         """`input` as the geometry says, of any strides; the output is channels-last."""
         out = torch.empty(self.shape, dtype=torch.float32, memory_format=torch.channels_last)
         threads = _config.num_threads(self.g.macs)
-        if self._unit:
-            planes = threads * self._unit_planes
-            pixels = -(-self.g.Oh * self.g.Ow // (8 * threads * self._unit)) * self._unit
-        else:
-            planes = self._planes
+        pixels = BLOCK
+        if together := self._together:
+            pixels = -(-self.g.Oh * self.g.Ow // (BANDS * threads * together)) * together
+        elif self._shared:
             # Whole bands where there are tasks enough without: weights are then read once a band.
             parts = 1 if threads == 1 else -(-4 * threads // self._tasks)
-            pixels = max(BLOCK, -(-self._pixels // (parts * BLOCK)) * BLOCK)
-        size = threads * (4096 + 64) + 2 * (planes + self._slack)
+            pixels = max(BLOCK, -(-self._band_pixels // (parts * BLOCK)) * BLOCK)
+        copies = (self._shared, 1) if self._shared else (threads, threads)
+        planes = copies[0] * self._planes + copies[1] * self._slack
+        size = threads * (4096 + 64) + 2 * planes
         x = input.contiguous(memory_format=torch.channels_last)
         done = bf16x3.convolve(
             x.data_ptr(), out.data_ptr(), self._weight, self._bias, self._offset,

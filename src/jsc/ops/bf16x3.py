@@ -134,7 +134,7 @@ def _planes(g: ConvGeometry) -> _Planes:
 def _offsets(g: ConvGeometry, p: _Planes, rows: int, piece: int) -> NDArray[np.intp]:
     """From the first number of an output to that of each step."""
     if window := _window(g):
-        return np.arange(0, window, ROW, np.intp)
+        return np.arange(0, window, ROW, dtype=np.intp)
     c, pitch = _chunk(g), p.row_pixels * p.across
     chunks = np.arange(-(-g.C // c))[:, None, None] * 3 * piece
     i = np.arange(g.Kh)[:, None] * g.Dh
@@ -183,7 +183,8 @@ class Convolution:
         )
         self._band_pixels, self._tasks = band * p.row_pixels, shared * packed.shape[0]
         self._sizes = (
-            g.N, g.H, g.W, g.C, g.K, g.Oh, g.Ow, g.Sh, g.Ph, g.Pw, c, g.Kh, g.Dh, g.Kw * g.C, window,
+            g.N, g.H, g.W, g.C, g.K, g.Oh, g.Ow, g.Sh, g.Ph, g.Pw,
+            c, g.Kh, g.Dh, g.Kw * g.C, window,
             p.step, p.across, p.row_pixels, rows, p.phases, piece, band, shared, together,
         )  # fmt: skip
 

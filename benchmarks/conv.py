@@ -193,7 +193,7 @@ def overhead(options: argparse.Namespace) -> list[Row]:
             method: lambda sparse=sparse: sparse(x),
         }
         for threads in options.threads:
-            with num_threads(threads):
+            with num_threads(threads), torch.inference_mode():
                 times = interleave(calls, 3 * options.rounds)
             above = 1e6 * (times[method].median - times["dense"].median)
             found.append({
@@ -246,7 +246,7 @@ def main(arguments: list[str]) -> None:
         options.rates = {threads: product_rate(threads) for threads in options.threads}
         for layer, x, labels in report.progress(cases, "layers"):
             rows += measure(layer, x, options, **labels)
-        calls = overhead(options)
+    calls = overhead(options)
     data = {
         "rows": rows, "means": means(rows), "networks": sums(rows), "overhead": calls,
         "multiply-adds a second of torch's best matrix product": options.rates,

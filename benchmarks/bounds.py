@@ -7,7 +7,7 @@ of all pixels in one place, that is, in L1; then also with one row of weights an
 sums (nothing but masks and outputs is outside L1). What is then left above the time of the
 multiply-adds alone (all operands in registers) are instructions and loads of the sweep, and its way
 through pixels without non-zeros with the outputs' to memory (timed with empty masks). The rest is
-the encoding, the pages of fresh memory for the output, and Python. Shares are of the sum; to remove
+the encoding, the pages of fresh memory for the output, and what else a call does ("Python"). Shares are of the sum; to remove
 a cause would save its share at most. Times are the least of the rounds, which other load disturbs
 least.
 
@@ -132,8 +132,8 @@ class Case:
         at = [self.described(m) for m in masks]
         groups = [at[i : i + group] for i in range(0, len(at), group)]
         turn = itertools.cycle([(ctypes.c_void_p * group)(*g) for g in groups])
-        sweep, isa, code = self.native.sweep, self.isa, WHERE[where]
-        return lambda: sweep(next(turn), group, isa, code)
+        code = WHERE[where]
+        return lambda: self.native.sweep(next(turn), group, self.isa, code)  # keeps the memory
 
 
 def aligned(count: int) -> np.ndarray:
@@ -187,7 +187,8 @@ def measure(native: ctypes.CDLL, layer: nn.Conv2d, x: Tensor, rounds: int) -> Ro
         "all": case.sweep(even_masks, "all in L1", group),
         "empty": case.sweep([empty] * group, "all in L1", group),
     }
-    times = interleave({**whole, **sweeps}, rounds)
+    # Single calls: on a busy machine the least of them are those that nobody interrupted.
+    times = interleave({**whole, **sweeps}, rounds, sample_seconds=0)
     least = {key: float(timing.samples.min()) for key, timing in times.items()}
     least |= {key: least[key] / group for key in sweeps}
     # Each as if it had done as many multiply-adds as the first masks want.
@@ -267,7 +268,7 @@ def main(arguments: list[str]) -> None:
     parser = report.parser("bounds", __doc__)
     parser.add_argument("--isa", choices=_config.ISA_NAMES, help="instead of the widest")
     options = parser.parse_args(arguments)
-    rounds = min(options.rounds, 3) if options.quick else 3 * options.rounds
+    rounds = min(options.rounds, 3) if options.quick else 9 * options.rounds
     level = options.isa or _config.ISA_NAMES[_config.isa()]
     torch.manual_seed(0)
     rows = []

@@ -7,8 +7,9 @@ of all pixels in one place, that is, in L1; then also with one row of weights an
 sums (nothing but masks and outputs is outside L1). What is then left above the time of the
 multiply-adds alone (all operands in registers) are instructions and loads of the sweep, and its way
 through pixels without non-zeros with the outputs' to memory (timed with empty masks). The rest is
-the encoding, the pages of fresh memory for the output, and what else a call does ("Python"). Shares are of the sum; to remove
-a cause would save its share at most. Times are the least of the rounds, which other load disturbs
+the encoding, the pages of fresh memory for the output, and what else a call does (Python, threads;
+their code and data are not in the caches after a long sweep). Shares are of the sum; to remove a
+cause would save its share at most. Times are the least of the rounds, which other load disturbs
 least.
 
 "repeated %" is what the sweep saves when it sees the same masks again and again, as in a benchmark
@@ -58,7 +59,7 @@ QUICK = [("3x3 small", (16, 16, 8, 3, 3, 1), 0.5), ("1x1", (64, 32, 8, 1, 1, 1),
 WHERE = {"as it is": 0, "activations in L1": 1, "all in L1": 2}
 CAUSES = (
     "multiply-adds", "instructions, loads", "empty pixels, outputs", "weights, sums not in L1",
-    "activations not in L1", "mispredictions", "encoding", "fresh memory", "Python",
+    "activations not in L1", "mispredictions", "encoding", "fresh memory", "rest of the call",
 )  # fmt: skip
 
 

@@ -3,16 +3,20 @@
 Random activations always (at the first of the batch sizes); with --data every convolution of the
 trained networks, each on the input it really receives. "dense" is the faster of torch's NCHW and
 channels-last convolutions. Times of sparse methods contain the encoding of the input; weights are
-packed beforehand. "efficiency" is density x ratio. "share" is what the method does of the multiply-
-adds a second of torch's best matrix product (1024 x 1024, the same number of threads, measured at
-the start of the run), counting only those of non-zeros with outputs that exist; cycles, and where
-the rest of the time goes, are in the benchmark `bounds`.
+packed beforehand. Small inputs come rolled to other places in turn (`--inputs`): a branch predictor
+learns one that is seen again and again, which never happens in use.
+
+"efficiency" is density x ratio. "share" is what the method does of the multiply-adds a second of
+torch's best matrix product (1024 x 1024, the same number of threads, measured at the start of the
+run), counting only those of non-zeros with outputs that exist; cycles, and where the rest of the
+time goes, are in the benchmark `bounds`.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -38,21 +42,34 @@ TOLERANCE = 2e-5  # of the largest output, against float64
 Row = dict[str, Any]
 
 
-def runners(layer: nn.Conv2d, x: Tensor, methods: list[str]) -> dict[str, Callable[[], Tensor]]:
-    """Each method as a call without arguments; one that does not cover the layer is left out."""
-    planar, pixels = x.contiguous(), x.contiguous(memory_format=torch.channels_last)
+def others(x: Tensor, count: int) -> list[Tensor]:
+    """`x`, then `x` rolled to up to `count` - 1 other places, 1 MB in all. Timed over and over on
+    one small input, a branch predictor learns where it is zero, which it never does in use."""
+    count = max(1, min(count, 2**20 // (x.numel() * x.element_size())))
+    return [x] + [x.roll((3 * i, 5 * i + 1), (2, 3)) for i in range(1, count)]
+
+
+def runners(
+    layer: nn.Conv2d, x: Tensor, methods: list[str], inputs: int = 1
+) -> dict[str, Callable[[], Tensor]]:
+    """Each method as a call without arguments, over `inputs` in turn, `x` first; one that does not
+    cover the layer is left out."""
+    planar = [image.contiguous() for image in others(x, inputs)]
+    pixels = [image.contiguous(memory_format=torch.channels_last) for image in planar]
     last = copy.deepcopy(layer).to(memory_format=torch.channels_last)
-    found: dict[str, Callable[[], Tensor]] = {
-        DENSE[0]: lambda: layer(planar),
-        DENSE[1]: lambda: last(pixels),
-    }
+
+    def turns(convolution: nn.Module, images: list[Tensor]) -> Callable[[], Tensor]:
+        turn = itertools.cycle(images)
+        return lambda: convolution(next(turn))
+
+    found = {DENSE[0]: turns(layer, planar), DENSE[1]: turns(last, pixels)}
     for method in methods:
         try:
             sparse = jsc.nn.SparseConv2d.from_dense(layer, method=method)
-            sparse(pixels)
+            sparse(pixels[0])
         except ValueError:  # the method cannot do this geometry
             continue
-        found[method] = lambda sparse=sparse: sparse(pixels)
+        found[method] = turns(sparse, pixels)
     return found
 
 
@@ -72,7 +89,8 @@ def measure(layer: nn.Conv2d, x: Tensor, options: argparse.Namespace, **labels: 
     rows = []
     for threads in options.threads:
         with num_threads(threads):
-            times = compare(runners(layer, x, options.methods), exact, TOLERANCE, options.rounds)
+            calls = runners(layer, x, options.methods, options.inputs)
+            times = compare(calls, exact, TOLERANCE, options.rounds)
         # Chosen on one half of the rounds; what is reported of sums comes from the other half.
         best = min(DENSE, key=lambda name: times[name].half(0))
         dense = times[best]
@@ -215,6 +233,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--no-random", action="store_true", help="only the trained networks")
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
     parser.add_argument(
+        "--inputs", type=int, default=16, help="small inputs are rolled to so many places in turn"
+    )
+    parser.add_argument(
         "--isa", choices=list(isa.ENVIRONMENTS), help="this instruction set, for torch as well"
     )
     options = parser.parse_args(arguments)
@@ -265,7 +286,8 @@ def _targets(rows: list[Row], calls: list[Row]) -> str:
     level = _config.ISA_NAMES[_config.isa()]
     tables = [targets.layers(rows, level)]
     if level == "avx512":  # sums and calls have a target on the widest instruction set only
-        tables += [targets.networks(sums(rows)), calls]
+        pair = [row for row in rows if row["method"] in ("dense", "cpc")]
+        tables += [targets.networks(sums(pair), sums(rows)), calls]
     return "\n\n".join(report.table(lines) for lines in tables if lines)
 
 

@@ -59,7 +59,26 @@ def test_sums_over_networks_have_targets():
         {"network": name, "threads": 1, "batch": 8, "ratio": 1.6}
         for name in ("squeezenet_v1.1", "resnet20_cifar10", "another")
     ]
-    assert [line["met"] for line in targets.networks(lines)] == ["yes", "**no**"]
+    more = [{**line, "ratio": 2.5} for line in lines]
+    found = targets.networks(lines, more)
+    assert [line["met"] for line in found] == ["yes", "**no**"]
+    assert found[1]["all timed"] == 2.5
+
+
+def test_inputs_take_turns_and_the_first_is_the_given_one():
+    x = workloads.activation(4, 9, 0.4)
+    images = conv.others(x, 5)
+    assert torch.equal(images[0], x)
+    assert len({image.numpy().tobytes() for image in images}) == 5
+    assert all((image != 0).sum() == (x != 0).sum() for image in images)
+    assert len(conv.others(workloads.activation(64, 56, 0.4), 5)) == 1  # no longer in L2
+    layer = workloads.conv(4, 6, (3, 3))
+    calls = conv.runners(layer, x, ["cpc"], 2)
+    for call in calls.values():
+        first, second, third = call(), call(), call()
+        torch.testing.assert_close(first, layer(x))
+        torch.testing.assert_close(second, layer(images[1]))
+        torch.testing.assert_close(third, layer(x))
 
 
 @pytest.mark.parametrize(

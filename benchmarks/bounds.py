@@ -290,7 +290,7 @@ def main(arguments: list[str]) -> None:
     ]
     sections = {
         "Machine": (
-            f"{1e-9 / cycle:.2f} GHz; a {level} multiply-add from registers takes "
+            f"{1e-9 / cycle:.2f} GHz; one {level} multiply-add from registers takes "
             f"{per_product / cycle:.2f} cycles."
         ),
         "Classes of layers (means)": class_table(rows, cycle, per_product),

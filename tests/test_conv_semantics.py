@@ -25,6 +25,7 @@ from jsc.ops import conv as ops
 
 METHODS = [m for m in ops.METHODS if m != "dense"]
 LIBRARY = ("im2col", "mec")  # products of a library, whatever our instruction set
+ONLY_FLOAT32 = ("bf16x3",)  # torch's own convolution otherwise, and its promises
 ISAS = _config.ISA_NAMES[: cpu.supported_isa() + 1]
 PATHS = [(m, isa) for m in METHODS for isa in (ISAS[-1:] if m in LIBRARY else ISAS)]
 # Of the rounding bound of a sum in any order. bf16x3 leaves out the least of the partial products.
@@ -162,7 +163,7 @@ def test_rounding_is_bounded_and_the_same_however_work_is_shared(method, isa, dt
         out = run(x)
         bound = BOUND.get(method, 1.0) * n * eps / (1 - n * eps) * size
         assert bool(((out.double() - exact).abs() <= bound).all()), case
-        if method not in LIBRARY:
+        if method not in LIBRARY and (method not in ONLY_FLOAT32 or dtype == torch.float32):
             threads(2 + index % 2)
             parts = x.split(1) if index % 3 else (x,)
             assert torch.equal(torch.cat([run(part) for part in parts]), out), case
@@ -246,4 +247,5 @@ def test_huge_sizes_are_refused_in_words(method):
         run(one.expand(2**20, 2, 2**15, 2**15), padding=1)
     with no_room:
         run(w=one.expand(2**45, 2, 3, 3), padding=1)
-    assert torch.equal(run(stride=2**60), F.conv2d(x, w, stride=4))
+    stride = 2**10 if method == "bf16x3" else 2**60  # its planes have room for a whole stride
+    assert torch.equal(run(stride=stride), F.conv2d(x, w, stride=4))

@@ -177,3 +177,9 @@ def _require_output(g: ConvGeometry) -> None:
             "does not fit into the padded input "
             f"({g.H + 2 * g.Ph}, {g.W + 2 * g.Pw}); pad more or use a smaller kernel"
         )
+    count = g.N * g.K * g.Oh * g.Ow
+    if isinstance(count, int) and count > _checks.MAX_STEP:
+        raise ValueError(
+            f"the output ({g.N}, {g.K}, {g.Oh}, {g.Ow}) has more elements than can be addressed; "
+            f"pad less than ({g.Ph}, {g.Pw})"
+        )

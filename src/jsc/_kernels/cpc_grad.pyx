@@ -32,8 +32,8 @@ cdef extern from "cpc_grad.h" namespace "jsc" nogil:
     cdef cppclass GradKernel:
         Py_ssize_t Cd, Kh, Kw, VL, turned, s_step, d_step, i_step, j_step
         Py_ssize_t packed()
-    void grad_sum_weight[T](const GradKernel *k, const T *walk, Py_ssize_t ranges, Py_ssize_t range_step, T *weight)
-    void grad_pack_weight[T](const GradKernel *k, const T *weight, T *packed)
+    void grad_sum_weight[T](const GradKernel *k, Py_ssize_t channels, const T *walk, Py_ssize_t ranges, Py_ssize_t range_step, T *weight)
+    void grad_pack_weight[T](const GradKernel *k, Py_ssize_t channels, const T *weight, T *packed)
     void grad_count[T](int isa, const T *x, Py_ssize_t n, Py_ssize_t *count)
 
 cdef Py_ssize_t CHANNELS = 16
@@ -137,8 +137,9 @@ def sum_weight(
     """The ranges added in order, as weights."""
     cdef GradKernel k = kernel_of(sizes, steps)
     cdef Py_ssize_t s
-    for s in prange(Cs, nogil=True, num_threads=num_threads, schedule="static"):
-        grad_sum_weight(&k, &walk[0, 0] + s * k.packed(), walk.shape[0], walk.shape[1], <floating *>weight + s * k.s_step)
+    for s in prange((Cs + CHANNELS - 1) // CHANNELS, nogil=True, num_threads=num_threads, schedule="static"):
+        grad_sum_weight(&k, min(CHANNELS, Cs - s * CHANNELS), &walk[0, 0] + s * CHANNELS * k.packed(), walk.shape[0], walk.shape[1],
+                        <floating *>weight + s * CHANNELS * k.s_step)
 
 
 def pack_weight(
@@ -152,8 +153,9 @@ def pack_weight(
     """Weights in the layout of `visit`."""
     cdef GradKernel k = kernel_of(sizes, steps)
     cdef Py_ssize_t s
-    for s in prange(Cs, nogil=True, num_threads=num_threads, schedule="static"):
-        grad_pack_weight(&k, <const floating *>weight + s * k.s_step, &packed[0] + s * k.packed())
+    for s in prange((Cs + CHANNELS - 1) // CHANNELS, nogil=True, num_threads=num_threads, schedule="static"):
+        grad_pack_weight(&k, min(CHANNELS, Cs - s * CHANNELS), <const floating *>weight + s * CHANNELS * k.s_step,
+                         &packed[0] + s * CHANNELS * k.packed())
 
 
 def count(

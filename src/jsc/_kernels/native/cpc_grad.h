@@ -292,14 +292,15 @@ inline void grad_range(int isa, int V, const GradTask<T> *t, int *finite) {
 
 // ---- weights -----------------------------------------------------------------------------------------
 
-// One channel's kernels between the layout of `walk`, (blocks, Kh, Kw, VL), and weights of any strides; `turned`
-// counts kernel rows and columns from the last.
+// Kernels between the layout of `walk`, (channels, blocks, Kh, Kw, VL), and weights of any strides; `turned` counts
+// kernel rows and columns from the last.
 struct GradKernel {
     ptrdiff_t Cd, Kh, Kw, VL, turned, s_step, d_step, i_step, j_step;
 
     ptrdiff_t packed() const { return (Cd + VL - 1) / VL * VL * Kh * Kw; }
+    // f(element of the weights, of the packed ones), both of the first channel; the first is -1 where there is none.
     template <class F>
-    void each(F f) const {  // f(element of the weights or -1 where there is none, of the packed ones)
+    void each(F f) const {
         for (ptrdiff_t d0 = 0, at = 0; d0 < Cd; d0 += VL)
             for (ptrdiff_t i = 0; i < Kh; i++)
                 for (ptrdiff_t j = 0; j < Kw; j++) {
@@ -308,18 +309,24 @@ struct GradKernel {
                 }
     }
 };
+// Up to GRAD_CHANNELS channels side by side, as they lie in channels-last weights of the input.
 template <class T>
-inline void grad_sum_weight(const GradKernel *k, const T *walk, ptrdiff_t ranges, ptrdiff_t range_step, T *weight) {
+inline void grad_sum_weight(const GradKernel *k, ptrdiff_t channels, const T *walk, ptrdiff_t ranges, ptrdiff_t range_step, T *weight) {
+    const ptrdiff_t step = k->packed(), s_step = k->s_step;
     k->each([=](ptrdiff_t to, ptrdiff_t at) {
-        if (to < 0) return;
-        T sum = walk[at];
-        for (ptrdiff_t r = 1; r < ranges; r++) sum += walk[at + r * range_step];
-        weight[to] = sum;
+        for (ptrdiff_t s = 0; to >= 0 && s < channels; s++) {
+            T sum = walk[at + s * step];
+            for (ptrdiff_t r = 1; r < ranges; r++) sum += walk[at + s * step + r * range_step];
+            weight[to + s * s_step] = sum;
+        }
     });
 }
 template <class T>
-inline void grad_pack_weight(const GradKernel *k, const T *weight, T *packed) {
-    k->each([=](ptrdiff_t from, ptrdiff_t at) { packed[at] = from < 0 ? 0 : weight[from]; });
+inline void grad_pack_weight(const GradKernel *k, ptrdiff_t channels, const T *weight, T *packed) {
+    const ptrdiff_t step = k->packed(), s_step = k->s_step;
+    k->each([=](ptrdiff_t from, ptrdiff_t at) {
+        for (ptrdiff_t s = 0; s < channels; s++) packed[at + s * step] = from < 0 ? 0 : weight[from + s * s_step];
+    });
 }
 
 template <class T>

@@ -6,6 +6,7 @@ import sys
 NAMES = {
     "conv": "sparse convolutions against dense torch, layer by layer",
     "memory": "elements, bytes and compression ratio of the formats",
+    "train": "one optimisation step with zeros skipped, against torch",
     "jpeg": "the JPEG layer against other differentiable JPEGs",
     "rate": "bits: estimate against real files, trained tables against libjpeg's",
     "accuracy": "standard training against JPEG-DL on small image sets",

@@ -81,7 +81,7 @@ def passes(one: steps.Seen, options: argparse.Namespace) -> list[Row]:
         "forward": {
             TORCH[0]: lambda: torch.conv2d(planar[1], planar[2], None, *geometry),
             TORCH[1]: lambda: torch.conv2d(x, weight, None, *geometry),
-            "sweep": lambda: cpc.run(x, cpc.pack(weight, g), None, g),
+            "sweep": lambda: cpc.run(x, cpc_grad.sweep_weight(weight, g, turned=False), None, g),
         }
     }
     maps = [grad, x, weight]

@@ -7,4 +7,5 @@ def scratch_bytes(
 visit: dict[str, Any]
 sum_weight: dict[str, Any]
 pack_weight: dict[str, Any]
+pack_sweep: dict[str, Any]
 count: dict[str, Any]

@@ -18,6 +18,7 @@ cdef extern from "cpc_grad.h" namespace "jsc" nogil:
         T *dots
         const int64_t *S_offset
         const int32_t *D_offset
+        const uint64_t *pairs
         T *block
         T *planes
         T *dot_planes
@@ -29,11 +30,14 @@ cdef extern from "cpc_grad.h" namespace "jsc" nogil:
         Py_ssize_t words()
         Py_ssize_t groups()
     void grad_range[T](int isa, int V, const GradTask[T] *task, int *finite)
+
+cdef extern from "cpc_grad_weight.h" namespace "jsc" nogil:
     cdef cppclass GradKernel:
         Py_ssize_t Cd, Kh, Kw, VL, turned, s_step, d_step, i_step, j_step
         Py_ssize_t packed()
     void grad_sum_weight[T](const GradKernel *k, Py_ssize_t channels, const T *walk, Py_ssize_t ranges, Py_ssize_t range_step, T *weight)
-    void grad_pack_weight[T](const GradKernel *k, Py_ssize_t channels, const T *weight, T *packed)
+    bint grad_pack_weight[T](const GradKernel *k, Py_ssize_t channels, const T *weight, T *packed)
+    bint grad_pack_sweep[T](const GradKernel *k, Py_ssize_t channels, Py_ssize_t filters, Py_ssize_t row, const T *weight, T *packed)
     void grad_count[T](int isa, const T *x, Py_ssize_t n, Py_ssize_t *count)
 
 cdef Py_ssize_t CHANNELS = 16
@@ -65,6 +69,7 @@ def visit(
     floating[:, ::1] walk,               # OUT  (ranges, Cs * blocks * taps * VL), or (ranges, 0) for none
     const int64_t[::1] S_offset,         # IN   of the pixels of a group
     const int32_t[::1] D_offset,         # IN
+    const uint64_t[::1] pairs,           # IN   their bits: visited together with the right neighbour, if that is not zero
     unsigned char[:, ::1] scratch,       # SCRATCH  (num_threads, scratch_bytes()), aligned to 64
     Py_ssize_t image_step, Py_ssize_t row_step, Py_ssize_t Cs, Py_ssize_t H, Py_ssize_t W,
     Py_ssize_t N, Py_ssize_t Hd, Py_ssize_t Wd, Py_ssize_t Cd, Py_ssize_t Kh, Py_ssize_t Kw, Py_ssize_t top, Py_ssize_t left,
@@ -80,7 +85,7 @@ def visit(
     task.S, task.D, task.dots = <const floating *>S, <const floating *>D, <floating *>dots
     task.weight = &weight[0] if weight.shape[0] else NULL
     task.walk = &walk[0, 0] if walk.shape[1] else NULL
-    task.S_offset, task.D_offset = &S_offset[0], &D_offset[0]
+    task.S_offset, task.D_offset, task.pairs = &S_offset[0], &D_offset[0], &pairs[0]
     task.image_step, task.row_step = image_step, row_step
     task.H, task.W, task.Hd, task.Wd, task.Cd, task.Kh, task.Kw, task.top, task.left = H, W, Hd, Wd, Cd, Kh, Kw, top, left
     task.rows, task.bands, task.group = rows, bands, group
@@ -150,12 +155,33 @@ def pack_weight(
     tuple steps,
     int num_threads,
 ):
-    """Weights in the layout of `visit`."""
+    """Weights in the layout of `visit`; returns whether they are finite."""
     cdef GradKernel k = kernel_of(sizes, steps)
-    cdef Py_ssize_t s
+    cdef Py_ssize_t s, bad = 0
     for s in prange((Cs + CHANNELS - 1) // CHANNELS, nogil=True, num_threads=num_threads, schedule="static"):
-        grad_pack_weight(&k, min(CHANNELS, Cs - s * CHANNELS), <const floating *>weight + s * CHANNELS * k.s_step,
-                         &packed[0] + s * CHANNELS * k.packed())
+        bad += not grad_pack_weight(&k, min(CHANNELS, Cs - s * CHANNELS), <const floating *>weight + s * CHANNELS * k.s_step,
+                                    &packed[0] + s * CHANNELS * k.packed())
+    return bad == 0
+
+
+def pack_sweep(
+    size_t weight,                       # IN   as in `sum_weight`
+    floating[:, :, :, :, :, ::1] packed,  # OUT  (blocks of D, sets of S, Kh, 64, Kw, VL)
+    Py_ssize_t Cs,
+    tuple sizes,
+    tuple steps,
+    int num_threads,
+):
+    """Weights for `cpc.convolve`, S its input and D its output; returns whether they are finite."""
+    cdef GradKernel k = kernel_of(sizes, steps)
+    cdef Py_ssize_t sets = packed.shape[1], index, b, s, row, bad = 0
+    for index in prange(packed.shape[0] * sets * k.Kh, nogil=True, num_threads=num_threads, schedule="static"):
+        row = index % k.Kh
+        s = index // k.Kh % sets
+        b = index // k.Kh // sets
+        bad += not grad_pack_sweep(&k, min(64, Cs - s * 64), min(k.VL, k.Cd - b * k.VL), row,
+                                   <const floating *>weight + s * 64 * k.s_step + b * k.VL * k.d_step, &packed[b, s, row, 0, 0, 0])
+    return bad == 0
 
 
 def count(

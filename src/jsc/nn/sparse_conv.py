@@ -143,9 +143,7 @@ class SparseConv2d(nn.Conv2d):
         g = ops.geometry(input, weight, self.stride, padding, self.dilation, self.groups)
         if g.Oh < 1 or g.Ow < 1 or not training.skips(g):
             return super()._conv_forward(input, weight, bias)
-        packed = None
-        if training.forward_pays(input, g):
-            packed = self._packed_weight(input, weight, padding)
+        packed = training.forward_weight(input, weight, g)
         return ops.Conv2d.call(
             input, weight, packed, bias, self.stride, padding, self.dilation, self.groups,
             "dense" if packed is None else self._method, True,

@@ -13,6 +13,7 @@ from torch import Tensor
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels import cpc_grad
+from jsc.ops import cpc
 from jsc.ops._scratch import scratch
 
 CHANNELS = 16  # of the visited map to a task
@@ -78,6 +79,13 @@ class _Plan:
         D_offset = ((u * (rows + part.Kh - 1) + y) * pitch + x) * VL
         self.S_offset: NDArray[Any] = S_offset.ravel().astype(np.int64)
         self.D_offset: NDArray[Any] = D_offset.ravel().astype(np.int32)
+        even = np.zeros(-(-self.D_offset.size // 64) * 64, np.uint8)
+        even[: self.D_offset.size] = np.broadcast_to(
+            (x % 2 == 0) & (x + 1 < part.W), (self.group, rows, part.W)
+        ).ravel()
+        # A word cannot see the first pixel of the next one.
+        even[63::64] = 0
+        self.pairs: NDArray[Any] = np.packbits(even, bitorder="little").view("<u8")
         self.sizes = (
             part.image_step, part.row_step, part.Cs, part.H, part.W, part.N, part.Hd, part.Wd,
             part.Cd, part.Kh, part.Kw, part.top, part.left, rows, self.group, self.units,
@@ -151,8 +159,6 @@ def visit(
     dtype = S.dtype
     name = "float" if dtype == torch.float32 else "double"
     isa, threads = _config.isa(), _config.num_threads(g.macs)
-    if dots and not bool(torch.isfinite(weight).all()):
-        return None
     parts = _input_parts(g) if input_visited else _output_parts(g)
     gx = gw = None
     if dots:
@@ -168,12 +174,13 @@ def visit(
         if dots:
             packed = scratch("cpc_grad.weight", empty.dtype, plan.size)
             first, steps = _steps(weight, part, input_visited)
-            cpc_grad.pack_weight[name](first, packed, part.Cs, sizes, steps, threads)
+            if not cpc_grad.pack_weight[name](first, packed, part.Cs, sizes, steps, threads):
+                return None
         walked = scratch("cpc_grad.walk", empty.dtype, plan.ranges, plan.size if walk else 0)
         offset = part.first * S.itemsize
         finite = cpc_grad.visit[name](
             S.data_ptr() + offset, D.data_ptr(), 0 if gx is None else gx.data_ptr() + offset,
-            packed, walked, plan.S_offset, plan.D_offset,
+            packed, walked, plan.S_offset, plan.D_offset, plan.pairs,
             scratch("cpc_grad", np.uint8, threads, plan.scratch), *plan.sizes, threads,
         )  # fmt: skip
         if not finite:
@@ -184,7 +191,21 @@ def visit(
     return gx, gw
 
 
-COUNT_ROW, COUNT_EVERY = 128, 11  # a prime: no row or column of a map is seen alone
+def sweep_weight(weight: Tensor, g: ConvGeometry, *, turned: bool) -> Tensor | None:
+    """`cpc.pack` of weights that change every step, or None where they are not finite. With
+    `turned`, those of the gradient of the input: kernels by 180 degrees, filters as channels."""
+    k, c, i, j = weight.stride()
+    name = "float" if weight.dtype == torch.float32 else "double"
+    block, sets = cpc.blocking(g, weight.dtype), -(-g.C // cpc.SET)
+    packed = weight.new_empty((-(-g.K // block), sets, g.Kh, cpc.SET, g.Kw, block))
+    finite = cpc_grad.pack_sweep[name](
+        weight.data_ptr(), packed.numpy(), g.C, (g.K, g.Kh, g.Kw, block, int(turned)),
+        (k, c, i, j) if turned else (c, k, i, j), _config.num_threads(g.macs),
+    )  # fmt: skip
+    return packed if finite else None
+
+
+COUNT_ROW, COUNT_EVERY = 128, 43  # a prime: no row or column of a map is seen alone
 
 
 def density(x: Tensor) -> float:

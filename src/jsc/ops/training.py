@@ -50,13 +50,20 @@ def skips(g: ConvGeometry) -> bool:
     return g.groups == 1 and g.macs >= SMALL and g.Dh == g.Dw == 1
 
 
+def forward_weight(input: Tensor, weight: Tensor, g: ConvGeometry) -> Tensor | None:
+    """Weights packed for the sweep where it is to be faster than the dense convolution of `input`."""
+    if not forward_pays(input, g):
+        return None
+    packed = cpc_grad.sweep_weight(weight.detach(), g, turned=False)
+    return None if packed is None else packed.unsqueeze(0)
+
+
 def forward_pays(input: Tensor, g: ConvGeometry) -> bool:
-    """Whether the sweep is to be faster than the dense convolution of this input."""
     if not skips(g) or _sweep_cost(0, g.C, g.K, g) >= 1:
         return False
     if not input.is_contiguous(memory_format=torch.channels_last):
         return False
-    return _sweep_cost(cpc_grad.density(input), g.C, g.K, g) < 1
+    return _sweep_cost(cpc_grad.density(input.detach()), g.C, g.K, g) < 1
 
 
 def backward(
@@ -113,9 +120,8 @@ def _choose(
 
 def _sweep(grad: Tensor, weight: Tensor, g: ConvGeometry) -> Tensor | None:
     """Gradient of the input, stride 1: the forward sweep with kernels turned by 180 degrees."""
-    if not bool(torch.isfinite(weight).all()):
-        return None
     back = ConvGeometry(
         g.N, g.K, g.Oh, g.Ow, g.C, g.Kh, g.Kw, 1, 1, g.Kh - 1 - g.Ph, g.Kw - 1 - g.Pw
     )
-    return cpc.run(grad, cpc.pack(weight.detach().flip(2, 3).transpose(0, 1), back), None, back)
+    packed = cpc_grad.sweep_weight(weight.detach(), back, turned=True)
+    return None if packed is None else cpc.run(grad, packed, None, back)

@@ -41,6 +41,7 @@ struct GradTask {  // in elements
     T *dots;                   // strides of S, or null
     const int64_t *S_offset;   // of the pixels of a group from its first unit's first
     const int32_t *D_offset;   // of the same pixels in `block`
+    const uint64_t *pairs;     // bits of the pixels whose right neighbour is visited with them
     T *block, *planes, *dot_planes, *sums;  // scratch
     uint64_t *mask;                         // scratch
     ptrdiff_t image_step, row_step;         // of S
@@ -142,6 +143,25 @@ JSC_INLINE void grad_block(const GradTask<T> &t, ptrdiff_t unit, ptrdiff_t d0, T
     }
 }
 
+// Asks L2 for a share of what the next blocks and planes are made of: `part` of `parts` of group q of block b, and of
+// group q of the next range.
+template <class I, class T, int V>
+JSC_INLINE void grad_prefetch(const GradTask<T> &t, ptrdiff_t b, ptrdiff_t q, ptrdiff_t part, ptrdiff_t parts) {
+    constexpr int VL = V * lanes<I, T>, line = 64 / (int)sizeof(T);
+    const bool more = q + 1 < t.groups();
+    const ptrdiff_t unit0 = t.unit0 + (more ? (q + 1) * t.group : 0), d0 = (more ? b : b + 1) * VL;
+    const ptrdiff_t high = t.rows + t.Kh - 1, rows = t.group_units(more ? q + 1 : 0) * high;
+    for (ptrdiff_t r = part; d0 < t.Cd && r < rows; r += parts) {
+        const ptrdiff_t unit = unit0 + r / high, y = unit % t.bands * t.rows - t.top + r % high;
+        const T *from = t.D + (unit / t.bands * t.Hd + y) * t.Wd * t.Cd + d0;
+        for (ptrdiff_t p = 0; y >= 0 && y < t.Hd && p < t.Wd; p++)
+            for (int e = 0; e < VL; e += line) __builtin_prefetch(from + p * t.Cd + e, 0, 2);
+    }
+    if (b > 0) return;
+    const T *S = t.S + t.group_offset(t.groups() + q);
+    for (ptrdiff_t p = part; p < t.group_pixels(q); p += parts) __builtin_prefetch(S + t.S_offset[p], 0, 2);
+}
+
 // ---- visits ----------------------------------------------------------------------------------------
 
 // v[0] = the sums of the lanes of v[0], .., v[L - 1].
@@ -182,52 +202,81 @@ JSC_INLINE void grad_add_sums(const T *sums, const T *end, uint64_t bits, T *out
     }
 }
 
-// All visits of one channel of a group: R kernel rows of `Taps` taps of one block.
-template <class I, class T, int V, int R, int Taps, bool Walk, bool Dots>
-JSC_INLINE void grad_visit(const T *plane, const uint64_t *mask, ptrdiff_t words, const int32_t *offset, const T *block,
-                           ptrdiff_t row_step, const T *weight, T *walk, T *sums, T *dots) {
+// The products of a visit, or of a pair of visits side by side, whose taps share the loads of D and of weights.
+// `a` is `walk` in registers; the dot products go to sums[0] (and sums[L]).
+template <class I, class T, int V, int R, int Taps, bool Walk, bool Dots, bool Held, bool Pair>
+JSC_INLINE void grad_products(Vec<I, T> a[R][Taps][V], const Vec<I, T> w[R][Taps][V], const T *row, ptrdiff_t row_step, const T *weight,
+                              T left, T right, T *sums) {
     using V_ = Vec<I, T>;
     constexpr int L = lanes<I, T>;
-    constexpr bool in_registers = Dots && R * Taps * V * (Walk ? 2 : 1) <= (I::bytes == 64 ? 22 : 8);
-    V_ a[R][Taps][V], w[R][Taps][V];
-#define JSC_EACH(i, j, v)                                                                       \
-    _Pragma("GCC unroll 8") for (int i = 0; i < R; i++) _Pragma("GCC unroll 8") for (int j = 0; j < Taps; j++) \
-        _Pragma("GCC unroll 8") for (int v = 0; v < V; v++)
-    JSC_EACH(i, j, v) {
-        if (Walk) a[i][j][v] = load<V_>(walk + ((i * Taps + j) * V + v) * L);
-        if (in_registers) w[i][j][v] = load<V_>(weight + ((i * Taps + j) * V + v) * L);
+    V_ first[2] = {}, second = {};
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++, row += row_step) {
+        keep_in_register(row);
+        V_ before[V] = {};
+#pragma GCC unroll 8
+        for (int j = 0; j < Taps + Pair; j++)
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) {
+                V_ dense = load<V_>(row + (j * V + v) * L), own = {};
+                if (Pair || (Walk && Dots)) keep_in_register(dense);
+                if (Walk && j < Taps) a[i][j][v] += left * dense;
+                if (Walk && Pair && j > 0) a[i][j - 1][v] += right * dense;
+                if (!Dots) continue;
+                if (j < Taps) {
+                    own = Held ? w[i][j][v] : load<V_>(weight + ((i * Taps + j) * V + v) * L);
+                    if (Pair && !Held) keep_in_register(own);
+                    first[Pair ? 0 : (j + v) & 1] += dense * own;
+                }
+                if (Pair && j > 0) second += dense * before[v];
+                before[v] = own;
+            }
     }
+    if (Dots && Pair) store(sums, first[0]), store(sums + L, second);
+    else if (Dots) store(sums, first[0] + first[1]);
+}
+
+// All visits of one channel of a group: R kernel rows of `Taps` taps of one block. In `pairs` the left pixels of
+// pairs have their bits.
+template <class I, class T, int V, int R, int Taps, bool Walk, bool Dots>
+JSC_INLINE void grad_visit(const T *plane, const uint64_t *mask, const uint64_t *pairs, ptrdiff_t words, const int32_t *offset,
+                           const T *block, ptrdiff_t row_step, const T *weight, T *walk, T *sums, T *dots) {
+    using V_ = Vec<I, T>;
+    constexpr int L = lanes<I, T>;
+    constexpr bool Held = Dots && R * Taps * V * (Walk ? 2 : 1) <= (I::bytes == 64 ? 22 : 8);
+    V_ a[R][Taps][V], w[R][Taps][V];
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < Taps; j++)
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) {
+                if (Walk) a[i][j][v] = load<V_>(walk + ((i * Taps + j) * V + v) * L);
+                if (Held) w[i][j][v] = load<V_>(weight + ((i * Taps + j) * V + v) * L);
+            }
     for (ptrdiff_t word = 0; word < words; word++) {
         const T *value = plane + word * 64;
         const int32_t *at = offset + word * 64;
-        T *to = sums;
-        for (uint64_t bits = mask[word]; bits; bits &= bits - 1) {
+        const uint64_t all = mask[word], both = Taps > 1 ? all & all >> 1 & pairs[word] : 0;
+        for (uint64_t bits = both; bits; bits &= bits - 1) {
             int p = __builtin_ctzll(bits);
-            const T *row = block + at[p];
-            T scale = value[p];
-            V_ sum[2] = {};
-#pragma GCC unroll 8
-            for (int i = 0; i < R; i++, row += row_step) {
-                keep_in_register(row);
-#pragma GCC unroll 8
-                for (int j = 0; j < Taps; j++)
-#pragma GCC unroll 8
-                    for (int v = 0; v < V; v++) {
-                        V_ dense = load<V_>(row + (j * V + v) * L);
-                        if (Walk && Dots) keep_in_register(dense);
-                        if (Walk) a[i][j][v] += scale * dense;
-                        if (in_registers) sum[(j + v) & 1] += dense * w[i][j][v];
-                        else if (Dots) sum[(j + v) & 1] += dense * load<V_>(weight + ((i * Taps + j) * V + v) * L);
-                    }
-            }
-            if (Dots) store(to, sum[0] + sum[1]), to += L;
+            T *to = Dots ? sums + __builtin_popcountll(all & ((1ull << p) - 1)) * L : nullptr;
+            grad_products<I, T, V, R, Taps, Walk, Dots, Held, true>(a, w, block + at[p], row_step, weight, value[p], value[p + 1], to);
         }
-        if (Dots) grad_add_sums<I, T>(sums, to, mask[word], dots + word * 64);
+        for (uint64_t bits = all & ~(both | both << 1); bits; bits &= bits - 1) {
+            int p = __builtin_ctzll(bits);
+            T *to = Dots ? sums + __builtin_popcountll(all & ((1ull << p) - 1)) * L : nullptr;
+            grad_products<I, T, V, R, Taps, Walk, Dots, Held, false>(a, w, block + at[p], row_step, weight, value[p], 0, to);
+        }
+        if (Dots) grad_add_sums<I, T>(sums, sums + __builtin_popcountll(all) * L, all, dots + word * 64);
     }
-    JSC_EACH(i, j, v) {
-        if (Walk) store(walk + ((i * Taps + j) * V + v) * L, a[i][j][v]);
-    }
-#undef JSC_EACH
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < Taps; j++)
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++)
+                if (Walk) store(walk + ((i * Taps + j) * V + v) * L, a[i][j][v]);
 }
 
 // ---- one task --------------------------------------------------------------------------------------
@@ -253,14 +302,16 @@ struct GradRange {
             for (ptrdiff_t q = 0; q < groups; q++) {
                 for (ptrdiff_t u = 0; u < t.group_units(q); u++)
                     grad_block<I, T, V>(t, t.unit0 + q * t.group + u, b * VL, t.block + u * unit_size, bad);
-                for (ptrdiff_t c = 0; c < t.channels; c++)
+                for (ptrdiff_t c = 0; c < t.channels; c++) {
+                    grad_prefetch<I, T, V>(t, b, q, c, t.channels);
                     for (ptrdiff_t i = 0; i < t.Kh; i += R) {
                         ptrdiff_t tap = ((c * blocks + b) * t.Kh + i) * Taps * VL, at = (c * groups + q) * words;
                         grad_visit<I, T, V, R, Taps, Walk, Dots>(
-                            t.planes + at * 64, t.mask + at, (t.group_pixels(q) + 63) / 64, t.D_offset, t.block + i * pitch * VL,
+                            t.planes + at * 64, t.mask + at, t.pairs, (t.group_pixels(q) + 63) / 64, t.D_offset, t.block + i * pitch * VL,
                             pitch * VL, Dots ? t.weight + tap : nullptr, Walk ? t.walk + tap : nullptr, t.sums,
                             Dots ? t.dot_planes + at * 64 : nullptr);
                     }
+                }
             }
         for (ptrdiff_t q = 0; Dots && q < groups; q++)
             grad_scatter<I, T>(t.dot_planes + q * words * 64, t.S_offset, t.group_pixels(q), t.channels, plane, t.dots + t.group_offset(q));
@@ -288,61 +339,6 @@ inline void grad_range(int isa, int V, const GradTask<T> *t, int *finite) {
         case 5: return V == 1 ? grad_wanted<T, 1, 1, 5>(isa, t, finite) : grad_wanted<T, 2, 1, 5>(isa, t, finite);
         default: return V == 1 ? grad_wanted<T, 1, 1, 7>(isa, t, finite) : grad_wanted<T, 2, 1, 7>(isa, t, finite);
     }
-}
-
-// ---- weights -----------------------------------------------------------------------------------------
-
-// Kernels between the layout of `walk`, (channels, blocks, Kh, Kw, VL), and weights of any strides; `turned` counts
-// kernel rows and columns from the last.
-struct GradKernel {
-    ptrdiff_t Cd, Kh, Kw, VL, turned, s_step, d_step, i_step, j_step;
-
-    ptrdiff_t packed() const { return (Cd + VL - 1) / VL * VL * Kh * Kw; }
-    // f(element of the weights, of the packed ones), both of the first channel; the first is -1 where there is none.
-    template <class F>
-    void each(F f) const {
-        for (ptrdiff_t d0 = 0, at = 0; d0 < Cd; d0 += VL)
-            for (ptrdiff_t i = 0; i < Kh; i++)
-                for (ptrdiff_t j = 0; j < Kw; j++) {
-                    ptrdiff_t tap = turned ? (Kh - 1 - i) * i_step + (Kw - 1 - j) * j_step : i * i_step + j * j_step;
-                    for (ptrdiff_t d = d0; d < d0 + VL; d++, at++) f(d < Cd ? d * d_step + tap : -1, at);
-                }
-    }
-};
-// Up to GRAD_CHANNELS channels side by side, as they lie in channels-last weights of the input.
-template <class T>
-inline void grad_sum_weight(const GradKernel *k, ptrdiff_t channels, const T *walk, ptrdiff_t ranges, ptrdiff_t range_step, T *weight) {
-    const ptrdiff_t step = k->packed(), s_step = k->s_step;
-    k->each([=](ptrdiff_t to, ptrdiff_t at) {
-        for (ptrdiff_t s = 0; to >= 0 && s < channels; s++) {
-            T sum = walk[at + s * step];
-            for (ptrdiff_t r = 1; r < ranges; r++) sum += walk[at + s * step + r * range_step];
-            weight[to + s * s_step] = sum;
-        }
-    });
-}
-template <class T>
-inline void grad_pack_weight(const GradKernel *k, ptrdiff_t channels, const T *weight, T *packed) {
-    const ptrdiff_t step = k->packed(), s_step = k->s_step;
-    k->each([=](ptrdiff_t from, ptrdiff_t at) {
-        for (ptrdiff_t s = 0; s < channels; s++) packed[at + s * step] = from < 0 ? 0 : weight[from + s * s_step];
-    });
-}
-
-template <class T>
-struct GradCount {
-    template <class I>
-    JSC_INLINE void run(const T *x, ptrdiff_t n, ptrdiff_t *count) {
-        constexpr int L = lanes<I, T>;
-        ptrdiff_t found = 0, i = 0;
-        for (; i + L <= n; i += L) found += __builtin_popcount(nonzero_mask(load<Vec<I, T>>(x + i)));
-        for (; i < n; i++) found += x[i] != 0;
-        *count += found;
-    }
-};
-template <class T>
-inline void grad_count(int isa, const T *x, ptrdiff_t n, ptrdiff_t *count) {
-    dispatch<GradCount<T>>(isa, x, n, count);
 }
 
 }  // namespace jsc

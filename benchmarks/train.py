@@ -31,7 +31,9 @@ PASS_TOLERANCE = 1e-4  # of one layer's pass, whose inputs are the same
 Row = dict[str, Any]
 
 
-def whole_steps(name: str, options: argparse.Namespace) -> tuple[list[Row], nn.Module, Tensor, Tensor]:
+def whole_steps(
+    name: str, options: argparse.Namespace
+) -> tuple[list[Row], nn.Module, Tensor, Tensor]:
     """A row per thread count, after loss and all gradients have been compared with torch's."""
     model = steps.prepared(name, options.data, options.steps, options.batch)
     x, y = steps.examples(options.data, options.batch)
@@ -45,11 +47,14 @@ def whole_steps(name: str, options: argparse.Namespace) -> tuple[list[Row], nn.M
         with num_threads(threads):
             losses = {key: run() for key, run in methods.items()}
             check("loss", losses["jsc"], losses[TORCH[1]], LOSS_TOLERANCE)
-            pairs = zip(models[TORCH[1]][0].named_parameters(), models["jsc"][0].parameters(), strict=True)
+            pairs = zip(
+                models[TORCH[1]][0].named_parameters(), models["jsc"][0].parameters(), strict=True
+            )
             worst = max(
                 check(key, ours.grad, theirs.grad, GRADIENT_TOLERANCE)
                 for (key, theirs), ours in pairs
-                if theirs.grad.abs().amax() > 1e-6  # else a bias before normalisation: rounding only
+                if theirs.grad.abs().amax()
+                > 1e-6  # else a bias before normalisation: rounding only
             )
             times = interleave(methods, options.rounds, sample_seconds=0)
         best = min(TORCH, key=lambda key: times[key].half(0))
@@ -93,7 +98,9 @@ def passes(one: steps.Seen, options: argparse.Namespace) -> list[Row]:
         found["grad-input"]["sweep"] = lambda: training._sweep(grad, weight, g)
     if not cpc_grad.unsupported(g):
         visit = cpc_grad.visit
-        found["grad-weight"]["visits of x"] = lambda: visit(x, grad, weight, g, input_visited=True)[1]
+        found["grad-weight"]["visits of x"] = lambda: visit(x, grad, weight, g, input_visited=True)[
+            1
+        ]
         if straight:
             found["grad-weight"]["visits of g"] = lambda: visit(
                 grad, x, weight, g, input_visited=False
@@ -109,9 +116,14 @@ def passes(one: steps.Seen, options: argparse.Namespace) -> list[Row]:
                 for part in visit(x, grad, weight, g, input_visited=True, dots=True)
             ])  # fmt: skip
     wanted = "grad-input" in found, True
-    chosen = training._choose(dx, dg, g, wanted, lambda: one.gated) if training.skips(g) else ("dense", "dense")
+    able = training.input_density(x, g) is not None
+    chosen = ("dense", "dense")
+    if able:
+        chosen = training._choose(dx, dg, g, wanted, lambda: one.gated)
     taken = {
-        "forward": "sweep" if training.forward_pays(x, g) else "dense",
+        "forward": "sweep"
+        if able and training.forward_weight(dx, weight, g) is not None
+        else "dense",
         "grad-input": "sweep" if chosen[0] == "sweep" else "dense",
         "grad-weight": {"input": "visits of x", "output": "visits of g"}.get(chosen[1], "dense"),
         "both": "gated" if chosen[0] == "gated" else "dense",
@@ -120,7 +132,9 @@ def passes(one: steps.Seen, options: argparse.Namespace) -> list[Row]:
     for name, methods in found.items():
         exact = methods[TORCH[1]]()
         if name == "both":
-            exact = torch.cat([exact[: x.numel()].view_as(x).mul(x != 0).reshape(-1), exact[x.numel() :]])
+            exact = torch.cat(
+                [exact[: x.numel()].view_as(x).mul(x != 0).reshape(-1), exact[x.numel() :]]
+            )
             check("gated", methods["gated"](), exact, PASS_TOLERANCE)
             times = interleave(methods, options.rounds)
         else:
@@ -184,5 +198,3 @@ def _rounded(row: Row) -> Row:
         key: round(value, 2) if isinstance(value, float) and key != "torch ms" else value
         for key, value in row.items()
     }
-
-

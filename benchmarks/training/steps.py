@@ -81,7 +81,9 @@ def prepared(name: str, data: Path | None, steps: int, batch: int) -> nn.Module:
     x, y = examples(data, 4000 if steps >= 100 else 4 * batch)
     for i in range(steps):
         index = torch.randint(len(y), (batch,))
-        loss = F.cross_entropy(model(x[index].contiguous(memory_format=torch.channels_last)), y[index])
+        loss = F.cross_entropy(
+            model(x[index].contiguous(memory_format=torch.channels_last)), y[index]
+        )
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -10,7 +10,8 @@ from torch import Tensor
 from jsc import _checks
 from jsc._geometry import ConvGeometry
 from jsc.ops import conv as ops
-from jsc.ops._library import call
+from jsc.ops import training
+from jsc.ops._library import call, eager
 
 
 def conv2d(
@@ -120,8 +121,10 @@ def conv2d(
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (input, weight, bias)
     ):
+        watched = method != "cpc" or not eager(input)
+        density = None if watched else training.input_density(input, g)
         return ops.Conv2d.call(
-            input, weight, None, bias, stride, padding, dilation, groups, method, method == "cpc"
+            input, weight, None, bias, stride, padding, dilation, groups, method, density
         )
     return call("conv2d", input, weight, None, bias, stride, padding, dilation, groups, method)
 

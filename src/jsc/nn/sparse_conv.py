@@ -141,12 +141,14 @@ class SparseConv2d(nn.Conv2d):
             return super()._conv_forward(input, weight, bias)
         padding = _checks.pair(self.padding, "padding", 0)
         g = ops.geometry(input, weight, self.stride, padding, self.dilation, self.groups)
-        if g.Oh < 1 or g.Ow < 1 or not training.skips(g):
+        density = training.input_density(input, g) if g.Oh > 0 and g.Ow > 0 else None
+        # No bias: a normalisation follows, and leaves no zeros in the gradient of the output.
+        if density is None or (bias is None and training.hopeless(density, g)):
             return super()._conv_forward(input, weight, bias)
-        packed = training.forward_weight(input, weight, g)
+        packed = training.forward_weight(density, weight, g)
         return ops.Conv2d.call(
             input, weight, packed, bias, self.stride, padding, self.dilation, self.groups,
-            "dense" if packed is None else self._method, True,
+            "dense" if packed is None else self._method, density,
         )  # fmt: skip
 
     def _state(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Any, ...] | None:

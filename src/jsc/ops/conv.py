@@ -162,8 +162,9 @@ register(
 class Conv2d(Function):
     """`jsc::conv2d` and its gradient, which is itself differentiable.
 
-    `packed` and `method` are the operator's; `skip` lets the gradient skip zeros where that pays
-    (ops/training.py); otherwise, and where it is to be differentiated again, it is torch's own.
+    `packed` and `method` are the operator's. With the `density` of the input (`input_density` of
+    ops/training.py), the gradient skips zeros where that pays; otherwise, and where it is to be
+    differentiated again, it is torch's own.
     """
 
     generate_vmap_rule = True
@@ -172,7 +173,7 @@ class Conv2d(Function):
     def forward(
         input: Tensor, weight: Tensor, packed: Tensor | None, bias: Tensor | None,
         stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
-        groups: int, method: str, skip: bool,
+        groups: int, method: str, density: float | None,
     ) -> Tensor:  # fmt: skip
         return call(
             "conv2d", input, weight, packed, bias, stride, padding, dilation, groups, method
@@ -180,7 +181,7 @@ class Conv2d(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        input, weight, _, bias, *ctx.geometry, _, ctx.skip = inputs
+        input, weight, _, bias, *ctx.geometry, _, ctx.density = inputs
         ctx.bias_sizes = None if bias is None else list(bias.shape)
         ctx.save_for_backward(input, weight)
 
@@ -194,12 +195,13 @@ class Conv2d(Function):
             ctx.needs_input_grad[3] and ctx.bias_sizes is not None,
         ]
         found: list[Tensor | None] = [None, None, None]
-        if ctx.skip and not torch.is_grad_enabled() and eager(grad) and eager(input):
+        if ctx.density is not None and not torch.is_grad_enabled() and eager(grad):
             g = geometry(input, weight, stride, padding, dilation, groups)
             leaf = ctx.next_functions[1][0] if wanted[1] else None
             found[:2] = training.backward(
-                grad, input, weight, g, (wanted[0], wanted[1]), lambda: gated(input, leaf)
-            )
+                grad, input, weight, g, ctx.density, (wanted[0], wanted[1]),
+                lambda: gated(input, leaf),
+            )  # fmt: skip
         rest = [want and had is None for want, had in zip(wanted, found, strict=True)]
         if rest == [False, False, True]:
             found[2] = grad.sum((0, 2, 3))

@@ -162,10 +162,10 @@ def visit(
     parts = _input_parts(g) if input_visited else _output_parts(g)
     gx = gw = None
     if dots:
-        covered = len(parts) == g.Sh * g.Sw
-        gx = (torch.empty_like if covered else torch.zeros_like)(S)
-    if walk:
-        gw = torch.empty_like(weight)
+        gx = (torch.empty_like if len(parts) == g.Sh * g.Sw else torch.zeros_like)(S)
+    if walk:  # a phase without pixels has no part
+        phases = min(g.Sh, g.Kh) * min(g.Sw, g.Kw) if input_visited else 1
+        gw = (torch.empty_like if len(parts) == phases else torch.zeros_like)(weight)
     empty = np.empty(0, S.numpy().dtype)
     for part in parts:
         plan = _plan(part, isa, dtype)
@@ -205,14 +205,15 @@ def sweep_weight(weight: Tensor, g: ConvGeometry, *, turned: bool) -> Tensor | N
     return packed if finite else None
 
 
-COUNT_ROW, COUNT_EVERY = 128, 43  # a prime: no row or column of a map is seen alone
+COUNT_ROW, COUNT_ROWS = 16, 256  # a cache line of float32: what a look at a map costs is misses
 
 
 def density(x: Tensor) -> float:
-    """Share of non-zeros in a sample of a dense tensor's memory, a part in COUNT_EVERY of it."""
+    """Share of non-zeros in a dense tensor, from some 4000 elements all over its memory."""
     rows = x.numel() // COUNT_ROW
-    name = "float" if x.dtype == torch.float32 else "double"
-    if rows < 4 * COUNT_EVERY:
+    if rows < 2 * COUNT_ROWS:
         return float((x != 0).sum()) / max(1, x.numel())
-    found = cpc_grad.count[name](x.data_ptr(), 0.0, rows, COUNT_ROW, COUNT_EVERY, _config.isa())
-    return float(found) / (-(-rows // COUNT_EVERY) * COUNT_ROW)
+    every = rows // COUNT_ROWS | 1  # odd: not always the same channels or column
+    name = "float" if x.dtype == torch.float32 else "double"
+    found = cpc_grad.count[name](x.data_ptr(), 0.0, rows, COUNT_ROW, every, _config.isa())
+    return float(found) / (-(-rows // every) * COUNT_ROW)

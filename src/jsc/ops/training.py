@@ -13,7 +13,7 @@ timed.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -45,59 +45,67 @@ def _visits(g: ConvGeometry) -> bool:
     return g.Kh * g.Kw >= 4 and not cpc_grad.unsupported(g)
 
 
-def skips(g: ConvGeometry) -> bool:
-    """Whether any pass of `g` may be other than dense."""
-    return g.groups == 1 and g.macs >= SMALL and g.Dh == g.Dw == 1
+def input_density(input: Tensor, g: ConvGeometry) -> float | None:
+    """Density of the input where a pass of `g` may be other than dense, else None."""
+    fits = g.groups == 1 and g.macs >= SMALL and g.Dh == g.Dw == 1
+    if not fits or not input.is_contiguous(memory_format=torch.channels_last):
+        return None
+    return cpc_grad.density(input.detach())
 
 
-def forward_weight(input: Tensor, weight: Tensor, g: ConvGeometry) -> Tensor | None:
-    """Weights packed for the sweep where it is to be faster than the dense convolution of `input`."""
-    if not forward_pays(input, g):
+def hopeless(dx: float, g: ConvGeometry) -> bool:
+    """Whether an input of density `dx` leaves all passes dense, if the gradient of the output has no
+    zeros, as behind batch normalisation."""
+    least = min(_visit_cost(dx, g.K, g), _gated_cost(dx, g) / 2) if _visits(g) else 1.0
+    return min(least, _sweep_cost(dx, g.C, g.K, g)) >= 1
+
+
+def forward_weight(dx: float, weight: Tensor, g: ConvGeometry) -> Tensor | None:
+    """Weights packed for the sweep where it is to be faster than the dense convolution of an input
+    of density `dx`."""
+    if _sweep_cost(dx, g.C, g.K, g) >= 1:
         return None
     packed = cpc_grad.sweep_weight(weight.detach(), g, turned=False)
     return None if packed is None else packed.unsqueeze(0)
 
 
-def forward_pays(input: Tensor, g: ConvGeometry) -> bool:
-    if not skips(g) or _sweep_cost(0, g.C, g.K, g) >= 1:
-        return False
-    if not input.is_contiguous(memory_format=torch.channels_last):
-        return False
-    return _sweep_cost(cpc_grad.density(input.detach()), g.C, g.K, g) < 1
-
-
 def backward(
-    grad: Tensor, input: Tensor, weight: Tensor, g: ConvGeometry, wanted: tuple[bool, bool], gate: Any
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    g: ConvGeometry,
+    dx: float,
+    wanted: tuple[bool, bool],
+    gate: Callable[[], bool],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of input and weight where skipping zeros pays, None where the dense way is to run.
 
-    `gate()` says whether the input's gradient is wanted only where the input is not zero.
+    `dx` is the `input_density`; `gate()` says whether the input's gradient is wanted only where the
+    input is not zero.
     """
-    nothing = None, None
-    if not skips(g) or not any(wanted):
-        return nothing
     last = torch.channels_last
-    input, grad = input.detach(), grad.detach()
-    if not (input.is_contiguous(memory_format=last) and grad.is_contiguous(memory_format=last)):
-        return nothing
-    choice = _choose(cpc_grad.density(input), cpc_grad.density(grad), g, wanted, gate)
-    gx = gw = None
-    if choice[0] == "gated":
-        found = cpc_grad.visit(input, grad, weight, g, input_visited=True, walk=wanted[1], dots=True)
-        return nothing if found is None else found
-    if choice[0] == "sweep":
-        gx = _sweep(grad, weight, g)
-    if choice[1] == "input":
-        found = cpc_grad.visit(input, grad, weight, g, input_visited=True)
-        gw = None if found is None else found[1]
-    elif choice[1] == "output":
-        found = cpc_grad.visit(grad, input, weight, g, input_visited=False)
-        gw = None if found is None else found[1]
-    return gx, gw
+    input, grad, weight = input.detach(), grad.detach(), weight.detach()
+    if not any(wanted) or not input.is_contiguous(memory_format=last):
+        return None, None
+    if not grad.is_contiguous(memory_format=last):
+        grad = grad.contiguous(memory_format=last)
+    for_input, for_weight = _choose(dx, cpc_grad.density(grad), g, wanted, gate)
+    if for_input == "gated":
+        found = cpc_grad.visit(
+            input, grad, weight, g, input_visited=True, walk=wanted[1], dots=True
+        )
+        return (None, None) if found is None else found
+    gx = _sweep(grad, weight, g) if for_input == "sweep" else None
+    if for_weight == "dense":
+        return gx, None
+    visited = for_weight == "input"
+    S, D = (input, grad) if visited else (grad, input)
+    found = cpc_grad.visit(S, D, weight, g, input_visited=visited)
+    return gx, None if found is None else found[1]
 
 
 def _choose(
-    dx: float, dg: float, g: ConvGeometry, wanted: tuple[bool, bool], gate: Any
+    dx: float, dg: float, g: ConvGeometry, wanted: tuple[bool, bool], gate: Callable[[], bool]
 ) -> tuple[str, str]:
     """The cheapest way for (input, weight): "dense", "sweep" or "gated", and "dense" or whose
     non-zeros are visited; with "gated", both come from visits of the input."""

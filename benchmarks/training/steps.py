@@ -1,4 +1,4 @@
-"""Networks for the benchmark of one optimisation step: trained ones, or trained here for a while."""
+"""Networks for the benchmark of one optimisation step: trained ones, or trained here."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ from jsc.ops._library import call, eager
 class SparseConv2d(nn.Conv2d):
     """An :class:`torch.nn.Conv2d` with the same parameters, `state_dict` keys and results.
 
-    On other devices and for dtypes without a kernel it is torch's own convolution; otherwise it runs
-    `method` (see :func:`jsc.functional.conv2d`). So it is too while gradients are recorded, except
-    that "cpc" skips zeros in each pass of training in which that is estimated to be faster: forward,
-    gradient of the input, gradient of the weight. That needs channels-last maps, which
-    `model.to(memory_format=torch.channels_last)` makes, and no groups.
+    On other devices and for dtypes without a kernel it is torch's own convolution; otherwise it
+    runs `method` (see :func:`jsc.functional.conv2d`). While gradients are recorded it is torch's
+    own as well, except that "cpc" skips zeros in each pass of training in which that is estimated
+    to be faster: forward, gradient of the input, gradient of the weight. That needs channels-last
+    maps, which `model.to(memory_format=torch.channels_last)` makes, and no groups.
 
     The weights are laid out once, and again whenever torch says that they changed; after writing
     through `weight.data`, which torch cannot see, call :meth:`repack`.
@@ -131,7 +131,7 @@ class SparseConv2d(nn.Conv2d):
         )  # fmt: skip
 
     def _training_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The forward pass and a gradient that skip zeros where that pays; torch's own otherwise."""
+        """Forward pass and gradient that skip zeros where that pays; torch's own otherwise."""
         plain = (
             self._method == "cpc" and eager(input) and input.ndim == 4 and self.groups == 1
             and self.padding_mode == "zeros" and not isinstance(self.padding, str)
@@ -139,7 +139,7 @@ class SparseConv2d(nn.Conv2d):
         )  # fmt: skip
         if not plain:
             return super()._conv_forward(input, weight, bias)
-        padding = _checks.pair(self.padding, "padding", 0)
+        padding = _checks.pair(self.padding, "padding", 0)  # type: ignore[arg-type]
         g = ops.geometry(input, weight, self.stride, padding, self.dilation, self.groups)
         density = training.input_density(input, g) if g.Oh > 0 and g.Ow > 0 else None
         # No bias: a normalisation follows, and leaves no zeros in the gradient of the output.

@@ -38,6 +38,6 @@ def _for_all_leaves(leaf: Any) -> bool:
         return False
     try:
         # With inputs=, the engine executes no accumulation, and refuses to answer for inputs.
-        return bool(torch._C._will_engine_execute_node(leaf))  # type: ignore[attr-defined]
+        return bool(torch._C._will_engine_execute_node(leaf))
     except (AttributeError, RuntimeError):
         return False

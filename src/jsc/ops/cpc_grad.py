@@ -24,7 +24,7 @@ WIDTHS = (1, 2, 3, 5, 7)  # kernel columns that are compiled
 
 
 class _Part(NamedTuple):
-    """A convolution of stride 1: S (Cs, H, W) at `first` of the visited map, against D (Cd, Hd, Wd)."""
+    """A convolution of stride 1: S (Cs, H, W), a part of the visited map, and D (Cd, Hd, Wd)."""
 
     N: int
     Cs: int

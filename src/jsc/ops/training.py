@@ -1,7 +1,8 @@
 """Which kernel each pass of a training convolution takes: dense, or one that skips zeros.
 
-Estimated times, in units of torch's dense pass (one thread of a Xeon with AVX-512, batches of 32 to
-128, maps of 4 to 32 rows, `python -m benchmarks train`); d is the density of the map that is walked:
+Estimated times, in units of torch's dense pass (one thread of a Xeon with AVX-512, batches of 32
+to 128, maps of 4 to 32 rows, `python -m benchmarks train`), follow from the density of the map
+that is walked:
 
     sweep    forward over x; gradient of the input over that of the output (stride 1)
     visits   gradient of the weight over either map (of the output: stride 1)
@@ -54,8 +55,8 @@ def input_density(input: Tensor, g: ConvGeometry) -> float | None:
 
 
 def hopeless(dx: float, g: ConvGeometry) -> bool:
-    """Whether an input of density `dx` leaves all passes dense, if the gradient of the output has no
-    zeros, as behind batch normalisation."""
+    """Whether an input of density `dx` leaves all passes dense, if the gradient of the output has
+    no zeros, as behind batch normalisation."""
     least = min(_visit_cost(dx, g.K, g), _gated_cost(dx, g) / 2) if _visits(g) else 1.0
     return min(least, _sweep_cost(dx, g.C, g.K, g)) >= 1
 

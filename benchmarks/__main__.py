@@ -7,6 +7,7 @@ NAMES = {
     "conv": "sparse convolutions against dense torch, layer by layer",
     "bounds": "where the time of the CPC convolution goes, by experiment",
     "memory": "elements, bytes and compression ratio of the formats",
+    "train": "one optimisation step with zeros skipped, against torch",
     "jpeg": "the JPEG layer against other differentiable JPEGs",
     "rate": "bits: estimate against real files, trained tables against libjpeg's",
     "accuracy": "standard training against JPEG-DL on small image sets",

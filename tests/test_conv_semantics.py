@@ -28,7 +28,7 @@ LIBRARY = ("im2col", "mec")  # products of a library, whatever our instruction s
 ONLY_FLOAT32 = ("bf16x3",)  # torch's own convolution otherwise, and its promises
 ISAS = _config.ISA_NAMES[: cpu.supported_isa() + 1]
 PATHS = [(m, isa) for m in METHODS for isa in (ISAS[-1:] if m in LIBRARY else ISAS)]
-# Times the rounding bound of a sum in any order: the products of bf16x3 are off by 2 eps themselves.
+# Times the bound on a sum's rounding in any order: the products of bf16x3 are off by 2 eps alone.
 BOUND = {"bf16x3": 2.0}
 VALUES = {
     "C": (1, 63, 64, 65, 127),

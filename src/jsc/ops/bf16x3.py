@@ -25,12 +25,15 @@ ROW = 32  # numbers to a row of a tile: channels of a pixel, or of neighbouring 
 BANDS = 8  # at least, where every thread works on its own
 WEIGHT_BYTES = 512 * 1024  # packed weights that stay in L2 while pixels go by
 PLANES_BYTES = 384 * 1024  # the input's pieces of the bands worked on: a share of L2
+LARGEST_STRIDE = 64  # rows of planes are as long as the input's, times the stride
 LARGEST = 3.3895e38  # what is larger rounds to inf in bfloat16
 
 
 def unsupported(g: ConvGeometry) -> str | None:
     if not _config.amx():
         return "it needs a CPU with AMX tiles for bfloat16 (and JSC_ISA unset)"
+    if max(g.Sh, g.Sw) > LARGEST_STRIDE:
+        return f"its strides are at most {LARGEST_STRIDE}"
     return None
 
 

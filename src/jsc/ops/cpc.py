@@ -75,7 +75,9 @@ class Convolution:
         out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
         threads = _config.num_threads(self._work)
         rows = self._rows
-        while rows > 1 and self._tasks_per_band * -(-self.g.Oh // rows) < 4 * threads:
+        # Shorter bands read the weights more often: only for threads to have something to share.
+        wanted = 4 * threads if threads > 1 else 1
+        while rows > 1 and self._tasks_per_band * -(-self.g.Oh // rows) < wanted:
             rows = -(-rows // 2)
         tile = threads * rows * self._columns
         size = cpc.scratch_bytes(*self._scratch, tile, self._weight.itemsize)

@@ -13,6 +13,14 @@ cdef extern from "cpc_task.h" namespace "jsc" nogil:
         Py_ssize_t pixel_step, row_step, set_step
         Py_ssize_t C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Ow
         Py_ssize_t row0, rows, filters
+        const T *scale
+        const T *shift
+        const T *residual
+        bint relu
+        uint64_t *out_mask
+        Py_ssize_t out_plane
+        int first_bit
+        bint last
 
 
 cdef void band_float(int isa, int V, const CpcTask[float] *task) noexcept nogil

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -45,10 +47,24 @@ def pack(weight: Tensor, g: ConvGeometry) -> Tensor:
     return padded.view(blocks, block, sets, SET, g.Kh, g.Kw).permute(0, 2, 4, 3, 5, 1).contiguous()
 
 
+class Epilogue(NamedTuple):
+    """What the store of the output does besides: relu(out scale + shift + residual), in this order,
+    with the bits of torch's own operators one after the other."""
+
+    affine: Tensor | None = None  # (2, K): scale and shift of each filter, one fused multiply-add
+    relu: bool = False
+    masks: bool = False  # of the result, for the convolution that reads it
+
+
+PLAIN = Epilogue()
+
+
 class Convolution:
     """All of a convolution but its input, so that a call is an allocation and a kernel."""
 
-    def __init__(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:
+    def __init__(
+        self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue = PLAIN
+    ) -> None:
         weight = packed.numpy()
         blocks, sets, block = weight.shape[0], weight.shape[1], weight.shape[5]
         self.g, self.dtype = g, packed.dtype
@@ -64,9 +80,23 @@ class Convolution:
         self._bias = np.empty(0, weight.dtype) if bias is None else bias.contiguous().numpy()
         self._sizes = (g.N, g.H, g.W, g.C, g.K, g.Oh, g.Ow, block // _lanes(packed.dtype))
         self._steps = (g.Sh, g.Sw, g.Ph, g.Pw, g.Dh, g.Dw)
+        affine = epilogue.affine
+        self._affine = None if affine is None else affine.to(packed.dtype).contiguous()
+        self._affine_address = 0 if self._affine is None else self._affine.data_ptr()
+        self._relu, self._masks = epilogue.relu, epilogue.masks
 
     def __call__(self, input: Tensor) -> Tensor:
         """`input` as the geometry says, of any strides; the output is channels-last."""
+        return self.fused(input)[0]
+
+    def fused(
+        self, input: Tensor, residual: Tensor | None = None, masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same with the epilogue; the masks of the output come with it where they are wanted.
+
+        residual : (N, K, Oh, Ow) of any strides
+        masks    : (N, ceil(C / 64), H, W) uint64, those of `input`, which then need not be found
+        """
         out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
         threads = _config.num_threads(self._work)
         rows = self._rows
@@ -75,11 +105,24 @@ class Convolution:
         tile = threads * rows * self._columns
         size = cpc.scratch_bytes(*self._scratch, tile, self._weight.itemsize)
         x = input.contiguous(memory_format=torch.channels_last)
+        out_masks, added, mask_address = None, 0, 0
+        if self._masks:
+            out_masks = empty_masks(*self.shape)
+            mask_address = out_masks.data_ptr()
+        if residual is not None:
+            residual = residual.contiguous(memory_format=torch.channels_last)
+            added = residual.data_ptr()
         self._kernel(
             x.data_ptr(), out.data_ptr(), self._weight, self._bias, scratch("cpc", np.uint8, size),
-            *self._sizes, rows, *self._steps, self._isa, threads,
+            *self._sizes, rows, *self._steps,
+            0 if masks is None else masks.data_ptr(), self._affine_address, added, self._relu,
+            mask_address, self._isa, threads,
         )  # fmt: skip
-        return out
+        return out, out_masks
+
+
+def empty_masks(N: int, C: int, H: int, W: int) -> Tensor:
+    return torch.empty((N, -(-C // SET), H, W), dtype=torch.uint64)
 
 
 def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
@@ -93,7 +136,7 @@ def encode(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(N, C, H, W) -> non-zeros in channels-last order, masks, where each row of them begins."""
     N, C, H, W = x.shape
     pixels = x.detach().permute(0, 2, 3, 1).contiguous()
-    masks = torch.zeros((N, -(-C // SET), H, W), dtype=torch.uint64)
+    masks = empty_masks(N, C, H, W).zero_()
     cpc.encode(pixels.numpy(), masks.numpy(), _config.isa(), _config.num_threads(x.numel()))
     nonzero = pixels != 0
     offsets = torch.zeros(N * H + 1, dtype=torch.int64)

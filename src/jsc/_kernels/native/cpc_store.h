@@ -1,0 +1,75 @@
+// The fused store of CPC (cpc.h): what follows the convolution, done while its sums are in registers.
+//
+//   out = relu(sum scale[k] + shift[k] + residual),   masks of out
+//
+// Every part can be absent. `scale` and `shift` are an evaluating batch-norm; one multiply-add as torch's
+// own, rounded once but on the base instruction set. The bits are those of the operators one by one.
+//
+// A mask word has the channels of one or more blocks of filters: each block writes its own bytes, so that
+// no two tasks write the same ones. Cost: about the plain store's; the passes over the output and the
+// encoding of the next layer's input are what is saved.
+#pragma once
+#include "cpc_task.h"
+#include "simd.h"
+
+namespace jsc {
+
+// A mask is written in pieces, each by the block of filters it belongs to. That takes blocks of whole
+// bytes; where they are smaller (4 lanes or fewer) a pass of CpcMasks over the output does it instead.
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+constexpr bool cpc_writes_masks(ptrdiff_t block) { return block % 8 == 0; }
+#else
+constexpr bool cpc_writes_masks(ptrdiff_t) { return false; }
+#endif
+
+// Bits of one pixel's V L filters to their place in its masks; the last block clears what lies behind it.
+template <class T, int VL>
+JSC_INLINE void cpc_store_bits(const CpcTask<T> &t, ptrdiff_t pixel, const uint64_t *bits) {
+    if constexpr (VL > CPC_SET) {
+        t.out_mask[pixel] = bits[0];
+        if (!t.last || t.filters > CPC_SET) t.out_mask[t.out_plane + pixel] = bits[1];
+    } else {
+        char *mask = (char *)(t.out_mask + pixel);
+        __builtin_memcpy(mask + t.first_bit / 8, bits, VL / 8);
+        const uint64_t none = 0;
+        for (int bit = t.first_bit + VL; t.last && bit < CPC_SET; bit += VL) __builtin_memcpy(mask + bit / 8, &none, VL / 8);
+    }
+}
+
+// Vector v of a pixel's filters, of which n exist: partial sums in, output out; its bits are returned.
+template <class I, class T>
+JSC_INLINE uint64_t cpc_store_vector(const CpcTask<T> &t, const T *from, const T *scale, const T *shift, ptrdiff_t at, int n) {
+    using V_ = Vec<I, T>;
+    constexpr int L = lanes<I, T>;
+    V_ value = load<V_>(from);
+    if (t.scale) value = value * load<V_>(scale) + load<V_>(shift);
+    if (t.residual) value += n < L ? load_partial<V_>(t.residual + at, n) : load<V_>(t.residual + at);
+    if (t.relu) value = value < 0 ? V_{} : value;  // as torch's: NaN and -0.0 stay
+    if (n < L) store_partial(t.out + at, value, n);
+    else store(t.out + at, value);
+    return nonzero_mask(value) & (~0ull >> (64 - n));  // absent filters may hold 0 inf
+}
+
+// A band of finished sums to the output.
+template <class I, class T, int V>
+JSC_INLINE void cpc_store(const CpcTask<T> &t, const T *sums, ptrdiff_t row_step) {
+    constexpr int L = lanes<I, T>, VL = V * L;
+    alignas(64) T scale[VL] = {}, shift[VL] = {};
+    for (ptrdiff_t k = 0; t.scale && k < t.filters; k++) scale[k] = t.scale[k], shift[k] = t.shift[k];
+    for (ptrdiff_t r = 0; r < t.rows; r++)
+        for (ptrdiff_t o = 0; o < t.Ow; o++) {
+            const ptrdiff_t pixel = r * t.Ow + o, at = pixel * t.K;
+            const T *from = sums + r * row_step + o * VL;
+            uint64_t bits[(VL + CPC_SET - 1) / CPC_SET] = {};
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) {
+                ptrdiff_t n = t.filters - v * L;
+                if (n <= 0) break;
+                bits[v * L / CPC_SET] |= cpc_store_vector<I, T>(t, from + v * L, scale + v * L, shift + v * L, at + v * L, n < L ? (int)n : L) << v * L % CPC_SET;
+            }
+            if constexpr (cpc_writes_masks(VL))
+                if (t.out_mask) cpc_store_bits<T, VL>(t, pixel, bits);
+        }
+}
+
+}  // namespace jsc

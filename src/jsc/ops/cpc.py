@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -83,7 +84,7 @@ class Convolution:
         affine = epilogue.affine
         self._affine = None if affine is None else affine.to(packed.dtype).contiguous()
         self._affine_address = 0 if self._affine is None else self._affine.data_ptr()
-        self._relu, self._masks = epilogue.relu, epilogue.masks
+        self._relu, self._masks = epilogue.relu, threading.local() if epilogue.masks else None
 
     def __call__(self, input: Tensor) -> Tensor:
         """`input` as the geometry says, of any strides; the output is channels-last."""
@@ -92,7 +93,8 @@ class Convolution:
     def fused(
         self, input: Tensor, residual: Tensor | None = None, masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The same with the epilogue; the masks of the output come with it where they are wanted.
+        """The same with the epilogue. The masks of the output come with it where they are wanted,
+        valid until this thread's next call.
 
         residual : (N, K, Oh, Ow) of any strides
         masks    : (N, ceil(C / 64), H, W) uint64, those of `input`, which then need not be found
@@ -106,8 +108,10 @@ class Convolution:
         size = cpc.scratch_bytes(*self._scratch, tile, self._weight.itemsize)
         x = input.contiguous(memory_format=torch.channels_last)
         out_masks, added, mask_address = None, 0, 0
-        if self._masks:
-            out_masks = empty_masks(*self.shape)
+        if self._masks is not None:
+            out_masks = getattr(self._masks, "held", None)
+            if out_masks is None:
+                out_masks = self._masks.held = empty_masks(*self.shape)
             mask_address = out_masks.data_ptr()
         if residual is not None:
             residual = residual.contiguous(memory_format=torch.channels_last)

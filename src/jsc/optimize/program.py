@@ -1,0 +1,278 @@
+"""A network's forward with its CPC convolutions fused, for inputs of one kind."""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jsc import _config
+from jsc.nn import SparseConv2d
+from jsc.ops.conv import is_channels_last, pack_key
+from jsc.ops.cpc import Convolution, Epilogue
+from jsc.optimize.chains import Chain, Network, chains, looks
+from jsc.optimize.graph import Graph, Value, function_of, substitute, values
+
+
+@dataclass(frozen=True)
+class Slot:
+    index: int
+
+
+class Form(NamedTuple):
+    """Size, type and memory format of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    channels_last: bool
+
+    @classmethod
+    def of(cls, value: Any) -> Form | None:
+        if not isinstance(value, Tensor):
+            return None
+        return cls(tuple(value.shape), value.dtype, is_channels_last(value))
+
+
+class Program:
+    """Calls of the steps one after the other; values lie in numbered slots, and each is let go
+    after its last reader. Masks lie in slots of their own, beside the value they belong to.
+
+    ValueError  if there is nothing to fuse.
+    """
+
+    def __init__(self, model: nn.Module, graph: Graph, inputs: tuple[Tensor, ...]) -> None:
+        self._slots: dict[str, int] = {name: i for i, name in enumerate(graph.inputs)}
+        forms = _forms(model, graph, inputs)
+        network = Network(graph, model)
+        norms = {
+            name: multiply_add(module)
+            for name, module in network.modules.items()
+            if type(module) is nn.BatchNorm2d
+        }
+        foldable = {name for name, affine in norms.items() if affine is not None}
+        sizes = {name: form and form[:2] for name, form in forms.items()}
+        units = {c.result: c for c in chains(network, sizes, foldable)}
+        made = {name: _unit(model, c, forms, network, units, norms) for name, c in units.items()}
+        units = {name: c for name, c in units.items() if made[name] is not None}
+        if not units:
+            raise ValueError("no convolution to fuse")
+        absorbed = {name for c in units.values() for name in c.steps}
+        kept = _formats(network, units, forms)
+        calls: list[tuple[str, Any, Any, Any]] = []
+        for step in graph.steps:
+            if step.name in units:
+                chain = units[step.name]
+                reads = [Value(chain.input), *([Value(chain.residual)] if chain.residual else [])]
+                calls.append((step.name, made[step.name], tuple(reads), kept[step.name]))
+            elif step.name not in absorbed:
+                calls.append((step.name, function_of(step, model), step.args, step.kwargs))
+        self._calls = self._schedule(calls, graph)
+        self._output = substitute(graph.output, self._slot)
+        self._size = len(self._slots)
+        self.fused = tuple(units.values())
+        self.guard = Guard(model, graph, self.fused)
+
+    def _slot(self, item: Any) -> Any:
+        return Slot(self._slots[item.name]) if isinstance(item, Value) else item
+
+    def _schedule(self, calls: list[Any], graph: Graph) -> list[Any]:
+        last: dict[str, str] = {}
+        for name, _, args, kwargs in calls:
+            self._slots.setdefault(name, len(self._slots))
+            last[name] = name
+            for read in values((args, kwargs) if isinstance(kwargs, dict) else args):
+                last[read] = name
+        freed = defaultdict(list)
+        for name, reader in last.items():
+            if name not in set(values(graph.output)):
+                freed[reader].append(self._slots[name])
+        scheduled = []
+        for name, function, args, kwargs in calls:
+            fused = isinstance(function, Convolution)
+            simple = not fused and not kwargs and all(isinstance(a, Value) for a in args)
+            if simple or fused:
+                args = tuple(self._slots[a.name] for a in args)
+            else:
+                args, kwargs = substitute(args, self._slot), substitute(kwargs, self._slot)
+            kind = 0 if fused else 1 if simple else 2
+            scheduled.append((kind, function, args, kwargs, self._slots[name], tuple(freed[name])))
+        return scheduled
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        held: list[Any] = [*inputs, *[None] * (self._size - len(inputs))]
+        masks: list[Tensor | None] = [None] * self._size
+
+        def find(item: Any) -> Any:
+            return held[item.index] if isinstance(item, Slot) else item
+
+        for kind, function, args, extra, slot, freed in self._calls:
+            if kind == 0:
+                residual = held[args[1]] if len(args) > 1 else None
+                out, masks[slot] = function.fused(held[args[0]], residual, masks[args[0]])
+                held[slot] = out if extra else out.contiguous()
+            elif kind == 1:
+                held[slot] = function(*[held[i] for i in args])
+            else:
+                held[slot] = function(*substitute(args, find), **substitute(extra, find))
+            for i in freed:
+                held[i] = masks[i] = None
+        return substitute(self._output, find)
+
+
+def _forms(model: nn.Module, graph: Graph, inputs: tuple[Tensor, ...]) -> dict[str, Form | None]:
+    """Form of every value in a run of the graph as it is."""
+    held: dict[str, Any] = dict(zip(graph.inputs, inputs, strict=True))
+    forms = {name: Form.of(x) for name, x in held.items()}
+    last = {name: step.name for step in graph.steps for name in values((step.args, step.kwargs))}
+
+    def find(item: Any) -> Any:
+        return held[item.name] if isinstance(item, Value) else item
+
+    for step in graph.steps:
+        result = function_of(step, model)(
+            *substitute(step.args, find), **substitute(step.kwargs, find)
+        )
+        held[step.name], forms[step.name] = result, Form.of(result)
+        del result
+        for name in [name for name in held if last.get(name) == step.name]:
+            del held[name]
+    return forms
+
+
+def _unit(
+    model: nn.Module,
+    chain: Chain,
+    forms: dict[str, Form | None],
+    network: Network,
+    units: dict[str, Chain],
+    norms: dict[str, Tensor | None],
+) -> Convolution | None:
+    conv, form = model.get_submodule(chain.conv), forms[chain.input]
+    assert isinstance(conv, SparseConv2d)
+    if form is None:
+        return None
+    affine = norms[chain.norm] if chain.norm is not None else None
+    readers = network.readers[chain.result]
+    wanted = any(chain.result == c.input for c in units.values())
+    inner = {name for c in units.values() for name in c.steps}
+    closed = chain.result not in network.outputs and all(
+        reader.name in inner or network.fresh(reader) or looks(reader) for reader in readers
+    )
+    epilogue = Epilogue(affine, chain.relu, wanted and closed)
+    return conv.prepare_fused(form.shape, form.dtype, epilogue)
+
+
+def _formats(
+    network: Network, units: dict[str, Chain], forms: dict[str, Form | None]
+) -> dict[str, bool]:
+    """Whether the result of a chain stays channels-last: it did before, or none of its readers,
+    near or far, gives other bits for it."""
+    inner = {name: c for c in units.values() for name in c.steps}
+
+    @cache
+    def tolerant(name: str) -> bool:
+        if name in network.outputs:
+            return False
+        for reader in network.readers[name]:
+            chain = inner.get(reader.name)
+            if looks(reader) or (chain is not None and name in (chain.input, chain.residual)):
+                continue
+            if not (network.moves(reader) and tolerant(reader.name)):
+                return False
+        return True
+
+    kept = {}
+    for name in units:
+        form = forms[name]
+        kept[name] = (form is not None and form.channels_last) or tolerant(name)
+    return kept
+
+
+def multiply_add(norm: nn.BatchNorm2d) -> Tensor | None:
+    """Scale and shift (2, C) with which an evaluating batch-norm is x scale + shift rounded once;
+    None where torch's kernel here does something else, by its answers to 64 numbers a channel."""
+    mean, variance = norm.running_mean, norm.running_var
+    if _config.isa() == 0 or mean is None or variance is None or mean.dtype != torch.float32:
+        return None
+    one = torch.ones_like(mean)
+    weight = one if norm.weight is None else norm.weight.detach()
+    with np.errstate(all="ignore"):
+        deviation = np.sqrt(variance.numpy() + np.float32(norm.eps))
+        scale = torch.from_numpy(np.float32(1) / deviation * weight.numpy())
+    shift = F.batch_norm(
+        torch.zeros(1, norm.num_features, 1, 1), mean, variance, norm.weight, norm.bias, False,
+        0.0, norm.eps,
+    ).detach().view(-1)  # fmt: skip
+    noise = torch.randn(64, norm.num_features, generator=torch.Generator().manual_seed(0))
+    probe = (mean + 2 * variance.sqrt() * noise).view(8, 8, -1).permute(2, 0, 1).unsqueeze(0)
+    answer = F.batch_norm(
+        probe, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps
+    ).detach()
+    # A product of two float32 is exact in float64.
+    exact = probe.double() * scale.double().view(-1, 1, 1) + shift.double().view(-1, 1, 1)
+    return torch.stack([scale, shift]) if torch.equal(answer, exact.float()) else None
+
+
+class Guard:
+    """Everything that a program depends on, besides its inputs: checked before every call."""
+
+    def __init__(self, model: nn.Module, graph: Graph, fused: tuple[Chain, ...]) -> None:
+        called = {s.target for s in graph.steps if s.kind == "module"}
+        paths = [*graph.inlined, *called, *_parents(called)]
+        self._modules = list(dict.fromkeys(model.get_submodule(path) for path in paths))
+        sparse = [m for m in self._modules if isinstance(m, SparseConv2d)]
+        # A convolution's own caches come and go.
+        self._others = [m for m in self._modules if m not in set(sparse)]
+        self._sparse = sparse
+        names = ("training", "_method", "stride", "padding", "dilation", "groups", "padding_mode")
+        self._settings = operator.attrgetter(*names)
+        inner = ("_modules", "_forward_hooks", "_forward_pre_hooks")
+        self._dicts = [vars(m)[name] for m in self._modules for name in inner]
+        inside = {name for c in fused for name in c.steps}
+        parts = [s.target for s in graph.steps if s.kind == "module" and s.name in inside]
+        owners = list(dict.fromkeys(model.get_submodule(path) for path in parts))
+        self._owned = [vars(m)[name] for m in owners for name in ("_parameters", "_buffers")]
+        self._tensors = [x for held in self._owned for x in held.values()]
+        self._state = self._now()
+        self._copies = [dict(held) for held in self._dicts]
+        self._attributes = [dict(vars(m)) for m in self._others]
+
+    def _now(self) -> tuple[Any, ...]:
+        real = [x for x in self._tensors if x is not None]
+        return (
+            pack_key(),
+            list(map(type, self._modules)),
+            [type(m).forward for m in self._modules],
+            list(map(self._settings, self._sparse)),
+            [x._version for x in real],
+            [x.data_ptr() for x in real],
+        )
+
+    def holds(self) -> bool:
+        tensors = [x for held in self._owned for x in held.values()]
+        try:
+            return (
+                len(tensors) == len(self._tensors)
+                and all(map(operator.is_, tensors, self._tensors))
+                and self._dicts == self._copies
+                and list(map(vars, self._others)) == self._attributes
+                and self._now() == self._state
+            )
+        except (RuntimeError, ValueError, TypeError):  # attributes that cannot be compared
+            return False
+
+
+def _parents(paths: set[str]) -> set[str]:
+    found = set()
+    for path in paths:
+        while "." in path:
+            path = path.rpartition(".")[0]
+            found.add(path)
+    return found

@@ -125,9 +125,9 @@ class Plan:
     tuned_ms: float  # the whole model with this plan; 0 when that was not measured
     max_error: float  # of the whole model's outputs, over the largest of them
     min_gain: float
-    memory_format: str = "preserve"  # or "channels_last": the network gets its maps in this format
     spread: float = 1.0  # whole model: median run over fastest run; far above 1 on a busy machine
     environment: Environment = field(default_factory=Environment.current)
+    memory_format: str = "preserve"  # or "channels_last": the network gets its maps in this format
 
     def __post_init__(self) -> None:
         require_sequence("layers", self.layers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
@@ -15,10 +14,11 @@ from torch import Tensor, nn
 
 from jsc import _config
 from jsc.nn import SparseConv2d
-from jsc.ops.conv import is_channels_last, pack_key
+from jsc.ops.conv import is_channels_last
 from jsc.ops.cpc import Convolution, Epilogue
 from jsc.optimize.chains import Chain, Network, chains, looks
 from jsc.optimize.graph import Graph, Value, function_of, substitute, values
+from jsc.optimize.guard import Guard
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Program:
         calls: list[tuple[str, Any, Any, Any]] = []
         for step in graph.steps:
             if step.name in units:
-                chain = units[step.name]
-                reads = [Value(chain.input), *([Value(chain.residual)] if chain.residual else [])]
+                unit = units[step.name]
+                reads = [Value(unit.input), *([Value(unit.residual)] if unit.residual else [])]
                 calls.append((step.name, made[step.name], tuple(reads), kept[step.name]))
             elif step.name not in absorbed:
                 calls.append((step.name, function_of(step, model), step.args, step.kwargs))
@@ -148,24 +148,24 @@ def _forms(model: nn.Module, graph: Graph, inputs: tuple[Tensor, ...]) -> dict[s
 
 def _unit(
     model: nn.Module,
-    chain: Chain,
+    fused: Chain,
     forms: dict[str, Form | None],
     network: Network,
     units: dict[str, Chain],
     norms: dict[str, Tensor | None],
 ) -> Convolution | None:
-    conv, form = model.get_submodule(chain.conv), forms[chain.input]
+    conv, form = model.get_submodule(fused.conv), forms[fused.input]
     assert isinstance(conv, SparseConv2d)
     if form is None:
         return None
-    affine = norms[chain.norm] if chain.norm is not None else None
-    readers = network.readers[chain.result]
-    wanted = any(chain.result == c.input for c in units.values())
+    affine = norms[fused.norm] if fused.norm is not None else None
+    readers = network.readers[fused.result]
+    wanted = any(fused.result == c.input for c in units.values())
     inner = {name for c in units.values() for name in c.steps}
-    closed = chain.result not in network.outputs and all(
+    closed = fused.result not in network.outputs and all(
         reader.name in inner or network.fresh(reader) or looks(reader) for reader in readers
     )
-    epilogue = Epilogue(affine, chain.relu, wanted and closed)
+    epilogue = Epilogue(affine, fused.relu, wanted and closed)
     return conv.prepare_fused(form.shape, form.dtype, epilogue)
 
 
@@ -181,8 +181,8 @@ def _formats(
         if name in network.outputs:
             return False
         for reader in network.readers[name]:
-            chain = inner.get(reader.name)
-            if looks(reader) or (chain is not None and name in (chain.input, chain.residual)):
+            unit = inner.get(reader.name)
+            if looks(reader) or (unit is not None and name in (unit.input, unit.residual)):
                 continue
             if not (network.moves(reader) and tolerant(reader.name)):
                 return False
@@ -218,61 +218,3 @@ def multiply_add(norm: nn.BatchNorm2d) -> Tensor | None:
     # A product of two float32 is exact in float64.
     exact = probe.double() * scale.double().view(-1, 1, 1) + shift.double().view(-1, 1, 1)
     return torch.stack([scale, shift]) if torch.equal(answer, exact.float()) else None
-
-
-class Guard:
-    """Everything that a program depends on, besides its inputs: checked before every call."""
-
-    def __init__(self, model: nn.Module, graph: Graph, fused: tuple[Chain, ...]) -> None:
-        called = {s.target for s in graph.steps if s.kind == "module"}
-        paths = [*graph.inlined, *called, *_parents(called)]
-        self._modules = list(dict.fromkeys(model.get_submodule(path) for path in paths))
-        sparse = [m for m in self._modules if isinstance(m, SparseConv2d)]
-        # A convolution's own caches come and go.
-        self._others = [m for m in self._modules if m not in set(sparse)]
-        self._sparse = sparse
-        names = ("training", "_method", "stride", "padding", "dilation", "groups", "padding_mode")
-        self._settings = operator.attrgetter(*names)
-        inner = ("_modules", "_forward_hooks", "_forward_pre_hooks")
-        self._dicts = [vars(m)[name] for m in self._modules for name in inner]
-        inside = {name for c in fused for name in c.steps}
-        parts = [s.target for s in graph.steps if s.kind == "module" and s.name in inside]
-        owners = list(dict.fromkeys(model.get_submodule(path) for path in parts))
-        self._owned = [vars(m)[name] for m in owners for name in ("_parameters", "_buffers")]
-        self._tensors = [x for held in self._owned for x in held.values()]
-        self._state = self._now()
-        self._copies = [dict(held) for held in self._dicts]
-        self._attributes = [dict(vars(m)) for m in self._others]
-
-    def _now(self) -> tuple[Any, ...]:
-        real = [x for x in self._tensors if x is not None]
-        return (
-            pack_key(),
-            list(map(type, self._modules)),
-            [type(m).forward for m in self._modules],
-            list(map(self._settings, self._sparse)),
-            [x._version for x in real],
-            [x.data_ptr() for x in real],
-        )
-
-    def holds(self) -> bool:
-        tensors = [x for held in self._owned for x in held.values()]
-        try:
-            return (
-                len(tensors) == len(self._tensors)
-                and all(map(operator.is_, tensors, self._tensors))
-                and self._dicts == self._copies
-                and list(map(vars, self._others)) == self._attributes
-                and self._now() == self._state
-            )
-        except (RuntimeError, ValueError, TypeError):  # attributes that cannot be compared
-            return False
-
-
-def _parents(paths: set[str]) -> set[str]:
-    found = set()
-    for path in paths:
-        while "." in path:
-            path = path.rpartition(".")[0]
-            found.add(path)
-    return found

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from jsc._progress import Progress
 from jsc.nn import SparseConv2d
-from jsc.ops.conv import METHODS
+from jsc.ops.conv import METHODS, is_channels_last
 from jsc.optimize.apply import apply
 from jsc.optimize.capture import (
     Layer,
@@ -32,6 +32,8 @@ from jsc.optimize.timing import interleaved
 M = TypeVar("M", bound=nn.Module)
 Filter = Callable[[nn.Module, str], bool]
 
+VARIANT_GAIN = 1.02  # over the plain plan, for another one to be taken
+FUSED_SHARE = 0.8  # of the dense speed: a layer with this much may gain where it runs fused
 LAYERS_SHARE = 0.7  # of the time budget; the rest is for the model as a whole
 
 
@@ -52,7 +54,8 @@ def tune(
     is checked against the dense result and timed in turn on the very activation the layer got, in
     the memory format it came in, encoding included, with torch's present number of threads. A
     method that is wrong is not timed; a layer leaves the dense way only for a gain of `min_gain`.
-    Then the whole model is timed with and without the plan, and the layer that gained least goes
+    Then the whole model is timed with and without the plan, as it is, with CPC also where it gains
+    only fused with what follows, and with all maps channels-last; the layer that gained least goes
     back to dense until the plan is not slower: on the sample, no plan makes a model slower.
 
     Parameters
@@ -91,11 +94,11 @@ def tune(
         layers = find_layers(model)
         count_calls(model, sample, layers)
         seconds = LAYERS_SHARE * budget_s - (time.perf_counter() - start)
-        choices = _measure_layers(
+        choices, errors = _measure_layers(
             model, sample, layers, names, min_gain, repeats, seconds, filter_fn, progress
         )
         seconds = budget_s - (time.perf_counter() - start)
-        return _verify(model, sample, choices, min_gain, repeats, seconds, progress)
+        return _verify(model, sample, choices, min_gain, repeats, seconds, progress, errors)
 
 
 def optimize(model: M, sample: Any, *, inplace: bool = False, **options: Any) -> M:
@@ -113,7 +116,8 @@ def _measure_layers(
     seconds: float,
     filter_fn: Filter | None,
     progress: bool,
-) -> list[LayerChoice]:
+) -> tuple[list[LayerChoice], dict[str, float]]:
+    """A choice for each layer, and by its name the error of CPC where that was tried."""
     measured = {id(layer): Measurement(layer, refusal(layer.conv)) for layer in layers}
     for layer in layers:
         if filter_fn is not None and not all(filter_fn(layer.conv, n) for n in layer.names):
@@ -134,7 +138,10 @@ def _measure_layers(
             bar.step(layer.names[0])
 
         visit_calls(model, sample, layers, visit)
-    return [choose(measured[id(x)], min_gain, bool(order) and x is order[0]) for x in layers]
+    found = [measured[id(layer)] for layer in layers]
+    choices = [choose(m, min_gain, bool(order) and m.layer is order[0]) for m in found]
+    errors = {c.name: m.errors.get("cpc", 0.0) for c, m in zip(choices, found, strict=True)}
+    return choices, errors
 
 
 def _verify(
@@ -145,6 +152,7 @@ def _verify(
     repeats: int,
     seconds: float,
     progress: bool,
+    errors: dict[str, float],
 ) -> Plan:
     """Time the whole model with and without the plan; give layers back until it is not slower."""
     plan = Plan(tuple(choices), 0.0, 0.0, 0.0, min_gain)
@@ -152,16 +160,22 @@ def _verify(
     seed = torch.random.get_rng_state()
     expected = list(tensors(run(model, sample)))
     while plan.chosen:
-        tuned = apply(model, plan)
-        torch.random.set_rng_state(seed)
-        error = _relative_error(list(tensors(run(tuned, sample))), expected)
-        rivals = {"dense": partial(run, model, sample), "tuned": partial(run, tuned, sample)}
+        variants = _variants(plan, sample, errors)
+        models = {name: apply(model, variant) for name, variant in variants.items()}
+        rivals = {"dense": partial(run, model, sample)}
+        rivals |= {name: partial(run, tuned, sample) for name, tuned in models.items()}
         # Half of what is left, so that another try has its share.
         times = interleaved(rivals, repeats, (end - time.perf_counter()) / 2)
-        dense, fast = times["dense"], times["tuned"]
+        dense = times["dense"]
+        # The plain plan unless another gains something.
+        margin = {name: VARIANT_GAIN if name == "tuned" else 1.0 for name in variants}
+        best = max(variants, key=lambda name: margin[name] * times[name].gain_over(dense))
+        fast = times[best]
         if fast.gain_over(dense) >= 1:
+            torch.random.set_rng_state(seed)
+            error = _relative_error(list(tensors(run(models[best], sample))), expected)
             return replace(
-                plan,
+                variants[best],
                 dense_ms=dense.median,
                 tuned_ms=fast.median,
                 max_error=error,
@@ -180,6 +194,29 @@ def _verify(
     left = max(0.0, end - time.perf_counter())
     dense = interleaved({"dense": partial(run, model, sample)}, repeats, left)["dense"]
     return replace(plan, dense_ms=dense.median, tuned_ms=dense.median, spread=dense.spread)
+
+
+def _variants(plan: Plan, sample: Any, errors: dict[str, float]) -> dict[str, Plan]:
+    """The plan, and what only a run of the whole network can decide: layers that lose a little
+    alone and may gain fused, and all maps channels-last, which spares conversions between layers."""
+    found = {"tuned": plan}
+    bold = tuple(_take(layer, errors[layer.name]) for layer in plan.layers)
+    if bold != plan.layers:
+        found["fused"] = replace(plan, layers=bold)
+    if any(x.dim() == 4 and not is_channels_last(x) for x in tensors(sample)):
+        found |= {
+            f"{name} channels-last": replace(variant, memory_format="channels_last")
+            for name, variant in found.items()
+        }
+    return found
+
+
+def _take(layer: LayerChoice, error: float) -> LayerChoice:
+    alone = layer.dense_ms / layer.times_ms["cpc"] if layer.times_ms.get("cpc") else 0.0
+    if layer.method != "dense" or not alone >= FUSED_SHARE or layer.groups > 1:
+        return layer
+    reason = f"cpc {alone:.2f}x alone, more when fused"
+    return replace(layer, method="cpc", reason=reason, max_error=error)
 
 
 def _give_back(layer: LayerChoice) -> LayerChoice:

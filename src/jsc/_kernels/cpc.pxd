@@ -3,6 +3,13 @@ from libc.stdint cimport uint64_t
 
 
 cdef extern from "cpc_task.h" namespace "jsc" nogil:
+    cdef cppclass CpcNorm[T]:
+        const T *mean
+        const T *variance
+        const T *weight
+        const T *bias
+        T eps
+
     cdef cppclass CpcTask[T]:
         const T *x
         const uint64_t *mask
@@ -13,8 +20,7 @@ cdef extern from "cpc_task.h" namespace "jsc" nogil:
         Py_ssize_t pixel_step, row_step, set_step
         Py_ssize_t C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Ow
         Py_ssize_t row0, rows, filters
-        const T *scale
-        const T *shift
+        CpcNorm[T] norm
         const T *residual
         bint relu
         uint64_t *out_mask

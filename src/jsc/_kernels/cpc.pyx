@@ -79,9 +79,13 @@ cdef void run_task(int isa, int V, CpcTask[floating] task, floating *tile, Py_ss
     task.out += at
     if task.residual != NULL:
         task.residual += at
-    if task.scale != NULL:
-        task.scale += first
-        task.shift += first
+    if task.norm.mean != NULL:
+        task.norm.mean += first
+        task.norm.variance += first
+    if task.norm.weight != NULL:
+        task.norm.weight += first
+    if task.norm.bias != NULL:
+        task.norm.bias += first
     if task.out_mask != NULL:
         task.out_mask += (n * ((task.K + 63) // 64) + first // 64) * task.out_plane + task.row0 * task.Ow
         task.first_bit = first % 64
@@ -99,14 +103,15 @@ def convolve(
     int V, Py_ssize_t band_rows,
     Py_ssize_t Sh, Py_ssize_t Sw, Py_ssize_t Ph, Py_ssize_t Pw, Py_ssize_t Dh, Py_ssize_t Dw,
     size_t masks,                              # IN   address of (N, sets, H, W) masks of x; 0: encode
-    size_t affine,                             # IN   address of (2, K) scale and shift, or 0
+    size_t mean, size_t variance, size_t norm_weight, size_t norm_bias,  # IN   addresses of (K,), or 0
+    double eps,
     size_t residual,                           # IN   address of (N, Oh, Ow, K), or 0
     bint relu,
     size_t out_masks,                          # OUT  address of (N, ceil(K / 64), Oh, Ow) masks of out, or 0
     int isa,
     int num_threads,
 ):
-    """Masks of x, then the convolution over its non-zeros; out = relu(conv scale + shift + residual).
+    """Masks of x, then the convolution over its non-zeros; out = relu(batch_norm(conv) + residual).
 
     Input and output are addresses because a buffer takes as long to acquire as a small layer to run;
     they come from tensors of the sizes given here. `convolve["float"]` is a specialisation.
@@ -132,8 +137,9 @@ def convolve(
     task.K, task.Kh, task.Kw, task.Ow = K, weight.shape[2], weight.shape[4], Ow
     task.Sh, task.Sw, task.Ph, task.Pw, task.Dh, task.Dw = Sh, Sw, Ph, Pw, Dh, Dw
     task.residual, task.relu = <const floating *>residual, relu
-    task.scale = <const floating *>affine
-    task.shift = task.scale + K if affine else NULL
+    task.norm.mean, task.norm.variance = <const floating *>mean, <const floating *>variance
+    task.norm.weight, task.norm.bias = <const floating *>norm_weight, <const floating *>norm_bias
+    task.norm.eps = eps
     task.out_mask = <uint64_t *>NULL if own_pass else target_mask
     task.out_plane = out_plane
     with nogil, parallel(num_threads=num_threads):

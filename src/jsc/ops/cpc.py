@@ -48,11 +48,21 @@ def pack(weight: Tensor, g: ConvGeometry) -> Tensor:
     return padded.view(blocks, block, sets, SET, g.Kh, g.Kw).permute(0, 2, 4, 3, 5, 1).contiguous()
 
 
-class Epilogue(NamedTuple):
-    """What the store of the output does besides: relu(out scale + shift + residual), in this order,
-    with the bits of torch's own operators one after the other."""
+class Norm(NamedTuple):
+    """A batch-norm in evaluation; every tensor (K,) of the convolution's dtype."""
 
-    affine: Tensor | None = None  # (2, K): scale and shift of each filter, one fused multiply-add
+    mean: Tensor
+    variance: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+
+
+class Epilogue(NamedTuple):
+    """What the store of the output does besides: relu(batch_norm(out) + residual), with the bits of
+    torch's own operators one after the other (in float32; see native/cpc_store.h)."""
+
+    norm: Norm | None = None  # read at every call
     relu: bool = False
     masks: bool = False  # of the result, for the convolution that reads it
 
@@ -81,9 +91,11 @@ class Convolution:
         self._bias = np.empty(0, weight.dtype) if bias is None else bias.contiguous().numpy()
         self._sizes = (g.N, g.H, g.W, g.C, g.K, g.Oh, g.Ow, block // _lanes(packed.dtype))
         self._steps = (g.Sh, g.Sw, g.Ph, g.Pw, g.Dh, g.Dw)
-        affine = epilogue.affine
-        self._affine = None if affine is None else affine.to(packed.dtype).contiguous()
-        self._affine_address = 0 if self._affine is None else self._affine.data_ptr()
+        norm = epilogue.norm
+        held = [None if x is None else x.detach().contiguous() for x in norm[:4]] if norm else []
+        self._held = held  # whose addresses follow
+        addresses = [0 if x is None else x.data_ptr() for x in held] or [0] * 4
+        self._norm = (*addresses, norm.eps if norm else 0.0)
         self._relu, self._masks = epilogue.relu, threading.local() if epilogue.masks else None
 
     def __call__(self, input: Tensor) -> Tensor:
@@ -119,7 +131,7 @@ class Convolution:
         self._kernel(
             x.data_ptr(), out.data_ptr(), self._weight, self._bias, scratch("cpc", np.uint8, size),
             *self._sizes, rows, *self._steps,
-            0 if masks is None else masks.data_ptr(), self._affine_address, added, self._relu,
+            0 if masks is None else masks.data_ptr(), *self._norm, added, self._relu,
             mask_address, self._isa, threads,
         )  # fmt: skip
         return out, out_masks

@@ -22,11 +22,11 @@ class Guard:
         paths = [*graph.inlined, *called, *_parents(called)]
         self._modules = list(dict.fromkeys(model.get_submodule(path) for path in paths))
         sparse = [m for m in self._modules if isinstance(m, SparseConv2d)]
-        # A convolution's own caches come and go.
+        # Of a convolution not all: its prepared call comes and goes.
         self._others = [m for m in self._modules if m not in set(sparse)]
         self._sparse = sparse
         names = ("training", "_method", "stride", "padding", "dilation", "groups", "padding_mode")
-        self._settings = operator.attrgetter(*names)
+        self._settings = operator.attrgetter(*names, "_packed")
         inner = ("_modules", "_forward_hooks", "_forward_pre_hooks")
         self._dicts = [vars(m)[name] for m in self._modules for name in inner]
         inside = {name for c in fused for name in c.steps}
@@ -46,6 +46,7 @@ class Guard:
             list(map(type, self._modules)),
             [type(m).forward for m in self._modules],
             list(map(self._settings, self._sparse)),
+            ["forward" in vars(m) for m in self._sparse],
             list(map(operator.attrgetter("_version"), self._tensors)),
             list(map(Tensor.data_ptr, self._tensors)),
         )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from jsc import _config
 from jsc.nn import SparseConv2d
 from jsc.ops.conv import is_channels_last
-from jsc.ops.cpc import Convolution, Epilogue
+from jsc.ops.cpc import Convolution, Epilogue, Norm
 from jsc.optimize.chains import Chain, Network, chains, looks
 from jsc.optimize.graph import Graph, Value, function_of, substitute, values
 from jsc.optimize.guard import Guard
@@ -52,11 +52,11 @@ class Program:
         forms = _forms(model, graph, inputs)
         network = Network(graph, model)
         norms = {
-            name: multiply_add(module)
+            name: folded(module)
             for name, module in network.modules.items()
             if type(module) is nn.BatchNorm2d
         }
-        foldable = {name for name, affine in norms.items() if affine is not None}
+        foldable = {name for name, norm in norms.items() if norm is not None}
         sizes = {name: form and form[:2] for name, form in forms.items()}
         units = {c.result: c for c in chains(network, sizes, foldable)}
         made = {name: _unit(model, c, forms, network, units, norms) for name, c in units.items()}
@@ -152,20 +152,20 @@ def _unit(
     forms: dict[str, Form | None],
     network: Network,
     units: dict[str, Chain],
-    norms: dict[str, Tensor | None],
+    norms: dict[str, Norm | None],
 ) -> Convolution | None:
     conv, form = model.get_submodule(fused.conv), forms[fused.input]
     assert isinstance(conv, SparseConv2d)
     if form is None:
         return None
-    affine = norms[fused.norm] if fused.norm is not None else None
+    norm = norms[fused.norm] if fused.norm is not None else None
     readers = network.readers[fused.result]
     wanted = any(fused.result == c.input for c in units.values())
     inner = {name for c in units.values() for name in c.steps}
     closed = fused.result not in network.outputs and all(
         reader.name in inner or network.fresh(reader) or looks(reader) for reader in readers
     )
-    epilogue = Epilogue(affine, fused.relu, wanted and closed)
+    epilogue = Epilogue(norm, fused.relu, wanted and closed)
     return conv.prepare_fused(form.shape, form.dtype, epilogue)
 
 
@@ -195,26 +195,24 @@ def _formats(
     return kept
 
 
-def multiply_add(norm: nn.BatchNorm2d) -> Tensor | None:
-    """Scale and shift (2, C) with which an evaluating batch-norm is x scale + shift rounded once;
-    None where torch's kernel here does something else, by its answers to 64 numbers a channel."""
+def folded(norm: nn.BatchNorm2d) -> Norm | None:
+    """A batch-norm that torch's kernel here evaluates as the CPC store does, by its answers to 64
+    numbers a channel: one multiply-add, rounded once. None for any other."""
     mean, variance = norm.running_mean, norm.running_var
-    if _config.isa() == 0 or mean is None or variance is None or mean.dtype != torch.float32:
+    parts = (mean, variance, norm.weight, norm.bias)
+    if _config.isa() == 0 or mean is None or variance is None:
         return None
-    one = torch.ones_like(mean)
-    weight = one if norm.weight is None else norm.weight.detach()
-    with np.errstate(all="ignore"):
-        deviation = np.sqrt(variance.numpy() + np.float32(norm.eps))
-        scale = torch.from_numpy(np.float32(1) / deviation * weight.numpy())
-    shift = F.batch_norm(
-        torch.zeros(1, norm.num_features, 1, 1), mean, variance, norm.weight, norm.bias, False,
-        0.0, norm.eps,
-    ).detach().view(-1)  # fmt: skip
+    if any(part is not None and part.dtype != torch.float32 for part in parts):
+        return None
     noise = torch.randn(64, norm.num_features, generator=torch.Generator().manual_seed(0))
     probe = (mean + 2 * variance.sqrt() * noise).view(8, 8, -1).permute(2, 0, 1).unsqueeze(0)
-    answer = F.batch_norm(
-        probe, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps
-    ).detach()
-    # A product of two float32 is exact in float64.
+    answer = F.batch_norm(probe, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)
+    # A product of two float32 is exact in float64; numpy's root is rounded right, torch's nearly.
+    inverse = 1 / torch.from_numpy(np.sqrt((variance + norm.eps).numpy()))
+    scale = inverse if norm.weight is None else inverse * norm.weight
+    shift = -(mean.double() * scale.double())
+    shift = (shift if norm.bias is None else shift + norm.bias).float()
     exact = probe.double() * scale.double().view(-1, 1, 1) + shift.double().view(-1, 1, 1)
-    return torch.stack([scale, shift]) if torch.equal(answer, exact.float()) else None
+    if not torch.equal(answer, exact.float()):
+        return None
+    return Norm(mean, variance, norm.weight, norm.bias, norm.eps)

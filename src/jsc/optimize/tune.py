@@ -198,7 +198,7 @@ def _verify(
 
 def _variants(plan: Plan, sample: Any, errors: dict[str, float]) -> dict[str, Plan]:
     """The plan, and what only a run of the whole network can decide: layers that lose a little
-    alone and may gain fused, and all maps channels-last, which spares conversions between layers."""
+    alone and may gain fused, and all maps channels-last, which spares conversions between them."""
     found = {"tuned": plan}
     bold = tuple(_take(layer, errors[layer.name]) for layer in plan.layers)
     if bold != plan.layers:

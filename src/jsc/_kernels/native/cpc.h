@@ -246,7 +246,7 @@ struct CpcBand {
             }
         }
 
-        if (t.scale || t.residual || t.relu || t.out_mask) return cpc_store<I, T, V>(t, t.tile + margin * VL, row_step);
+        if (t.norm.mean || t.residual || t.relu || t.out_mask) return cpc_store<I, T, V>(t, t.tile + margin * VL, row_step);
         for (ptrdiff_t r = 0; r < t.rows; r++)
             for (ptrdiff_t o = 0; o < t.Ow; o++) {
                 const T *from = t.tile + r * row_step + (margin + o) * VL;

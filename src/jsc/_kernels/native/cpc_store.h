@@ -1,14 +1,18 @@
 // The fused store of CPC (cpc.h): what follows the convolution, done while its sums are in registers.
 //
 //   out = relu(sum scale[k] + shift[k] + residual),   masks of out
+//   scale = 1 / sqrt(variance + eps) weight,   shift = bias - mean scale
 //
-// Every part can be absent. `scale` and `shift` are an evaluating batch-norm; one multiply-add as torch's
-// own, rounded once but on the base instruction set. The bits are those of the operators one by one.
+// Every part can be absent. The bits are those of torch's operators one by one: its batch-norm too is a
+// multiply-add by these numbers, rounded once (on the base instruction set, twice). They are found anew in
+// every task, some ten cycles each 16, so that no change of the statistics goes unseen.
 //
 // A mask word has the channels of one or more blocks of filters: each block writes its own bytes, so that
 // no two tasks write the same ones. Cost: about the plain store's; the passes over the output and the
 // encoding of the next layer's input are what is saved.
 #pragma once
+#include <cmath>
+
 #include "cpc_task.h"
 #include "simd.h"
 
@@ -42,7 +46,7 @@ JSC_INLINE uint64_t cpc_store_vector(const CpcTask<T> &t, const T *from, const T
     using V_ = Vec<I, T>;
     constexpr int L = lanes<I, T>;
     V_ value = load<V_>(from);
-    if (t.scale) value = value * load<V_>(scale) + load<V_>(shift);
+    if (t.norm.mean) value = value * load<V_>(scale) + load<V_>(shift);
     if (t.residual) value += n < L ? load_partial<V_>(t.residual + at, n) : load<V_>(t.residual + at);
     if (t.relu) value = value < 0 ? V_{} : value;  // as torch's: NaN and -0.0 stay
     if (n < L) store_partial(t.out + at, value, n);
@@ -55,7 +59,11 @@ template <class I, class T, int V>
 JSC_INLINE void cpc_store(const CpcTask<T> &t, const T *sums, ptrdiff_t row_step) {
     constexpr int L = lanes<I, T>, VL = V * L;
     alignas(64) T scale[VL] = {}, shift[VL] = {};
-    for (ptrdiff_t k = 0; t.scale && k < t.filters; k++) scale[k] = t.scale[k], shift[k] = t.shift[k];
+    for (ptrdiff_t k = 0; t.norm.mean && k < t.filters; k++) {
+        const T inverse = 1 / std::sqrt(t.norm.variance[k] + t.norm.eps);
+        scale[k] = t.norm.weight ? inverse * t.norm.weight[k] : inverse;
+        shift[k] = (t.norm.bias ? t.norm.bias[k] : 0) - t.norm.mean[k] * scale[k];
+    }
     for (ptrdiff_t r = 0; r < t.rows; r++)
         for (ptrdiff_t o = 0; o < t.Ow; o++) {
             const ptrdiff_t pixel = r * t.Ow + o, at = pixel * t.K;

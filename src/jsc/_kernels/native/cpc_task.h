@@ -8,6 +8,14 @@ namespace jsc {
 
 constexpr int CPC_SET = 64;  // channels to a mask
 
+// An evaluating batch-norm: out = (x - mean) / sqrt(variance + eps) weight + bias, where weight and
+// bias can be null. All null: none.
+template <class T>
+struct CpcNorm {
+    const T *mean = nullptr, *variance = nullptr, *weight = nullptr, *bias = nullptr;
+    T eps = 0;
+};
+
 // What a task needs to know; everything is in elements, `x` and `mask` point at the task's image.
 template <class T>
 struct CpcTask {
@@ -23,8 +31,7 @@ struct CpcTask {
     ptrdiff_t filters;     // filters of the block that exist, at most V L
 
     // What the store of a finished output adds to the convolution, in this order; null or false: nothing.
-    const T *scale = nullptr;     // of the block's filters, and `shift`: out scale + shift, a folded batch-norm
-    const T *shift = nullptr;
+    CpcNorm<T> norm;              // of the block's filters
     const T *residual = nullptr;  // laid out as `out`, at the same place: + residual
     bool relu = false;
     uint64_t *out_mask = nullptr;  // masks of the result, at the block's first set and the band's first row

@@ -7,6 +7,7 @@ at the first call with inputs of a kind, and believed only if they give that cal
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,14 @@ class FusedForward:
             except RuntimeError:  # a forward that takes maps apart with `view`
                 pass
         return self._run(list(args))
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(type(self._model).forward.__get__(self._model))
+
+    @property
+    def __code__(self) -> Any:  # torch.export wants to know where it stands
+        return type(self._model).forward.__code__
 
     def _runs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return not (

@@ -118,7 +118,7 @@ def trace(model: nn.Module) -> Graph | None:
 
     `torch.fx` replaces `nn.Module.__call__` while it traces: no other thread may run a module."""
     before = {module: dict(vars(module)) for module in model.modules()}
-    if "forward" in before[model] or not _open(model):
+    if not _open(model):
         return None
     tracer = _Tracer()
     try:

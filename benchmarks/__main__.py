@@ -5,6 +5,7 @@ import sys
 
 NAMES = {
     "conv": "sparse convolutions against dense torch, layer by layer",
+    "fused": "CPC layers with what follows them in one pass, and whole networks",
     "memory": "elements, bytes and compression ratio of the formats",
     "jpeg": "the JPEG layer against other differentiable JPEGs",
     "rate": "bits: estimate against real files, trained tables against libjpeg's",

@@ -15,6 +15,7 @@ from jsc._kernels import cpc
 from jsc.ops._scratch import scratch
 
 SET = 64  # channels to a mask
+HELD_BYTES = 1024 * 1024  # masks of one layer's output that are kept from call to call
 TILE_BYTES = 128 * 1024  # partial sums of one task: a share of L2 that leaves room for the weights
 
 
@@ -123,7 +124,9 @@ class Convolution:
         if self._masks is not None:
             out_masks = getattr(self._masks, "held", None)
             if out_masks is None:
-                out_masks = self._masks.held = empty_masks(*self.shape)
+                out_masks = empty_masks(*self.shape)
+                if out_masks.nbytes <= HELD_BYTES:
+                    self._masks.held = out_masks
             mask_address = out_masks.data_ptr()
         if residual is not None:
             residual = residual.contiguous(memory_format=torch.channels_last)

@@ -18,7 +18,7 @@ from torch.nn.modules import module as hooks
 from jsc.ops._library import eager
 from jsc.ops.conv import is_channels_last
 from jsc.optimize.graph import Graph, trace
-from jsc.optimize.program import Program
+from jsc.optimize.program import Program, Trial
 
 KINDS = 8  # sizes of input that programs are kept for
 PATIENCE = 1024  # calls after which a program that did not hold is made anew, at most
@@ -50,12 +50,6 @@ class FusedForward:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling() or not self._runs(args, kwargs):
             return type(self._model).forward(self._model, *args, **kwargs)
-        if self.channels_last and not any(map(is_channels_last, args)):
-            try:
-                out = self._run([_as(x, torch.channels_last) for x in args])
-                return _as(out, torch.contiguous_format)
-            except RuntimeError:  # a forward that takes maps apart with `view`
-                pass
         return self._run(list(args))
 
     @property
@@ -80,11 +74,10 @@ class FusedForward:
         )
 
     def _run(self, inputs: list[Tensor]) -> Any:
-        own = type(self._model).forward
         if not self._traced:
             self._graph, self._traced = trace(self._model), True
         if self._graph is None or len(inputs) != len(self._graph.inputs):
-            return own(self._model, *inputs)
+            return self._own(inputs)
         kind = tuple((x.shape, x.dtype, is_channels_last(x), x.is_contiguous()) for x in inputs)
         entry = self._entries.get(kind)
         if entry is None:
@@ -96,24 +89,39 @@ class FusedForward:
             return program(*inputs)
         entry.misses += 1
         if entry.misses < entry.patience:
-            return own(self._model, *inputs)
+            return self._own(inputs)
         entry.misses, entry.patience = 0, min(2 * entry.patience, PATIENCE)
         entry.program, out = self._make(inputs, self._graph)
         return out
 
+    def _own(self, inputs: list[Tensor]) -> Any:
+        own = type(self._model).forward
+        if self.channels_last and not any(map(is_channels_last, inputs)):
+            try:
+                out = own(self._model, *[_as(x, torch.channels_last) for x in inputs])
+                return _as(out, torch.contiguous_format)
+            except RuntimeError:  # a forward that takes maps apart with `view`
+                pass
+        return own(self._model, *inputs)
+
     def _make(self, inputs: list[Tensor], graph: Graph) -> tuple[Program | None, Any]:
-        """A program for such inputs if it is a true one, and the network's own answer."""
-        program = result = None
+        """A program for such inputs, if it is a true one, and its answer or the network's own."""
+        program = None
         if graph.fits(self._model):
             try:
-                program = Program(self._model, graph, tuple(x.clone() for x in inputs))
-                result = program(*[x.clone() for x in inputs])
+                plain = turned = Trial(self._model, graph, _clones(inputs))
+                if self.channels_last and not any(map(is_channels_last, inputs)):
+                    turned = Trial(self._model, graph, _clones(inputs), plain.forms)
+                program = Program(self._model, graph, turned)
+                result = program(*_clones(inputs))
             except (ValueError, RuntimeError, TypeError, AttributeError, KeyError):
                 program = None
+        if program is None:
+            return None, self._own(inputs)
         out = type(self._model).forward(self._model, *inputs)
-        if program is not None and not (program.guard.holds() and same(result, out)):
-            program = None
-        return program, out
+        if same(plain.output, out) and same(result, turned.output) and program.guard.holds():
+            return program, result
+        return None, out
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FusedForward:
         new = type(self).__new__(type(self))
@@ -129,6 +137,10 @@ class FusedForward:
         if isinstance(self._model, fx.GraphModule):  # pickled as text, before it is an object
             return type(None), ()
         return _blank, (), self.__getstate__()
+
+
+def _clones(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(x.clone() for x in inputs)
 
 
 def _blank() -> FusedForward:

@@ -137,7 +137,7 @@ def trace(model: nn.Module) -> Graph | None:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        own = m.__module__.startswith(("torch.nn.", "jsc."))
+        own = m.__module__.startswith(("torch.nn.", "jsc.nn."))
         return (own and not isinstance(m, nn.Sequential)) or hooked(m) or not _open(m)
 
     def inlined(self, model: nn.Module) -> dict[str, Look]:

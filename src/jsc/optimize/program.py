@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -40,6 +41,58 @@ class Form(NamedTuple):
         return cls(tuple(value.shape), value.dtype, is_channels_last(value))
 
 
+class Trial:
+    """A run of the graph step by step: the form of every value, and the result.
+
+    Given the forms of an earlier run, every convolution gets its map channels-last, and the results
+    go out in the formats they had.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: Graph,
+        inputs: tuple[Tensor, ...],
+        before: dict[str, Form | None] | None = None,
+    ) -> None:
+        held: dict[str, Any] = dict(zip(graph.inputs, inputs, strict=True))
+        self.forms = {name: Form.of(x) for name, x in held.items()}
+        self.moved: set[str] = set()  # steps whose map is turned
+        last = {name: s.name for s in graph.steps for name in values((s.args, s.kwargs))}
+        last |= dict.fromkeys(values(graph.output), "")
+
+        def find(item: Any) -> Any:
+            return held[item.name] if isinstance(item, Value) else item
+
+        for step in graph.steps:
+            function = function_of(step, model)
+            args, kwargs = substitute(step.args, find), substitute(step.kwargs, find)
+            if before is not None and _turns(function, args):
+                self.moved.add(step.name)
+                args = (args[0].contiguous(memory_format=torch.channels_last), *args[1:])
+            held[step.name] = result = function(*args, **kwargs)
+            self.forms[step.name] = Form.of(result)
+            del result, args, kwargs
+            for name in [name for name in held if last.get(name) == step.name]:
+                del held[name]
+        self.returned: set[str] = set()  # values that go out in another format than they have
+        for name in set(values(graph.output)):
+            form, wanted = self.forms[name], (before or self.forms)[name]
+            if form and wanted and form.channels_last and not wanted.channels_last:
+                self.returned.add(name)
+                held[name] = held[name].contiguous()
+        self.output = substitute(graph.output, find)
+
+
+def _turns(function: Any, args: tuple[Any, ...]) -> bool:
+    return (
+        type(function) in (nn.Conv2d, SparseConv2d)
+        and len(args) == 1
+        and args[0].dim() == 4
+        and not is_channels_last(args[0])
+    )
+
+
 class Program:
     """Calls of the steps one after the other; values lie in numbered slots, and each is let go
     after its last reader. Masks lie in slots of their own, beside the value they belong to.
@@ -47,9 +100,9 @@ class Program:
     ValueError  if there is nothing to fuse.
     """
 
-    def __init__(self, model: nn.Module, graph: Graph, inputs: tuple[Tensor, ...]) -> None:
+    def __init__(self, model: nn.Module, graph: Graph, trial: Trial) -> None:
         self._slots: dict[str, int] = {name: i for i, name in enumerate(graph.inputs)}
-        forms = _forms(model, graph, inputs)
+        forms = trial.forms
         network = Network(graph, model)
         norms = {
             name: folded(module)
@@ -71,10 +124,13 @@ class Program:
                 unit = units[step.name]
                 reads = [Value(unit.input), *([Value(unit.residual)] if unit.residual else [])]
                 calls.append((step.name, made[step.name], tuple(reads), kept[step.name]))
+            elif step.name in trial.moved:
+                calls.append((step.name, _turning(function_of(step, model)), step.args, {}))
             elif step.name not in absorbed:
                 calls.append((step.name, function_of(step, model), step.args, step.kwargs))
         self._calls = self._schedule(calls, graph)
         self._output = substitute(graph.output, self._slot)
+        self._returned = [self._slots[name] for name in trial.returned]
         self._size = len(self._slots)
         self.fused = tuple(units.values())
         self.guard = Guard(model, graph, self.fused)
@@ -123,27 +179,13 @@ class Program:
                 held[slot] = function(*substitute(args, find), **substitute(extra, find))
             for i in freed:
                 held[i] = masks[i] = None
+        for i in self._returned:
+            held[i] = held[i].contiguous()
         return substitute(self._output, find)
 
 
-def _forms(model: nn.Module, graph: Graph, inputs: tuple[Tensor, ...]) -> dict[str, Form | None]:
-    """Form of every value in a run of the graph as it is."""
-    held: dict[str, Any] = dict(zip(graph.inputs, inputs, strict=True))
-    forms = {name: Form.of(x) for name, x in held.items()}
-    last = {name: step.name for step in graph.steps for name in values((step.args, step.kwargs))}
-
-    def find(item: Any) -> Any:
-        return held[item.name] if isinstance(item, Value) else item
-
-    for step in graph.steps:
-        result = function_of(step, model)(
-            *substitute(step.args, find), **substitute(step.kwargs, find)
-        )
-        held[step.name], forms[step.name] = result, Form.of(result)
-        del result
-        for name in [name for name in held if last.get(name) == step.name]:
-            del held[name]
-    return forms
+def _turning(conv: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: conv(x.contiguous(memory_format=torch.channels_last))
 
 
 def _unit(

@@ -33,7 +33,7 @@ M = TypeVar("M", bound=nn.Module)
 Filter = Callable[[nn.Module, str], bool]
 
 VARIANT_GAIN = 1.02  # over the plain plan, for another one to be taken
-FUSED_SHARE = 0.8  # of the dense speed: a layer with this much may gain where it runs fused
+FUSED_SHARES = (0.8, 0.4, 0.0)  # of the dense speed: layers with this much may gain when fused
 LAYERS_SHARE = 0.7  # of the time budget; the rest is for the model as a whole
 
 
@@ -200,9 +200,10 @@ def _variants(plan: Plan, sample: Any, errors: dict[str, float]) -> dict[str, Pl
     """The plan, and what only a run of the whole network can decide: layers that lose a little
     alone and may gain fused, and all maps channels-last, which spares conversions between them."""
     found = {"tuned": plan}
-    bold = tuple(_take(layer, errors[layer.name]) for layer in plan.layers)
-    if bold != plan.layers:
-        found["fused"] = replace(plan, layers=bold)
+    for share in FUSED_SHARES:
+        bold = tuple(_take(layer, errors[layer.name], share) for layer in plan.layers)
+        if all(bold != other.layers for other in found.values()):
+            found[f"fused {share}"] = replace(plan, layers=bold)
     if any(x.dim() == 4 and not is_channels_last(x) for x in tensors(sample)):
         found |= {
             f"{name} channels-last": replace(variant, memory_format="channels_last")
@@ -211,9 +212,9 @@ def _variants(plan: Plan, sample: Any, errors: dict[str, float]) -> dict[str, Pl
     return found
 
 
-def _take(layer: LayerChoice, error: float) -> LayerChoice:
+def _take(layer: LayerChoice, error: float, share: float) -> LayerChoice:
     alone = layer.dense_ms / layer.times_ms["cpc"] if layer.times_ms.get("cpc") else 0.0
-    if layer.method != "dense" or not alone >= FUSED_SHARE or layer.groups > 1:
+    if layer.method != "dense" or not alone > share or layer.groups > 1:
         return layer
     reason = f"cpc {alone:.2f}x alone, more when fused"
     return replace(layer, method="cpc", reason=reason, max_error=error)

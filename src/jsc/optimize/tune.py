@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from jsc._progress import Progress
 from jsc.nn import SparseConv2d
-from jsc.ops.conv import METHODS, is_channels_last
+from jsc.ops.conv import METHODS
 from jsc.optimize.apply import apply
 from jsc.optimize.capture import (
     Layer,
@@ -28,12 +28,11 @@ from jsc.optimize.convert import restore
 from jsc.optimize.measure import Measurement, choose, measure_call, refusal
 from jsc.optimize.plan import LayerChoice, Plan
 from jsc.optimize.timing import interleaved
+from jsc.optimize.variants import PLAIN, bolder, formats, race
 
 M = TypeVar("M", bound=nn.Module)
 Filter = Callable[[nn.Module, str], bool]
 
-VARIANT_GAIN = 1.02  # over the plain plan, for another one to be taken
-FUSED_SHARES = (0.8, 0.4, 0.0)  # of the dense speed: layers with this much may gain when fused
 LAYERS_SHARE = 0.7  # of the time budget; the rest is for the model as a whole
 
 
@@ -67,7 +66,7 @@ def tune(
         have other zeros.
     methods : names from `jsc.ops.conv.METHODS`, or None for all
     min_gain : float
-        dense time / method time from which on a layer is changed.
+        dense time / method time from which on a layer is changed for its own sake.
     repeats : int
         Rounds of timing. A method is as fast as its median and its best round both say.
     budget_s : float
@@ -160,26 +159,21 @@ def _verify(
     seed = torch.random.get_rng_state()
     expected = list(tensors(run(model, sample)))
     while plan.chosen:
-        variants = _variants(plan, sample, errors)
-        models = {name: apply(model, variant) for name, variant in variants.items()}
-        rivals = {"dense": partial(run, model, sample)}
-        rivals |= {name: partial(run, tuned, sample) for name, tuned in models.items()}
         # Half of what is left, so that another try has its share.
-        times = interleaved(rivals, repeats, (end - time.perf_counter()) / 2)
-        dense = times["dense"]
-        # The plain plan unless another gains something.
-        margin = {name: VARIANT_GAIN if name == "tuned" else 1.0 for name in variants}
-        best = max(variants, key=lambda name: margin[name] * times[name].gain_over(dense))
-        fast = times[best]
-        if fast.gain_over(dense) >= 1:
+        best = race(model, sample, formats(plan, sample), repeats, (end - time.perf_counter()) / 4)
+        bold = bolder(best.plan, errors)
+        if bold:
+            rivals = {PLAIN: best.plan, **bold}
+            best = race(model, sample, rivals, repeats, (end - time.perf_counter()) / 3)
+        if best.fast.gain_over(best.dense) >= 1:
             torch.random.set_rng_state(seed)
-            error = _relative_error(list(tensors(run(models[best], sample))), expected)
+            error = _relative_error(list(tensors(run(best.model, sample))), expected)
             return replace(
-                variants[best],
-                dense_ms=dense.median,
-                tuned_ms=fast.median,
+                best.plan,
+                dense_ms=best.dense.median,
+                tuned_ms=best.fast.median,
                 max_error=error,
-                spread=dense.spread,
+                spread=best.dense.spread,
             )
         # Out of time: the promise is kept by giving everything back at once.
         late = time.perf_counter() > end
@@ -194,30 +188,6 @@ def _verify(
     left = max(0.0, end - time.perf_counter())
     dense = interleaved({"dense": partial(run, model, sample)}, repeats, left)["dense"]
     return replace(plan, dense_ms=dense.median, tuned_ms=dense.median, spread=dense.spread)
-
-
-def _variants(plan: Plan, sample: Any, errors: dict[str, float]) -> dict[str, Plan]:
-    """The plan, and what only a run of the whole network can decide: layers that lose a little
-    alone and may gain fused, and all maps channels-last, which spares conversions between them."""
-    found = {"tuned": plan}
-    for share in FUSED_SHARES:
-        bold = tuple(_take(layer, errors[layer.name], share) for layer in plan.layers)
-        if all(bold != other.layers for other in found.values()):
-            found[f"fused {share}"] = replace(plan, layers=bold)
-    if any(x.dim() == 4 and not is_channels_last(x) for x in tensors(sample)):
-        found |= {
-            f"{name} channels-last": replace(variant, memory_format="channels_last")
-            for name, variant in found.items()
-        }
-    return found
-
-
-def _take(layer: LayerChoice, error: float, share: float) -> LayerChoice:
-    alone = layer.dense_ms / layer.times_ms["cpc"] if layer.times_ms.get("cpc") else 0.0
-    if layer.method != "dense" or not alone > share or layer.groups > 1:
-        return layer
-    reason = f"cpc {alone:.2f}x alone, more when fused"
-    return replace(layer, method="cpc", reason=reason, max_error=error)
 
 
 def _give_back(layer: LayerChoice) -> LayerChoice:

@@ -97,6 +97,7 @@ def test_slower_whole_model_gives_layers_back(model, sample, monkeypatch):
     assert any("nothing in the whole model" in layer.reason for layer in plan.layers)
 
 
+@torch.no_grad()
 def test_the_fastest_variant_is_taken(model, sample, monkeypatch):
     """Channels-last and, of the layers that lose alone, those that come near."""
     clock(monkeypatch, {"dense": 2.0, "cpc": 1.0})
@@ -114,6 +115,7 @@ def test_the_fastest_variant_is_taken(model, sample, monkeypatch):
 
     monkeypatch.setattr(variants_module, "interleaved", whole)
     errors = {layer.name: 1e-7 for layer in layers}
+    model.eval()
     found = tune_module._verify(model, sample, layers, 1.05, 3, 1.0, False, errors)
     assert races == [["dense", "tuned", "channels-last"], ["dense", "tuned", "from 0.4"]]
     assert found.memory_format == "channels_last"

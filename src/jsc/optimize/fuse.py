@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import module as hooks
 
+from jsc.nn import SparseConv2d
 from jsc.ops._library import eager
 from jsc.ops.conv import is_channels_last
 from jsc.optimize.graph import Graph, trace
 from jsc.optimize.program import Program, Trial
 
-KINDS = 8  # sizes of input that programs are kept for
+KINDS = 16  # sizes of input that programs are kept for
 PATIENCE = 1024  # calls after which a program that did not hold is made anew, at most
+TRUST = 16  # calls that a program has to hold for to halve that number
 
 
 @dataclass
@@ -29,9 +31,10 @@ class _Entry:
     """The program of one kind of input. After `patience` calls without one it is made (again);
     patience doubles, so that a network that changes all the time pays little for trying."""
 
+    patience: int
     program: Program | None = None
-    patience: int = 1
     misses: int = 0
+    hits: int = 0
 
 
 class FusedForward:
@@ -44,7 +47,7 @@ class FusedForward:
     def __init__(self, model: nn.Module, channels_last: bool = False) -> None:
         self._model, self.channels_last = model, channels_last
         self._graph: Graph | None = trace(model)
-        self._traced = True
+        self._traced, self._made = True, False
         self._entries: dict[Any, _Entry] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -83,14 +86,19 @@ class FusedForward:
         if entry is None:
             if len(self._entries) >= KINDS:
                 self._entries.clear()
-            entry = self._entries[kind] = _Entry()
+            # The first kind at once; others when they come again, as some sizes never do.
+            entry = self._entries[kind] = _Entry(2 if self._made else 1)
         program = entry.program
         if program is not None and program.guard.holds():
+            entry.hits += 1
+            if entry.hits % TRUST == 0:
+                entry.patience = max(1, entry.patience // 2)
             return program(*inputs)
         entry.misses += 1
         if entry.misses < entry.patience:
             return self._own(inputs)
         entry.misses, entry.patience = 0, min(2 * entry.patience, PATIENCE)
+        self._made = True
         entry.program, out = self._make(inputs, self._graph)
         return out
 
@@ -126,12 +134,13 @@ class FusedForward:
     def __deepcopy__(self, memo: dict[int, Any]) -> FusedForward:
         new = type(self).__new__(type(self))
         memo[id(self)] = new
-        new.__dict__ = {**self.__dict__, "_entries": {}}
+        new.__dict__ = {**self.__dict__, "_made": False, "_entries": {}}
         new._model = copy.deepcopy(self._model, memo)
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_graph": None, "_traced": False, "_entries": {}}
+        fresh: dict[str, Any] = {"_graph": None, "_traced": False, "_made": False, "_entries": {}}
+        return {**self.__dict__, **fresh}
 
     def __reduce__(self) -> Any:
         if isinstance(self._model, fx.GraphModule):  # pickled as text, before it is an object
@@ -176,7 +185,8 @@ def same(a: Any, b: Any) -> bool:
 def fuse(model: nn.Module, channels_last: bool) -> None:
     """Give the network its fused forward, where one can be had or the format is to be changed."""
     unfuse(model)
-    if "forward" in vars(model):  # somebody's own
+    fusible = any(type(m) is SparseConv2d and m.method == "cpc" for m in model.modules())
+    if "forward" in vars(model) or not fusible:  # somebody's own forward
         return
     fused = FusedForward(model, channels_last)
     if fused._graph is not None or channels_last:

@@ -124,9 +124,11 @@ class Program:
                 unit = units[step.name]
                 reads = [Value(unit.input), *([Value(unit.residual)] if unit.residual else [])]
                 calls.append((step.name, made[step.name], tuple(reads), kept[step.name]))
+            elif step.name in absorbed:
+                continue
             elif step.name in trial.moved:
                 calls.append((step.name, _turning(function_of(step, model)), step.args, {}))
-            elif step.name not in absorbed:
+            else:
                 calls.append((step.name, function_of(step, model), step.args, step.kwargs))
         self._calls = self._schedule(calls, graph)
         self._output = substitute(graph.output, self._slot)

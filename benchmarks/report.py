@@ -47,7 +47,7 @@ def environment() -> dict[str, Any]:
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
-        "isa": _config.ISA_NAMES[_config.isa()],
+        "isa": _config.isa_name(),
         "torch isa": torch.backends.cpu.get_cpu_capability(),
         "openmp": _openmp_runtimes(),
         "python": platform.python_version(),

@@ -35,6 +35,7 @@ def _isa_from_environment() -> int:
 
 
 _isa = _isa_from_environment()
+_amx = not os.environ.get("JSC_ISA") and cpu.supported_amx()
 _forked = False
 
 
@@ -52,6 +53,16 @@ os.register_at_fork(after_in_child=_after_fork)
 def isa() -> int:
     """The instruction set kernels are called with: an index into ISA_NAMES."""
     return _isa
+
+
+def amx() -> bool:
+    """Kernels may use AMX tiles: the CPU has them, and JSC_ISA does not ask for less."""
+    return _amx and _isa == 2
+
+
+def isa_name() -> str:
+    """What kernels run with: an entry of ISA_NAMES, or "avx512+amx" where there are tiles."""
+    return ISA_NAMES[_isa] + ("+amx" if amx() else "")
 
 
 @contextmanager

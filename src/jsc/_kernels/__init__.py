@@ -2,6 +2,7 @@
 
     family   what its kernels do                                         header
     ------   ---------------------------------------------------------   -------------
+    bf16x3   dense float32 convolution on AMX tiles                      native/bf16x3.h
     columns  compact streams, and convolution over the streams of both   native/columns.h
     cpc      occupancy masks of a map, convolution over its non-zeros    native/cpc.h
     cpo      CPO streams of planes, back, and convolution over them      native/cpo.h

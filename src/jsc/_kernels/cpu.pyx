@@ -2,6 +2,7 @@
 
 cdef extern from "isa.h" namespace "jsc" nogil:
     int c_supported_isa "jsc::supported_isa"()
+    bint c_supported_amx "jsc::supported_amx"()
 
 cdef extern from *:
     """
@@ -21,6 +22,11 @@ cdef extern from *:
 def supported_isa():
     """Widest instruction set of this CPU: 0 baseline, 1 AVX2 + FMA, 2 AVX-512 (F, VL, BW, DQ)."""
     return c_supported_isa()
+
+
+def supported_amx():
+    """True where AMX tiles multiply bfloat16 and the system lets this process use them."""
+    return c_supported_amx()
 
 
 def openmp_version():

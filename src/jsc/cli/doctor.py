@@ -71,6 +71,7 @@ def examine() -> dict[str, Any]:
         "isa_available": list(_config.ISA_NAMES[: cpu.supported_isa() + 1]),
         "isa_used": used,
         "isa_limited": used != best,
+        "amx": _config.amx(),
         "threads": torch.get_num_threads(),
         "openmp_build": openmp,
         "openmp_runtimes": runtimes,
@@ -93,7 +94,8 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         ("processor", found["cpu"]),
         (
             "instructions",
-            f"{found['isa_used']}{forced}, available {', '.join(found['isa_available'])}",
+            f"{found['isa_used']}{forced}, available {', '.join(found['isa_available'])}"
+            f"{', AMX tiles' if found['amx'] else ''}",
         ),
         ("threads", f"{found['threads']} (torch.set_num_threads changes it)"),
         ("OpenMP of build", f"{openmp}" if openmp else "none"),

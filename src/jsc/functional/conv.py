@@ -46,6 +46,8 @@ def conv2d(
         "cpo"     Compressed Pattern Overlap: sparse product over the compressed map [1]
         "cps"     Compressed Pattern Sets: the same with compressed index positions [1]
         "cpc"     Compressed Pattern Channels: channel bitmasks, outputs kept in registers
+        "bf16x3"  dense, on AMX tiles: each float32 is the sum of three bfloat16 numbers [3]
+                  (a CPU with AMX; float64 runs the dense method)
 
     Returns
     -------
@@ -63,7 +65,9 @@ def conv2d(
     Zeros of the input are skipped only where that cannot change the result: with weights that are
     not finite, and for depthwise convolution, the dense method runs. Cost of the sparse methods:
     proportional to the non-zeros.
-    cpo, cps and cpc give the same bits for any number of threads and any split of the batch.
+    cpo, cps, cpc and bf16x3 give the same bits for any number of threads and split of the batch.
+    bf16x3 is as exact as float32 (products to 2^-22, sums in float32), but counts numbers below
+    2^-126 as zero; maps and weights with NaN, inf or numbers from 3.39e38 on run the dense method.
     On devices other than the CPU every method is torch's own convolution.
 
     References
@@ -71,6 +75,8 @@ def conv2d(
     [1] H. Amer, A. H. Salamah, A. Sajedi, E.-H. Yang, "High Performance Convolution Using Sparsity
         and Patterns for Inference in Deep Convolutional Neural Networks", arXiv:2104.08314, 2021.
     [2] M. Cho, D. Brand, "MEC: Memory-efficient Convolution for Deep Neural Network", ICML 2017.
+    [3] G. Henry, P. T. P. Tang, A. Heinecke, "Leveraging the bfloat16 Artificial Intelligence
+        Datatype For Higher-Precision Computations", ARITH 2019.
 
     Examples
     --------

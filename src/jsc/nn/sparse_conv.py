@@ -28,7 +28,7 @@ class SparseConv2d(nn.Conv2d):
     Parameters
     ----------
     method : str
-        "dense", "im2col", "mec", "cpo", "cps" or "cpc".
+        "dense", "im2col", "mec", "cpo", "cps", "cpc" or "bf16x3".
     The others are those of :class:`torch.nn.Conv2d`.
     """
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc.ops import cpc, cpo, cps, lowering
+from jsc.ops import bf16x3, cpc, cpo, cps, lowering
 from jsc.ops._library import Function, call, register
 
 
@@ -40,6 +40,7 @@ _METHODS = {
     "cpo": Method(cpo.unsupported, cpo.pack, cpo.run),
     "cps": Method(cps.unsupported, cps.pack, cps.run),
     "cpc": Method(cpc.unsupported, cpc.pack, cpc.run),
+    "bf16x3": Method(bf16x3.unsupported, bf16x3.pack, bf16x3.run),
 }
 METHODS = ("dense", *_METHODS)
 
@@ -64,6 +65,11 @@ def unsupported(method: str, g: ConvGeometry) -> str | None:
     return None if method == "dense" else _METHODS[method].unsupported(g.per_group())
 
 
+def available() -> tuple[str, ...]:
+    """The methods that this machine's processor can run."""
+    return tuple(name for name in METHODS if name != "bf16x3" or _config.amx())
+
+
 def pack_key() -> int:
     """What besides weight and geometry a layout depends on: the instruction set."""
     return _config.isa()
@@ -79,6 +85,8 @@ def pack(weight: Tensor, g: ConvGeometry, method: str) -> Tensor | None:
     if 1 < g.groups == g.C:
         return None
     if not bool(torch.isfinite(weight).all()):
+        return None
+    if method == "bf16x3" and not bf16x3.takes(weight):
         return None
     one = g.per_group()
     packed = [_METHODS[method].pack(w, one) for w in weight.detach().chunk(g.groups)]
@@ -130,7 +138,12 @@ def prepare(
     bias = None if bias is None else bias.detach()
     memory_format = _output_format(input, weight)
     makers: dict[str, Callable[..., Callable[[Tensor], Tensor]]]
-    makers = {"cpc": cpc.Convolution, "cpo": cpo.prepare, "cps": cps.prepare}
+    makers = {
+        "cpc": cpc.Convolution,
+        "cpo": cpo.prepare,
+        "cps": cps.prepare,
+        "bf16x3": bf16x3.Convolution,
+    }
     if method in makers:
         convolution = makers[method](packed[0], bias, g)
         return lambda input: convolution(input.detach()).contiguous(memory_format=memory_format)

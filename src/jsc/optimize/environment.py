@@ -37,7 +37,7 @@ class Environment:
     def current(cls) -> Environment:
         return cls(
             cpu=cpu_name(),
-            isa=_config.ISA_NAMES[_config.isa()],
+            isa=_config.isa_name(),
             threads=torch.get_num_threads(),
             torch=str(torch.__version__),
             jsc=jsc.__version__,

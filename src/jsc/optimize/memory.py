@@ -5,6 +5,7 @@
     mec       its compact matrix: N C H' Kw Ow, with H' = H + 2 Ph
     cpo, cps  `nbytes` of the format
     cpc       the map, which its kernels read in place, and a bit for each element beside it
+    bf16x3    the map, and three bfloat16 numbers for each element of the bands worked on
 
 These are counted, not read from the allocator: they are what the activation costs in that form.
 In a network that runs in torch the map itself also exists until the layer is done.
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from jsc import formats
 from jsc._geometry import ConvGeometry
+from jsc.ops.bf16x3 import PLANES_BYTES
 
 
 def _dense(x: Tensor, g: ConvGeometry) -> int:
@@ -45,6 +47,10 @@ def _cpc(x: Tensor, g: ConvGeometry) -> int:
     return _dense(x, g) + 8 * g.N * masks * g.H * g.W
 
 
+def _bf16x3(x: Tensor, g: ConvGeometry) -> int:
+    return _dense(x, g) + min(6 * x.numel(), PLANES_BYTES)
+
+
 def _window(g: ConvGeometry) -> tuple[tuple[int, int], ...]:
     return (g.Kh, g.Kw), (g.Sh, g.Sw), (g.Ph, g.Pw), (g.Dh, g.Dw)
 
@@ -56,6 +62,7 @@ FORMS: dict[str, Callable[[Tensor, ConvGeometry], int]] = {
     "cpo": _cpo,
     "cps": _cps,
     "cpc": _cpc,
+    "bf16x3": _bf16x3,
 }
 
 

@@ -19,6 +19,11 @@
 #define JSC_INLINE static inline __attribute__((always_inline))
 
 #if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #define JSC_TARGET_AVX512 \
     __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi,bmi2,lzcnt,popcnt,prefer-vector-width=512")))
 #define JSC_TARGET_AVX2 __attribute__((target("avx2,fma,bmi,bmi2,lzcnt,popcnt")))
@@ -42,6 +47,22 @@ inline int supported_isa() {
     return avx512 ? ISA_AVX512 : avx2 ? ISA_AVX2 : ISA_BASE;
 #else
     return ISA_BASE;
+#endif
+}
+
+// AMX tiles with bfloat16 products, and AVX-512 that rounds to bfloat16. The tiles' 8 kB of state are a
+// process's only after it has asked Linux for them; the answer is no where a signal stack is too small.
+inline bool supported_amx() {
+#if defined(__x86_64__) && defined(__linux__) && defined(SYS_arch_prctl)
+    constexpr long request_permission = 0x1023, tile_data = 18;
+    constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24, avx512_bf16 = 1u << 5;
+    unsigned a, b, c, d;
+    if (supported_isa() < ISA_AVX512) return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & amx_bf16) || !(d & amx_tile)) return false;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & avx512_bf16)) return false;
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
 #endif
 }
 

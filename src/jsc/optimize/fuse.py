@@ -186,7 +186,7 @@ def fuse(model: nn.Module, channels_last: bool) -> None:
     """Give the network its fused forward, where one can be had or the format is to be changed."""
     unfuse(model)
     fusible = any(type(m) is SparseConv2d and m.method == "cpc" for m in model.modules())
-    if "forward" in vars(model) or not fusible:  # somebody's own forward
+    if "forward" in vars(model) or not (fusible or channels_last):  # somebody's own forward
         return
     fused = FusedForward(model, channels_last)
     if fused._graph is not None or channels_last:

@@ -120,5 +120,14 @@ def num_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def product_rate(threads: int, size: int = 1024, rounds: int = 31) -> float:
+    """Multiply-adds a second of torch's matrix product of `size` x `size` float32 matrices, the
+    best of `rounds`: what this machine's multiply-add units really do for a tuned library."""
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    with num_threads(threads):
+        best = interleave({"product": lambda: a @ b}, rounds)["product"].samples.min()
+    return size**3 / float(best)
+
+
 def geometric_mean(values: list[float]) -> float:
     return float(np.exp(np.mean(np.log(values)))) if values else float("nan")

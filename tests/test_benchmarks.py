@@ -150,7 +150,7 @@ def test_mec_and_im2col_sizes():
 
 
 def test_sums_take_the_best_method_of_each_layer():
-    common = {"network": "n", "threads": 1}
+    common = {"network": "n", "batch": 1, "threads": 1}
     rows = [
         {**common, "name": "a", "method": "dense", "halves": [2.0, 2.0]},
         {**common, "name": "a", "method": "cpc", "halves": [1.0, 1.5]},

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 KERNEL_DTYPES = (torch.float32, torch.float64)
+MAX_STEP = 2**60  # of stride, padding, dilation: what is computed from them stays in 64 bits
 
 
 def require_tensor(value: object, name: str) -> None:
@@ -70,4 +71,6 @@ def pair(value: int | Sequence[int], name: str, minimum: int) -> tuple[int, int]
         raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
     if min(both) < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
+    if max(both) > MAX_STEP:
+        raise ValueError(f"{name} must be at most {MAX_STEP}, got {value!r}")
     return both

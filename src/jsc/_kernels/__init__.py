@@ -5,6 +5,7 @@
     bf16x3   dense float32 convolution on AMX tiles                      native/bf16x3.h
     columns  compact streams, and convolution over the streams of both   native/columns.h
     cpc      occupancy masks of a map, convolution over its non-zeros    native/cpc.h
+    cpc_grad gradients that visit the non-zeros of a map only            native/cpc_grad.h
     cpo      CPO streams of planes, back, and convolution over them      native/cpo.h
     cps      CPS streams of planes, back, and convolution over them      native/cps.h
     cpu      which instruction sets and OpenMP this build can use        native/isa.h

@@ -10,7 +10,8 @@ from torch import Tensor
 from jsc import _checks
 from jsc._geometry import ConvGeometry
 from jsc.ops import conv as ops
-from jsc.ops._library import call
+from jsc.ops import training
+from jsc.ops._library import call, eager
 
 
 def conv2d(
@@ -60,8 +61,11 @@ def conv2d(
 
     Notes
     -----
-    Gradient: input, weight and bias, any order (torch's dense gradient). Weights are laid out anew
-    on every call; :class:`jsc.nn.SparseConv2d` does that once.
+    Gradient: input, weight and bias, any order. It is torch's dense gradient; with "cpc", first
+    order, float32 or float64 and channels-last maps, it skips zeros of the input or of the output's
+    gradient where that is estimated to be faster. Behind a ReLU, what a plain `backward()` hands
+    on is then zero where the input is, since the ReLU's gate is closed there.
+    Weights are laid out anew on every call; :class:`jsc.nn.SparseConv2d` does that once.
     Zeros of the input are skipped only where that cannot change the result: with weights that are
     not finite, and for depthwise convolution, the dense method runs. Cost of the sparse methods:
     proportional to the non-zeros.
@@ -123,7 +127,11 @@ def conv2d(
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (input, weight, bias)
     ):
-        return ops.Conv2d.call(input, weight, bias, stride, padding, dilation, groups, method)
+        watched = method != "cpc" or not eager(input)
+        density = None if watched else training.input_density(input, g)
+        return ops.Conv2d.call(
+            input, weight, None, bias, stride, padding, dilation, groups, method, density
+        )
     return call("conv2d", input, weight, None, bias, stride, padding, dilation, groups, method)
 
 
@@ -176,4 +184,10 @@ def _require_output(g: ConvGeometry) -> None:
             f"the kernel ({g.Kh}, {g.Kw}) with dilation ({g.Dh}, {g.Dw}) "
             "does not fit into the padded input "
             f"({g.H + 2 * g.Ph}, {g.W + 2 * g.Pw}); pad more or use a smaller kernel"
+        )
+    count = g.N * g.K * g.Oh * g.Ow
+    if isinstance(count, int) and count > _checks.MAX_STEP:
+        raise ValueError(
+            f"the output ({g.N}, {g.K}, {g.Oh}, {g.Ow}) has more elements than can be addressed; "
+            f"pad less than ({g.Ph}, {g.Pw})"
         )

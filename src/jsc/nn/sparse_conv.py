@@ -1,4 +1,4 @@
-"""`SparseConv2d`: an `nn.Conv2d` that convolves its input with a chosen method when it infers."""
+"""`SparseConv2d`: an `nn.Conv2d` that convolves its input with a chosen method."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from jsc import _checks
 from jsc.functional.conv import conv2d
 from jsc.ops import conv as ops
+from jsc.ops import training
 from jsc.ops._library import call, eager
 from jsc.ops.cpc import Convolution, Epilogue
 
@@ -20,10 +21,14 @@ from jsc.ops.cpc import Convolution, Epilogue
 class SparseConv2d(nn.Conv2d):
     """An :class:`torch.nn.Conv2d` with the same parameters, `state_dict` keys and results.
 
-    While gradients are recorded, on other devices and for dtypes without a kernel it is torch's own
-    convolution; otherwise it runs `method` (see :func:`jsc.functional.conv2d`). The weights are
-    laid out once, and again whenever torch says that they changed; after writing through
-    `weight.data`, which torch cannot see, call :meth:`repack`.
+    On other devices and for dtypes without a kernel it is torch's own convolution; otherwise it
+    runs `method` (see :func:`jsc.functional.conv2d`). While gradients are recorded it is torch's
+    own as well, except that "cpc" skips zeros in each pass of training in which that is estimated
+    to be faster: forward, gradient of the input, gradient of the weight. That needs channels-last
+    maps, which `model.to(memory_format=torch.channels_last)` makes, and no groups.
+
+    The weights are laid out once, and again whenever torch says that they changed; after writing
+    through `weight.data`, which torch cannot see, call :meth:`repack`.
 
     Parameters
     ----------
@@ -83,8 +88,10 @@ class SparseConv2d(nn.Conv2d):
             if self._ready[0] == self._state(input, weight, bias):
                 return self._ready[1](input)
             self._ready = None
-        if not self._runs_sparse(input, weight, bias):
+        if not self._has_kernel(input, weight):
             return super()._conv_forward(input, weight, bias)
+        if _records(input, weight, bias):
+            return self._training_forward(input, weight, bias)
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             input, padding = (
@@ -144,23 +151,42 @@ class SparseConv2d(nn.Conv2d):
         bias = None if self.bias is None else self.bias.detach()
         return Convolution(packed[0], bias, g, epilogue)
 
+    def _training_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Forward pass and gradient that skip zeros where that pays; torch's own otherwise."""
+        plain = (
+            self._method == "cpc" and eager(input) and input.ndim == 4 and self.groups == 1
+            and self.padding_mode == "zeros" and not isinstance(self.padding, str)
+            and not torch.is_autocast_enabled("cpu") and not weight.is_inference()
+        )  # fmt: skip
+        if not plain:
+            return super()._conv_forward(input, weight, bias)
+        padding = _checks.pair(self.padding, "padding", 0)  # type: ignore[arg-type]
+        g = ops.geometry(input, weight, self.stride, padding, self.dilation, self.groups)
+        density = training.input_density(input, g) if g.Oh > 0 and g.Ow > 0 else None
+        # No bias: a normalisation follows, and leaves no zeros in the gradient of the output.
+        if density is None or (bias is None and training.hopeless(density, g)):
+            return super()._conv_forward(input, weight, bias)
+        packed = training.forward_weight(density, weight, g)
+        return ops.Conv2d.call(
+            input, weight, packed, bias, self.stride, padding, self.dilation, self.groups,
+            "dense" if packed is None else self._method, density,
+        )  # fmt: skip
+
     def _state(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Any, ...] | None:
         """All that a prepared call depends on, or None where there cannot be one: the input is not
         an ordinary CPU tensor, gradients are recorded, or changes cannot be seen."""
         if not isinstance(input, Tensor) or not eager(input) or weight.is_inference():
             return None
-        own = (weight,) if bias is None else (weight, bias)
-        if torch.is_grad_enabled() and (
-            input.requires_grad or any(parameter.requires_grad for parameter in own)
-        ):
+        if _records(input, weight, bias):
             return None
+        own = (weight,) if bias is None else (weight, bias)
         return (
             input.shape, input.dtype, ops.is_channels_last(input), ops.pack_key(),
             self.stride, self.padding, self.dilation, self.groups, self.padding_mode,
             *[(id(p), p._version, p.data_ptr(), p.dtype) for p in own],
         )  # fmt: skip
 
-    def _runs_sparse(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    def _has_kernel(self, input: Tensor, weight: Tensor) -> bool:
         """False where torch's own convolution is to run: it also words the errors of bad input."""
         if self._method == "dense" or not isinstance(input, Tensor) or input.device.type != "cpu":
             return False
@@ -168,10 +194,6 @@ class SparseConv2d(nn.Conv2d):
             input.dtype not in _checks.KERNEL_DTYPES
             or input.dtype != weight.dtype
             or input.layout != torch.strided
-        ):
-            return False
-        if torch.is_grad_enabled() and any(
-            t is not None and t.requires_grad for t in (input, weight, bias)
         ):
             return False
         return input.ndim in (3, 4) and input.shape[-3] == self.in_channels and input.numel() > 0
@@ -194,3 +216,8 @@ class SparseConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, method={self.method}"
+
+
+def _records(*tensors: Tensor | None) -> bool:
+    """Whether a gradient is recorded of what is made from `tensors`."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

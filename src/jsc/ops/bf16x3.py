@@ -7,8 +7,11 @@ multiplies float32 (native/bf16x3.h).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from jsc import _config
@@ -17,8 +20,11 @@ from jsc._kernels import bf16x3
 from jsc.ops._scratch import scratch
 
 BLOCK = 32  # filters to a block, pixels to a step of a task
+WINDOW = 512  # numbers of the largest window
 ROW = 32  # numbers to a row of a tile: channels of a pixel, or of neighbouring pixels
-PLANES_BYTES = 768 * 1024  # the input's pieces of the bands worked on: a share of L2
+BANDS = 8  # at least, where every thread works on its own
+WEIGHT_BYTES = 512 * 1024  # packed weights that stay in L2 while pixels go by
+PLANES_BYTES = 384 * 1024  # the input's pieces of the bands worked on: a share of L2
 LARGEST = 3.3895e38  # what is larger rounds to inf in bfloat16
 
 
@@ -33,29 +39,50 @@ def takes(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 and bool((weight.abs() < LARGEST).all())
 
 
+def _window(g: ConvGeometry) -> int:
+    """Numbers of a window where the planes hold windows: where channels are so few that this takes
+    fewer steps. 0 where they hold the map."""
+    across, size = g.Kw * g.C, -(-g.Kh * g.Kw * g.C // ROW) * ROW
+    steps = min(-(-g.C // c) * -(-g.Kw * c // ROW) for c in (16, 32)) * g.Kh
+    able = g.Dw == 1 and g.Kw > 1 and across <= ROW and size <= WINDOW
+    return size if able and size // ROW < steps else 0
+
+
 def _chunk(g: ConvGeometry) -> int:
-    """Channels to a chunk: rows of tiles are filled up with neighbouring pixels (taps of the kernel
-    row) where channels are few."""
+    """Channels to a chunk: with 16, a row of a tile holds those of two neighbouring pixels, two
+    taps of the kernel row."""
     if g.Dw > 1 or g.Kw == 1:
         return ROW
-    able = [c for c in (32, 16, 8, 4) if c >= 16 or c >= g.C]
-    return min(able, key=lambda c: -(-g.C // c) * -(-g.Kw * c // ROW))
+    return min((32, 16), key=lambda c: -(-g.C // c) * -(-g.Kw * c // ROW))
+
+
+def _rows(weight: Tensor, g: ConvGeometry) -> Tensor:
+    """(K, C, Kh, Kw) -> (K, steps, 32): the numbers of a filter in the order of the planes'."""
+    if size := _window(g):
+        flat = weight.permute(0, 2, 3, 1).reshape(g.K, -1)
+        rows = torch.nn.functional.pad(flat, (0, size - flat.shape[1]))
+    else:
+        c = _chunk(g)
+        taps, chunks, groups = ROW // c, -(-g.C // c), -(-g.Kw * c // ROW)
+        padded = weight.new_zeros((g.K, chunks * c, g.Kh, groups * taps))
+        padded[:, : g.C, :, : g.Kw] = weight
+        split = padded.view(g.K, chunks, c, g.Kh, groups, taps).permute(0, 1, 3, 4, 5, 2)
+        if c < ROW:
+            return split.reshape(g.K, -1, ROW)
+        rows = split.reshape(g.K, -1)
+    # The kernel interleaves the halves of 32 numbers.
+    return rows.view(g.K, -1, 2, ROW // 2).transpose(2, 3).reshape(g.K, -1, ROW)
 
 
 def pack(weight: Tensor, g: ConvGeometry) -> Tensor:
     """(K, C, Kh, Kw) -> (K blocks, steps, 3 pieces, 2 tiles, 16 pairs, 16 filters, 2) bfloat16."""
-    c = _chunk(g)
-    taps = ROW // c
-    blocks, chunks, groups = -(-g.K // BLOCK), -(-g.C // c), -(-g.Kw // taps)
-    padded = weight.new_zeros((blocks * BLOCK, chunks * c, g.Kh, groups * taps))
-    padded[: g.K, : g.C, :, : g.Kw] = weight.detach()
-    # (K blocks, tile, filter, chunk, channel, Kh, tap group, tap)
-    split = padded.view(blocks, 2, 16, chunks, c, g.Kh, groups, taps)
-    # rows of a tile are pairs of (tap, channel)
-    rows = split.permute(0, 3, 5, 6, 1, 7, 4, 2)
-    rows = rows.reshape(blocks, chunks * g.Kh * groups, 2, ROW // 2, 2, 16).transpose(-1, -2)
-    packed = weight.new_empty((*rows.shape[:2], 3, *rows.shape[2:]), dtype=torch.bfloat16)
-    left = rows.contiguous()
+    rows = _rows(weight.detach(), g)
+    blocks, steps = -(-g.K // BLOCK), rows.shape[1]
+    padded = rows.new_zeros((blocks * BLOCK, steps, ROW))
+    padded[: g.K] = rows
+    # (K blocks, tile, filter, step, pair, 2) -> (K blocks, step, tile, pair, filter, 2)
+    left = padded.view(blocks, 2, 16, steps, 16, 2).permute(0, 3, 1, 4, 2, 5).contiguous()
+    packed = left.new_empty((blocks, steps, 3, *left.shape[2:]), dtype=torch.bfloat16)
     for piece in range(3):
         packed[:, :, piece] = left
         left = left - packed[:, :, piece]
@@ -63,72 +90,118 @@ def pack(weight: Tensor, g: ConvGeometry) -> Tensor:
 
 
 def unpack(packed: Tensor, g: ConvGeometry) -> Tensor:
-    """The weights that `pack` was given, exactly."""
+    """The weights that `pack` was given, exactly: found where it puts the numbers 0, 1, 2, ..."""
+    pieces = packed.float()
+    left = pieces[:, :, 2] + pieces[:, :, 1] + pieces[:, :, 0]
+    rows = left.permute(0, 2, 4, 1, 3, 5).reshape(packed.shape[0] * BLOCK, -1)[: g.K]
+    count = g.C * g.Kh * g.Kw
+    places = _rows(
+        torch.arange(1.0, count + 1, dtype=torch.float64).view(1, g.C, g.Kh, g.Kw), g._replace(K=1)
+    )
+    places = places.view(-1).argsort(descending=True)[:count].flip(0)
+    return rows[:, places].view(g.K, g.C, g.Kh, g.Kw)
+
+
+class _Planes(NamedTuple):
+    """Where the pieces of the input lie, for one image (native/bf16x3.h); numbers are bfloat16."""
+
+    step: int  # input columns to a column
+    across: int  # columns to an output
+    row_pixels: int  # outputs to a row, those beyond its end included
+    phases: int
+    halo: int  # rows beside those of a band's outputs
+    numbers: int  # to a column, of one piece and all phases
+    pixel: int  # from an output to the next
+
+
+def _planes(g: ConvGeometry) -> _Planes:
+    if window := _window(g):
+        return _Planes(g.Sw, 1, g.Ow, 1, 0, window, window)
     c = _chunk(g)
-    taps = ROW // c
-    blocks, chunks, groups = -(-g.K // BLOCK), -(-g.C // c), -(-g.Kw // taps)
-    rows = packed[:, :, 2].float() + packed[:, :, 1].float() + packed[:, :, 0].float()
-    split = rows.transpose(-1, -2).reshape(blocks, chunks, g.Kh, groups, 2, taps, c, 16)
-    padded = split.permute(0, 4, 7, 1, 6, 2, 3, 5)
-    return padded.reshape(blocks * BLOCK, chunks * c, g.Kh, groups * taps)[: g.K, : g.C, :, : g.Kw]
+    # A kernel of one column reads every Sw-th column only: that is what the planes hold.
+    step = g.Sw if g.Kw == 1 else 1
+    across = g.Sw // step
+    needed = (g.Ow - 1) * across + (g.Kw - 1) * g.Dw + 1
+    end = -(-(g.Pw + g.W) // step)  # columns behind the input's last
+    # What a row needs beyond its input is zero, as the left padding of the next row is.
+    left = -(-g.Pw // step)
+    row_pixels = max(g.Ow, -(-max(min(end, needed), needed - left) // across))
+    phases = min(g.Sh, (g.Kh - 1) * g.Dh + 1)
+    halo = (g.Kh - 1) * g.Dh // g.Sh
+    return _Planes(step, across, row_pixels, phases, halo, -(-g.C // c) * c * phases, across * c)
+
+
+def _offsets(g: ConvGeometry, p: _Planes, rows: int, piece: int) -> NDArray[np.intp]:
+    """From the first number of an output to that of each step."""
+    if window := _window(g):
+        return np.arange(0, window, ROW, dtype=np.intp)
+    c, pitch = _chunk(g), p.row_pixels * p.across
+    chunks = np.arange(-(-g.C // c))[:, None, None] * 3 * piece
+    i = np.arange(g.Kh)[:, None] * g.Dh
+    j = np.arange(-(-g.Kw * c // ROW)) * (ROW // c) * g.Dw
+    offsets = chunks + ((i % g.Sh * rows + i // g.Sh) * pitch + j) * c
+    return np.ascontiguousarray(offsets.reshape(-1), np.intp)
 
 
 class Convolution:
     """All of a convolution but its input, so that a call is an allocation and a kernel."""
 
     def __init__(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:
-        c = _chunk(g)
-        taps = ROW // c
-        blocks, chunks = packed.shape[0], -(-g.C // c)
         self.g, self.shape = g, (g.N, g.K, g.Oh, g.Ow)
         self._packed, self._given_bias = packed, bias
         self._weight = packed.view(torch.int16).view(-1).numpy()
-        self._bias = np.zeros(blocks * BLOCK, np.float32)
+        self._bias = np.zeros(packed.shape[0] * BLOCK, np.float32)
         if bias is not None:
             self._bias[: g.K] = bias.numpy()
 
-        # Planes: a kernel of one column reads every Sw-th column only, so that is what they hold.
-        step = g.Sw if g.Kw == 1 else 1
-        across = g.Sw // step
-        needed = (g.Ow - 1) * across + (g.Kw - 1) * g.Dw + 1
-        end = -(-(g.Pw + g.W) // step)  # columns behind the input's last
-        # What a row needs beyond its input is zero, as the left padding of the next row is.
-        left = -(-g.Pw // step)
-        row_pixels = max(g.Ow, -(-max(min(end, needed), needed - left) // across))
-        pitch = row_pixels * across
-        phases = min(g.Sh, (g.Kh - 1) * g.Dh + 1)
-        halo = (g.Kh - 1) * g.Dh // g.Sh
+        p, c, window = _planes(g), _chunk(g), _window(g)
+        light = packed.numel() * 2 <= WEIGHT_BYTES
+        alone = window or (g.Kh == g.Kw == g.Sh == g.Sw == 1 and g.Ph == g.Pw == 0)
+        together = 0
+        if alone and light:  # twice as many where a block may have half its filters
+            together = 2 * BLOCK if 0 < g.K % BLOCK <= BLOCK // 2 else BLOCK
+        column_bytes = 3 * 2 * p.numbers
+        columns = p.row_pixels * p.across
+        band = max(1, min(g.Oh, PLANES_BYTES // (column_bytes * columns) - p.halo))
+        if light:
+            band = min(band, max(4, -(-g.N * g.Oh // BANDS)))
+        rows, columns = (1, together) if together else (band + p.halo, columns)
+        shared = 0
+        if not light:
+            bands = g.N * -(-g.Oh // band)
+            shared = max(1, min(bands, PLANES_BYTES // (column_bytes * columns * rows)))
 
-        row_bytes = 3 * 2 * chunks * c * phases * pitch
-        self._band_rows = max(1, min(g.Oh, PLANES_BYTES // row_bytes - halo))
-        rows = self._band_rows + halo
-        piece = phases * rows * pitch * c
-        bands = g.N * -(-g.Oh // self._band_rows)
-        self._group = max(1, min(bands, PLANES_BYTES // (3 * 2 * chunks * piece)))
-        groups = -(-g.Kw // taps)
-        i, j = np.arange(g.Kh)[:, None] * g.Dh, np.arange(groups) * taps * g.Dw
-        row = (i % g.Sh * rows + i // g.Sh) * pitch
-        within = (row + j) * c
-        self._offset = np.ascontiguousarray(
-            (np.arange(chunks)[:, None, None] * 3 * piece + within).reshape(-1), np.intp
-        )
+        piece = rows * columns * (window or p.phases * c)
+        self._offset = _offsets(g, p, rows, piece)
         # Tiles of the last pixels reach behind them.
-        self._slack = (2 * BLOCK + 1) * across * c + int(within.max()) + ROW
-        self._planes = self._group * chunks * 3 * piece + self._slack
-        self._pixels, self._tasks = self._band_rows * row_pixels, self._group * blocks
+        within = 0 if window else int(self._offset[: g.Kh * -(-g.Kw * c // ROW)].max())
+        self._slack = (2 * BLOCK + 1) * p.pixel + within + ROW
+        self._planes, self._together, self._shared = (
+            column_bytes // 2 * columns * rows,
+            together,
+            shared,
+        )
+        self._band_pixels, self._tasks = band * p.row_pixels, shared * packed.shape[0]
         self._sizes = (
             g.N, g.H, g.W, g.C, g.K, g.Oh, g.Ow, g.Sh, g.Ph, g.Pw,
-            c, step, across, row_pixels, rows, phases, piece, self._band_rows, self._group,
+            c, g.Kh, g.Dh, g.Kw * g.C, window,
+            p.step, p.across, p.row_pixels, rows, p.phases, piece, band, shared, together,
         )  # fmt: skip
 
     def __call__(self, input: Tensor) -> Tensor:
         """`input` as the geometry says, of any strides; the output is channels-last."""
         out = torch.empty(self.shape, dtype=torch.float32, memory_format=torch.channels_last)
         threads = _config.num_threads(self.g.macs)
-        # Whole bands where there are tasks enough without: weights are then read once a band.
-        parts = 1 if threads == 1 else -(-4 * threads // self._tasks)
-        pixels = max(BLOCK, -(-self._pixels // (parts * BLOCK)) * BLOCK)
-        size = threads * (4096 + 64) + 2 * self._planes
+        pixels = BLOCK
+        if together := self._together:
+            pixels = -(-self.g.Oh * self.g.Ow // (BANDS * threads * together)) * together
+        elif self._shared:
+            # Whole bands where there are tasks enough without: weights are then read once a band.
+            parts = 1 if threads == 1 else -(-4 * threads // self._tasks)
+            pixels = max(BLOCK, -(-self._band_pixels // (parts * BLOCK)) * BLOCK)
+        copies = (self._shared, 1) if self._shared else (threads, threads)
+        planes = copies[0] * self._planes + copies[1] * self._slack
+        size = threads * (4096 + 64) + 2 * planes
         x = input.contiguous(memory_format=torch.channels_last)
         done = bf16x3.convolve(
             x.data_ptr(), out.data_ptr(), self._weight, self._bias, self._offset,

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc.ops import bf16x3, cpc, cpo, cps, lowering
-from jsc.ops._library import Function, call, register
+from jsc.ops import bf16x3, cpc, cpo, cps, lowering, training
+from jsc.ops._gate import gated
+from jsc.ops._library import Function, call, eager, register
 
 
 @dataclass(frozen=True)
@@ -172,21 +173,28 @@ register(
 
 
 class Conv2d(Function):
-    """`jsc::conv2d` with torch's own gradient, which is itself differentiable."""
+    """`jsc::conv2d` and its gradient, which is itself differentiable.
+
+    `packed` and `method` are the operator's. With the `density` of the input (`input_density` of
+    ops/training.py), the gradient skips zeros where that pays; otherwise, and where it is to be
+    differentiated again, it is torch's own.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        input: Tensor, weight: Tensor, bias: Tensor | None,
+        input: Tensor, weight: Tensor, packed: Tensor | None, bias: Tensor | None,
         stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
-        groups: int, method: str,
+        groups: int, method: str, density: float | None,
     ) -> Tensor:  # fmt: skip
-        return call("conv2d", input, weight, None, bias, stride, padding, dilation, groups, method)
+        return call(
+            "conv2d", input, weight, packed, bias, stride, padding, dilation, groups, method
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        input, weight, bias, *ctx.geometry, _ = inputs
+        input, weight, _, bias, *ctx.geometry, _, ctx.density = inputs
         ctx.bias_sizes = None if bias is None else list(bias.shape)
         ctx.save_for_backward(input, weight)
 
@@ -197,19 +205,32 @@ class Conv2d(Function):
         wanted = [
             ctx.needs_input_grad[0],
             ctx.needs_input_grad[1],
-            ctx.needs_input_grad[2] and ctx.bias_sizes is not None,
+            ctx.needs_input_grad[3] and ctx.bias_sizes is not None,
         ]
-        grads = torch.ops.aten.convolution_backward(
-            grad,
-            input,
-            weight,
-            ctx.bias_sizes,
-            stride,
-            padding,
-            dilation,
-            False,
-            (0, 0),
-            groups,
-            wanted,
-        )
-        return *grads, None, None, None, None, None
+        found: list[Tensor | None] = [None, None, None]
+        if ctx.density is not None and not torch.is_grad_enabled() and eager(grad):
+            g = geometry(input, weight, stride, padding, dilation, groups)
+            leaf = ctx.next_functions[1][0] if wanted[1] else None
+            found[:2] = training.backward(
+                grad, input, weight, g, ctx.density, (wanted[0], wanted[1]),
+                lambda: gated(input, leaf),
+            )  # fmt: skip
+        rest = [want and had is None for want, had in zip(wanted, found, strict=True)]
+        if rest == [False, False, True]:
+            found[2] = grad.sum((0, 2, 3))
+        elif any(rest):
+            dense = torch.ops.aten.convolution_backward(
+                grad,
+                input,
+                weight,
+                ctx.bias_sizes,
+                stride,
+                padding,
+                dilation,
+                False,
+                (0, 0),
+                groups,
+                rest,
+            )
+            found = [d if want else had for want, had, d in zip(rest, found, dense, strict=True)]
+        return found[0], found[1], None, found[2], *(None,) * 6

@@ -39,10 +39,15 @@ def _lanes(dtype: torch.dtype) -> int:
     return (16, 32, 64)[_config.isa()] // dtype.itemsize
 
 
+def blocking(g: ConvGeometry, dtype: torch.dtype) -> int:
+    """Filters to a block."""
+    lanes = _lanes(dtype)
+    return lanes * _vectors(g, lanes)
+
+
 def pack(weight: Tensor, g: ConvGeometry) -> Tensor:
     """(K, C, Kh, Kw) -> (K blocks, sets, Kh, 64, Kw, V lanes), zero where nothing is."""
-    lanes = _lanes(weight.dtype)
-    block = lanes * _vectors(g, lanes)
+    block = blocking(g, weight.dtype)
     blocks, sets = -(-g.K // block), -(-g.C // SET)
     padded = weight.new_zeros((blocks * block, sets * SET, g.Kh, g.Kw))
     padded[: g.K, : g.C] = weight.detach()

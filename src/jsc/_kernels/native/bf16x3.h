@@ -14,21 +14,27 @@
 //   input    channels-last (N, H, W, C) float32
 //   planes   of a band of output rows: (chunks, 3 pieces, phases, rows, pitch, c) bfloat16 with c channels
 //            to a chunk; phase p, row r holds input row r Sh + p - Ph, column q input column
-//            q step - Pw; zeros in the padding. The right padding of a row is the left one of the next.
-//   steps    a step is 32 / c neighbouring taps of a kernel row and a chunk: 32 numbers a pixel
+//            q step - Pw; zeros in the padding. The right padding of a row is the left one of the next
+//   windows  where channels are few, instead: (3 pieces, rows, Ow, numbers of a window, a multiple of 32)
+//   steps    a step is 32 numbers a pixel: of a window, or 32 / c neighbouring taps of a kernel row and chunk
 //   weights  (K blocks, steps, 3 pieces, 32 filters as 2 tiles, 16 pairs of numbers, 16 filters, 2) bfloat16;
 //            zero where there is no filter, channel or tap
 //
 // Output pixels are numbered along the planes' pitch, q = row * (pitch / Sw) + column: a tap is then the
 // same shift for every pixel, and 16 consecutive q are one operand tile, read where it lies. The few q
-// beyond a row's end are computed and not stored. A task holds 32 pixels and 32 filters in four
-// accumulator tiles and runs through all steps: 14 loads of a kB for 24 products of 16 cycles.
+// beyond a row's end are computed and not stored. Four accumulator tiles hold 32 pixels by 32 filters (or
+// 64 by 16) and stay in registers through all steps: 14 loads of a kB for 24 products of 16 cycles.
 //
 // Ladder (G multiply-adds of the convolution a second on one core, 1560 / 6 = 260 at best; a 3x3 of 128
 // channels at 28, 256 at 14, a 1x1 of 64 -> 256 at 56; dense float32 in torch 80, 50, 75)
 //   three steps a pass, partial sums in L1              188   166   122
 //   all steps, accumulators never stored                220   197   112
 //   64 pixels and 16 filters instead of 32 and 32       218   189    66
+// A 7x7 of 3 channels at 224, stride 2: planes of 4 channels a pixel 84, windows 90; a 3x3 of 3 at 299: 24, 33.
+// Tried and dropped: fetching the lines of the output, or the next filters, meanwhile (nothing, 5 % where
+// weights are large), stores past the caches (nothing), chunks outside and pixels inside while splitting (5 %
+// slower). What bounds it: products where there are many steps; where there are few, reading the input,
+// writing the output and splitting, 14 cycles for 32 numbers; weights that come from memory, 6 bytes each.
 //
 // Numerics: each output starts from its bias and adds its products in the order (chunk, kernel row, taps,
 // products as in `bf16x3_step`), the pairs of channels in the tile's own order: the same bits for every
@@ -37,130 +43,12 @@
 // round to inf in bfloat16 have no such sum: `bad` is set where the input has one, and the caller
 // convolves in another way.
 #pragma once
-#include "simd.h"
+#include "bf16x3_split.h"
 
 namespace jsc {
 
 constexpr int BF16X3_TILE = 16 * 32;  // numbers in an operand tile: 16 rows of 32 bfloat16
 constexpr int BF16X3_BLOCK = 32;      // filters to a block, pixels to a task's step
-
-// ---- the input in three pieces ---------------------------------------------------------------------
-
-typedef uint16_t Words32 __attribute__((vector_size(64), aligned(2), may_alias));
-typedef uint16_t Words16 __attribute__((vector_size(32), aligned(2), may_alias));
-typedef uint32_t Bits16 __attribute__((vector_size(64), aligned(4), may_alias));
-
-// Takes the float of 8 bits that is nearest to each number off it: its high halves are bfloat16.
-JSC_INLINE Bits16 bf16x3_take(Vec<Avx512, float> &v) {
-    Bits16 rounded = ((Bits16)v + 0x8000) & 0xffff0000;
-    v -= (Vec<Avx512, float>)rounded;
-    return rounded;
-}
-
-// 32 numbers, or the first 16 of them, to the three planes. The bits of the largest magnitudes so far
-// are kept in `largest`.
-template <bool Half>
-JSC_INLINE void bf16x3_pieces(Vec<Avx512, float> low, Vec<Avx512, float> high, uint16_t *to, ptrdiff_t piece, Words32 &largest) {
-    constexpr Words32 high_halves = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
-                                     33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
-#pragma GCC unroll 3
-    for (int i = 0; i < 3; i++, to += piece) {
-        Words32 packed = __builtin_shuffle((Words32)bf16x3_take(low), (Words32)bf16x3_take(high), high_halves);
-        if (i == 0) {
-            Words32 magnitude = packed & 0x7fff;
-            largest = magnitude > largest ? magnitude : largest;
-        }
-        if constexpr (Half) {
-            Words16 half;
-            __builtin_memcpy(&half, &packed, sizeof half);
-            *(Words16 *)to = half;
-        } else {
-            *(Words32 *)to = packed;
-        }
-    }
-}
-
-// One row of a plane for every chunk of `c` channels (4, 8: all channels in one chunk; 16, 32).
-struct Bf16x3Row {
-    const float *x;       // the input row's first pixel, or null for a row of padding
-    uint16_t *to;         // the row in the first chunk's first piece
-    ptrdiff_t W, C, Pw, step, pitch;  // column q of a row of `pitch` is input column q step - Pw
-    ptrdiff_t chunk, piece;           // from a chunk, piece to the next
-    int c;
-    unsigned char *bad;
-};
-
-struct Bf16x3Split {
-    using V = Vec<Avx512, float>;
-
-    // 16 channels of a pixel, from `channel` on; zeros behind the last.
-    JSC_INLINE V channels(const float *x, ptrdiff_t channel, ptrdiff_t C) {
-        V v = {};
-        if (channel + 16 <= C) v = load<V>(x + channel);
-        else if (channel < C) v = load_partial<V>(x + channel, (int)(C - channel));
-        return v;
-    }
-
-    template <class I>
-    JSC_INLINE void run(const Bf16x3Row *row) {
-        const Bf16x3Row t = *row;
-        const ptrdiff_t chunks = (t.C + t.c - 1) / t.c;
-        // Columns q with 0 <= q step - Pw < W come from the input, the others are zeros.
-        ptrdiff_t first = t.x ? (t.Pw + t.step - 1) / t.step : t.pitch;
-        ptrdiff_t end = t.x ? (t.Pw + t.W + t.step - 1) / t.step : t.pitch;
-        first = first < t.pitch ? first : t.pitch, end = end < t.pitch ? end : t.pitch;
-        for (ptrdiff_t s = 0; s < chunks; s++)
-            for (int i = 0; i < 3; i++) {
-                uint16_t *to = t.to + s * t.chunk + i * t.piece;
-                for (ptrdiff_t e = 0; e < first * t.c; e++) to[e] = 0;
-                for (ptrdiff_t e = end * t.c; e < t.pitch * t.c; e++) to[e] = 0;
-            }
-        Words32 largest = {};
-        const ptrdiff_t pixel = t.step * t.C;
-        const float *x = t.x + (first * t.step - t.Pw) * t.C;
-        if (t.c < 16) {
-            narrow(t, first, end, largest);
-        } else if (t.c == 16) {
-            for (ptrdiff_t q = first; q < end; q += 2, x += 2 * pixel)
-                for (ptrdiff_t s = 0; s < chunks; s++) {
-                    uint16_t *to = t.to + s * t.chunk + q * 16;
-                    V left = channels(x, 16 * s, t.C);
-                    if (q + 1 < end) bf16x3_pieces<false>(left, channels(x + pixel, 16 * s, t.C), to, t.piece, largest);
-                    else bf16x3_pieces<true>(left, left, to, t.piece, largest);
-                }
-        } else {
-            for (ptrdiff_t q = first; q < end; q++, x += pixel)
-                for (ptrdiff_t s = 0; s < chunks; s++)
-                    bf16x3_pieces<false>(channels(x, 32 * s, t.C), channels(x, 32 * s + 16, t.C),
-                                         t.to + s * t.chunk + q * 32, t.piece, largest);
-        }
-        for (int i = 0; i < 32; i++)
-            if (largest[i] >= 0x7f80) *t.bad = 1;
-    }
-
-    // Few channels, all in one chunk: 16 / c pixels to a vector.
-    JSC_INLINE void narrow(const Bf16x3Row &t, ptrdiff_t first, ptrdiff_t end, Words32 &largest) {
-        const int pixels = 16 / t.c;
-        for (ptrdiff_t q = first; q < end; q += pixels) {
-            V v = {};
-            int n = end - q < pixels ? (int)(end - q) : pixels;
-            const ptrdiff_t column = q * t.step - t.Pw;
-            const float *x = t.x + column * t.C;
-            if (t.step == 1 && n == pixels && column * t.C + 16 <= t.W * t.C) {
-                uint32_t bits = (1u << t.C) - 1;
-                bits |= bits << t.c, bits |= bits << 2 * t.c;
-                v = expand_lanes(load<V>(x), bits & 0xffff);
-            } else {
-                for (int p = 0; p < n; p++)
-                    for (ptrdiff_t e = 0; e < t.C; e++) v[p * t.c + e] = x[p * t.step * t.C + e];
-            }
-            uint16_t pieces[48];
-            bf16x3_pieces<true>(v, v, n == pixels ? t.to + q * t.c : pieces, n == pixels ? t.piece : 16, largest);
-            for (int i = 0; i < 3 && n < pixels; i++)  // what is behind these pixels is not to be touched
-                for (int e = 0; e < n * t.c; e++) t.to[q * t.c + i * t.piece + e] = pieces[16 * i + e];
-        }
-    }
-};
 
 // ---- tiles -----------------------------------------------------------------------------------------
 
@@ -345,6 +233,40 @@ inline void bf16x3_task(const Bf16x3Task *task) {
     }
 }
 
-inline void bf16x3_split(const Bf16x3Row *row) { dispatch<Bf16x3Split>(ISA_AVX512, row); }
+// The pixels first .. end - 1 of an image and all filters, `unit` pixels at a time, for kernels whose pixels
+// share nothing: 1x1 without stride and padding, and windows. The pieces of a unit stay in L1 or close to
+// it; through the planes of a band they would go to L2 and back, at some ten cycles a line.
+// `row` is that of the image's first pixel, with `to` the unit's buffer and y = -Ph; `task` that of the
+// first block of filters, with `out` at the image and x at the buffer.
+inline void bf16x3_pixels(const Bf16x3Row *row, const Bf16x3Task *task, ptrdiff_t unit, ptrdiff_t Sh, ptrdiff_t first, ptrdiff_t end) {
+    for (ptrdiff_t q = first; q < end; q += unit) {
+        const ptrdiff_t count = end - q < unit ? end - q : unit;
+        Bf16x3Row r = *row;
+        if (r.size) {
+            for (ptrdiff_t p = 0; p < count; p += r.pitch) {  // a run of neighbours in a row of the output
+                const ptrdiff_t y = (q + p) / task->Ow, column = q + p - y * task->Ow;
+                r.pitch = task->Ow - column < count - p ? task->Ow - column : count - p;
+                r.y = row->y + y * Sh;
+                r.Pw = row->Pw - column * row->step;
+                r.to = row->to + p * r.size;
+                bf16x3_split(&r);
+            }
+        } else {
+            r.x += q * r.C;
+            r.W = r.pitch = count;
+            bf16x3_split(&r);
+        }
+        Bf16x3Task t = *task;
+        t.pitch = t.Ow = t.end = count;
+        t.out += q * t.K;
+        for (ptrdiff_t k = 0; k < t.K; k += 32) {
+            t.filters = t.K - k < 32 ? (int)(t.K - k) : 32;
+            bf16x3_task(&t);
+            t.weight += t.steps * 6 * BF16X3_TILE;
+            t.bias += 32;
+            t.out += 32;
+        }
+    }
+}
 
 }  // namespace jsc

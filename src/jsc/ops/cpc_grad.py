@@ -1,0 +1,219 @@
+"""Gradients of a convolution that visit the non-zeros of one map only (native/cpc_grad.h)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jsc import _config
+from jsc._geometry import ConvGeometry
+from jsc._kernels import cpc_grad
+from jsc.ops import cpc
+from jsc.ops._scratch import scratch
+
+CHANNELS = 16  # of the visited map to a task
+BLOCK_BYTES = 28 * 1024  # of the other map, with its border: most of L1
+RANGE_PIXELS = 4096  # visited at a time: their planes are to stay in L2
+TASKS = 16  # at least, where the map is large enough
+WIDTHS = (1, 2, 3, 5, 7)  # kernel columns that are compiled
+
+
+class _Part(NamedTuple):
+    """A convolution of stride 1: S (Cs, H, W), a part of the visited map, and D (Cd, Hd, Wd)."""
+
+    N: int
+    Cs: int
+    H: int
+    W: int
+    Cd: int
+    Hd: int
+    Wd: int
+    Kh: int
+    Kw: int
+    top: int
+    left: int
+    first: int  # elements into the visited map, whose strides are:
+    image_step: int
+    row_step: int
+    pixel_step: int
+    turned: bool
+    tap: tuple[int, int, int, int]  # first kernel row and column, steps to the next
+
+
+class _Plan:
+    """All of a part's visits that follows from shapes."""
+
+    def __init__(self, part: _Part, isa: int, dtype: torch.dtype) -> None:
+        lanes = (16, 32, 64)[isa] // dtype.itemsize
+        rows_together = 3 if part.Kh == part.Kw == 3 else 1
+        wide = 4 if part.Kw <= 2 else 2
+        fits = rows_together * part.Kw * wide <= (24 if isa == 2 else 10)
+        self.V = wide if fits and part.Cd > lanes * (wide - 1) else 1
+        VL = self.VL = self.V * lanes
+        pitch = part.W + part.Kw - 1
+        row = pitch * VL * dtype.itemsize
+        rows = max(1, min(part.H, BLOCK_BYTES // row - (part.Kh - 1)))
+        bands = -(-part.H // rows)
+        self.rows = rows = -(-part.H // bands)
+        bands = -(-part.H // rows)
+        image = row * (rows + part.Kh - 1)
+        self.group = max(1, min(part.N, BLOCK_BYTES // image)) if bands == 1 else 1
+        # Ranges of units: enough tasks for many threads, each with planes that fit into L2.
+        wanted = -(-TASKS // -(-part.Cs // CHANNELS))
+        units = part.N * bands
+        step = min(max(1, RANGE_PIXELS // (rows * part.W)), -(-units // wanted))
+        self.units = -(-step // self.group) * self.group
+        self.ranges = min(wanted, -(-units // self.units))
+        self.blocks = -(-part.Cd // VL)
+        self.size = part.Cs * self.blocks * part.Kh * part.Kw * VL
+        self.scratch = cpc_grad.scratch_bytes(
+            part.W, part.Kh, part.Kw, rows, self.group, self.units, VL, dtype.itemsize
+        )
+        u, y, x = np.ogrid[: self.group, :rows, : part.W]
+        S_offset = u * part.image_step + y * part.row_step + x * part.pixel_step
+        D_offset = ((u * (rows + part.Kh - 1) + y) * pitch + x) * VL
+        self.S_offset: NDArray[Any] = S_offset.ravel().astype(np.int64)
+        self.D_offset: NDArray[Any] = D_offset.ravel().astype(np.int32)
+        even = np.zeros(-(-self.D_offset.size // 64) * 64, np.uint8)
+        even[: self.D_offset.size] = np.broadcast_to(
+            (x % 2 == 0) & (x + 1 < part.W), (self.group, rows, part.W)
+        ).ravel()
+        # A word cannot see the first pixel of the next one.
+        even[63::64] = 0
+        self.pairs: NDArray[Any] = np.packbits(even, bitorder="little").view("<u8")
+        self.sizes = (
+            part.image_step, part.row_step, part.Cs, part.H, part.W, part.N, part.Hd, part.Wd,
+            part.Cd, part.Kh, part.Kw, part.top, part.left, rows, self.group, self.units,
+            self.V, VL, isa,
+        )  # fmt: skip
+
+
+_plan = lru_cache(maxsize=512)(_Plan)
+
+
+def unsupported(g: ConvGeometry) -> bool:
+    """Whether no pass of `g` (of one group) can visit non-zeros."""
+    return not (g.Dh == g.Dw == 1 and all(p.Kw in WIDTHS for p in _input_parts(g)))
+
+
+@lru_cache(maxsize=512)
+def _input_parts(g: ConvGeometry) -> tuple[_Part, ...]:
+    """Visits of the input: with a stride, its rows and columns of each phase by themselves."""
+    parts = []
+    for a in range(min(g.Sh, g.Kh)):
+        for b in range(min(g.Sw, g.Kw)):
+            y, x = (a - g.Ph) % g.Sh, (b - g.Pw) % g.Sw  # first row and column of the phase
+            H, W = -(-(g.H - y) // g.Sh), -(-(g.W - x) // g.Sw)
+            Kh, Kw = -(-(g.Kh - a) // g.Sh), -(-(g.Kw - b) // g.Sw)
+            if H < 1 or W < 1:
+                continue
+            parts.append(_Part(
+                g.N, g.C, H, W, g.K, g.Oh, g.Ow, Kh, Kw,
+                Kh - 1 - (y + g.Ph - a) // g.Sh, Kw - 1 - (x + g.Pw - b) // g.Sw,
+                (y * g.W + x) * g.C, g.H * g.W * g.C, g.Sh * g.W * g.C, g.Sw * g.C,
+                True, (a, b, g.Sh, g.Sw),
+            ))  # fmt: skip
+    return tuple(parts)
+
+
+@lru_cache(maxsize=512)
+def _output_parts(g: ConvGeometry) -> tuple[_Part, ...]:
+    """Visits of the gradient of the output, for stride 1."""
+    return (
+        _Part(
+            g.N, g.K, g.Oh, g.Ow, g.C, g.H, g.W, g.Kh, g.Kw, g.Ph, g.Pw,
+            0, g.Oh * g.Ow * g.K, g.Ow * g.K, g.K, False, (0, 0, 1, 1),
+        ),
+    )  # fmt: skip
+
+
+def _steps(weight: Tensor, part: _Part, input_visited: bool) -> tuple[int, tuple[int, ...]]:
+    """Address of a part's first kernel element, and the strides that `sum_weight` wants."""
+    k, c, i, j = weight.stride()
+    a, b, Sh, Sw = part.tap
+    first = weight.data_ptr() + (a * i + b * j) * weight.itemsize
+    return first, ((c, k) if input_visited else (k, c)) + (i * Sh, j * Sw)
+
+
+def visit(
+    S: Tensor,
+    D: Tensor,
+    weight: Tensor,
+    g: ConvGeometry,
+    *,
+    input_visited: bool,
+    walk: bool = True,
+    dots: bool = False,
+) -> tuple[Tensor | None, Tensor | None] | None:
+    """Gradients of input (`dots`) and weight (`walk`); None where maps or weights are not finite.
+
+    `S`, channels-last, is the map whose non-zeros are visited: the input or (stride 1, no `dots`)
+    the gradient of the output; `D` is the other. The gradient of the input is zero where the input
+    is.
+    """
+    dtype = S.dtype
+    name = "float" if dtype == torch.float32 else "double"
+    isa, threads = _config.isa(), _config.num_threads(g.macs)
+    parts = _input_parts(g) if input_visited else _output_parts(g)
+    gx = gw = None
+    if dots:
+        gx = (torch.empty_like if len(parts) == g.Sh * g.Sw else torch.zeros_like)(S)
+    if walk:  # a phase without pixels has no part
+        phases = min(g.Sh, g.Kh) * min(g.Sw, g.Kw) if input_visited else 1
+        gw = (torch.empty_like if len(parts) == phases else torch.zeros_like)(weight)
+    empty = np.empty(0, S.numpy().dtype)
+    for part in parts:
+        plan = _plan(part, isa, dtype)
+        sizes = (part.Cd, part.Kh, part.Kw, plan.VL, int(part.turned))
+        packed = empty
+        if dots:
+            packed = scratch("cpc_grad.weight", empty.dtype, plan.size)
+            first, steps = _steps(weight, part, input_visited)
+            if not cpc_grad.pack_weight[name](first, packed, part.Cs, sizes, steps, threads):
+                return None
+        walked = scratch("cpc_grad.walk", empty.dtype, plan.ranges, plan.size if walk else 0)
+        offset = part.first * S.itemsize
+        finite = cpc_grad.visit[name](
+            S.data_ptr() + offset, D.data_ptr(), 0 if gx is None else gx.data_ptr() + offset,
+            packed, walked, plan.S_offset, plan.D_offset, plan.pairs,
+            scratch("cpc_grad", np.uint8, threads, plan.scratch), *plan.sizes, threads,
+        )  # fmt: skip
+        if not finite:
+            return None
+        if gw is not None:
+            first, steps = _steps(gw, part, input_visited)
+            cpc_grad.sum_weight[name](walked, first, part.Cs, sizes, steps, threads)
+    return gx, gw
+
+
+def sweep_weight(weight: Tensor, g: ConvGeometry, *, turned: bool) -> Tensor | None:
+    """`cpc.pack` of weights that change every step, or None where they are not finite. With
+    `turned`, those of the gradient of the input: kernels by 180 degrees, filters as channels."""
+    k, c, i, j = weight.stride()
+    name = "float" if weight.dtype == torch.float32 else "double"
+    block, sets = cpc.blocking(g, weight.dtype), -(-g.C // cpc.SET)
+    packed = weight.new_empty((-(-g.K // block), sets, g.Kh, cpc.SET, g.Kw, block))
+    finite = cpc_grad.pack_sweep[name](
+        weight.data_ptr(), packed.numpy(), g.C, (g.K, g.Kh, g.Kw, block, int(turned)),
+        (k, c, i, j) if turned else (c, k, i, j), _config.num_threads(g.macs),
+    )  # fmt: skip
+    return packed if finite else None
+
+
+COUNT_ROW, COUNT_ROWS = 16, 256  # a cache line of float32: what a look at a map costs is misses
+
+
+def density(x: Tensor) -> float:
+    """Share of non-zeros in a dense tensor, from some 4000 elements all over its memory."""
+    rows = x.numel() // COUNT_ROW
+    if rows < 2 * COUNT_ROWS:
+        return float((x != 0).sum()) / max(1, x.numel())
+    every = rows // COUNT_ROWS | 1  # odd: not always the same channels or column
+    name = "float" if x.dtype == torch.float32 else "double"
+    found = cpc_grad.count[name](x.data_ptr(), 0.0, rows, COUNT_ROW, every, _config.isa())
+    return float(found) / (-(-rows // every) * COUNT_ROW)

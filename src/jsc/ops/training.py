@@ -1,0 +1,136 @@
+"""Which kernel each pass of a training convolution takes: dense, or one that skips zeros.
+
+Estimated times, in units of torch's dense pass (one thread of a Xeon with AVX-512, batches of 32
+to 128, maps of 4 to 32 rows, `python -m benchmarks train`), follow from the density of the map
+that is walked:
+
+    sweep    forward over x; gradient of the input over that of the output (stride 1)
+    visits   gradient of the weight over either map (of the output: stride 1)
+    gated    gradients of weight and input in one, over an input whose gate is known (ops/_gate.py)
+
+The bits of a result do not depend on the number of threads, because densities are counted, never
+timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from jsc._geometry import ConvGeometry
+from jsc.ops import cpc, cpc_grad
+
+SMALL = 4_000_000  # multiply-adds below which calls cost more than they save
+
+
+def _sweep_cost(d: float, inputs: int, outputs: int, g: ConvGeometry) -> float:
+    vectors = -(-outputs // 16) * 16 / outputs  # filters that do not exist are computed too
+    strided = 0.4 if g.Sh * g.Sw > 1 else 0.0
+    packing = 60 / (g.N * g.Oh * g.Ow)
+    return (0.2 + 10 / outputs + d) * vectors + strided + packing
+
+
+def _visit_cost(d: float, others: int, g: ConvGeometry) -> float:
+    vectors = -(-others // 16) * 16 / others
+    strided = 0.25 if g.Sh * g.Sw > 1 else 0.0
+    return (0.26 + 1.3 * d) * vectors + strided
+
+
+def _gated_cost(d: float, g: ConvGeometry) -> float:
+    return _visit_cost(d, g.K, g) + 0.33 + 1.55 * d
+
+
+def _visits(g: ConvGeometry) -> bool:
+    return g.Kh * g.Kw >= 4 and not cpc_grad.unsupported(g)
+
+
+def input_density(input: Tensor, g: ConvGeometry) -> float | None:
+    """Density of the input where a pass of `g` may be other than dense, else None."""
+    fits = g.groups == 1 and g.macs >= SMALL and g.Dh == g.Dw == 1
+    if not fits or not input.is_contiguous(memory_format=torch.channels_last):
+        return None
+    return cpc_grad.density(input.detach())
+
+
+def hopeless(dx: float, g: ConvGeometry) -> bool:
+    """Whether an input of density `dx` leaves all passes dense, if the gradient of the output has
+    no zeros, as behind batch normalisation."""
+    least = min(_visit_cost(dx, g.K, g), _gated_cost(dx, g) / 2) if _visits(g) else 1.0
+    return min(least, _sweep_cost(dx, g.C, g.K, g)) >= 1
+
+
+def forward_weight(dx: float, weight: Tensor, g: ConvGeometry) -> Tensor | None:
+    """Weights packed for the sweep where it is to be faster than the dense convolution of an input
+    of density `dx`."""
+    if _sweep_cost(dx, g.C, g.K, g) >= 1:
+        return None
+    packed = cpc_grad.sweep_weight(weight.detach(), g, turned=False)
+    return None if packed is None else packed.unsqueeze(0)
+
+
+def backward(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    g: ConvGeometry,
+    dx: float,
+    wanted: tuple[bool, bool],
+    gate: Callable[[], bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of input and weight where skipping zeros pays, None where the dense way is to run.
+
+    `dx` is the `input_density`; `gate()` says whether the input's gradient is wanted only where the
+    input is not zero.
+    """
+    last = torch.channels_last
+    input, grad, weight = input.detach(), grad.detach(), weight.detach()
+    if not any(wanted) or not input.is_contiguous(memory_format=last):
+        return None, None
+    if not grad.is_contiguous(memory_format=last):
+        grad = grad.contiguous(memory_format=last)
+    for_input, for_weight = _choose(dx, cpc_grad.density(grad), g, wanted, gate)
+    if for_input == "gated":
+        found = cpc_grad.visit(
+            input, grad, weight, g, input_visited=True, walk=wanted[1], dots=True
+        )
+        return (None, None) if found is None else found
+    gx = _sweep(grad, weight, g) if for_input == "sweep" else None
+    if for_weight == "dense":
+        return gx, None
+    visited = for_weight == "input"
+    S, D = (input, grad) if visited else (grad, input)
+    found = cpc_grad.visit(S, D, weight, g, input_visited=visited)
+    return gx, None if found is None else found[1]
+
+
+def _choose(
+    dx: float, dg: float, g: ConvGeometry, wanted: tuple[bool, bool], gate: Callable[[], bool]
+) -> tuple[str, str]:
+    """The cheapest way for (input, weight): "dense", "sweep" or "gated", and "dense" or whose
+    non-zeros are visited; with "gated", both come from visits of the input."""
+    straight = g.Sh == g.Sw == 1
+    visits = _visits(g)
+    for_input = {"dense": 1.0}
+    for_weight = {"dense": 1.0}
+    if straight and g.Kh > g.Ph and g.Kw > g.Pw:
+        for_input["sweep"] = _sweep_cost(dg, g.K, g.C, g)
+    if visits:
+        for_weight["input"] = _visit_cost(dx, g.K, g)
+        if straight:
+            for_weight["output"] = _visit_cost(dg, g.C, g)
+    x, w = min(for_input, key=for_input.__getitem__), min(for_weight, key=for_weight.__getitem__)
+    apart = for_input[x] * wanted[0] + for_weight[w] * wanted[1]
+    if wanted[0] and visits and _gated_cost(dx, g) < apart and gate():
+        return "gated", "input"
+    return (x if wanted[0] else "dense"), (w if wanted[1] else "dense")
+
+
+def _sweep(grad: Tensor, weight: Tensor, g: ConvGeometry) -> Tensor | None:
+    """Gradient of the input, stride 1: the forward sweep with kernels turned by 180 degrees."""
+    back = ConvGeometry(
+        g.N, g.K, g.Oh, g.Ow, g.C, g.Kh, g.Kw, 1, 1, g.Kh - 1 - g.Ph, g.Kw - 1 - g.Pw
+    )
+    packed = cpc_grad.sweep_weight(weight.detach(), back, turned=True)
+    return None if packed is None else cpc.run(grad, packed, None, back)

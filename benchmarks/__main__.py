@@ -5,6 +5,7 @@ import sys
 
 NAMES = {
     "conv": "sparse convolutions against dense torch, layer by layer",
+    "fused": "CPC layers with what follows them in one pass, and whole networks",
     "bounds": "where the time of the CPC convolution goes, by experiment",
     "memory": "elements, bytes and compression ratio of the formats",
     "train": "one optimisation step with zeros skipped, against torch",

@@ -119,6 +119,12 @@ def test_conv_times_every_method(tmp_path):
     assert found["environment"]["torch"] == torch.__version__
 
 
+def test_fused_times_layers_and_networks(tmp_path):
+    found = run(tmp_path, "fused")["fused"]
+    assert all(row["fused ms"] > 0 for row in found["layers"])
+    assert [row["network"] for row in found["networks"]] == ["small ResNet"]
+
+
 def test_memory_and_figures(tmp_path):
     pytest.importorskip("matplotlib")
     run(tmp_path, "conv")

@@ -11,6 +11,7 @@ from jsc.optimize.timing import Times
 # `jsc.optimize` and `jsc.optimize.tune` are functions too, so the modules are looked up by name.
 tune_module = importlib.import_module("jsc.optimize.tune")
 measure_module = importlib.import_module("jsc.optimize.measure")
+variants_module = importlib.import_module("jsc.optimize.variants")
 
 QUICK = {"repeats": 3, "budget_s": 1.0, "progress": False}
 

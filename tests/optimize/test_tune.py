@@ -2,14 +2,15 @@
 
 import copy
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
-from tuning import QUICK, clock, methods_of, tune_module
+from tuning import QUICK, clock, methods_of, tune_module, variants_module
 
 from jsc.nn import SparseConv2d
-from jsc.optimize import apply, tune
+from jsc.optimize import PlanError, apply, tune
 from jsc.optimize.capture import find_layers
 from jsc.optimize.timing import Times, interleaved
 
@@ -84,19 +85,63 @@ def test_slower_whole_model_gives_layers_back(model, sample, monkeypatch):
 
     def whole(rivals, rounds, seconds, baseline="dense"):
         calls.append(list(rivals))
-        tuned = 3.0 if len(calls) == 1 else 2.0
-        return {"dense": Times(2.0, 2.0), "tuned": Times(tuned, tuned)}
+        tuned = 3.0 if len(calls) <= 2 else 2.0
+        return {
+            name: Times(2.0, 2.0) if name == "dense" else Times(tuned, tuned) for name in rivals
+        }
 
     monkeypatch.setattr(tune_module, "interleaved", whole)
+    monkeypatch.setattr(variants_module, "interleaved", whole)
     plan = tune(model, sample, **QUICK)
     assert plan.tuned_ms <= plan.dense_ms
     assert any("nothing in the whole model" in layer.reason for layer in plan.layers)
 
 
+@torch.no_grad()
+def test_the_fastest_variant_is_taken(model, sample, monkeypatch):
+    """Channels-last and, of the layers that lose alone, those that come near."""
+    clock(monkeypatch, {"dense": 2.0, "cpc": 1.0})
+    plan = tune(model, sample, methods=["cpc"], **QUICK)
+    layers = list(plan.layers)
+    layers[0] = replace(layers[0], method="dense", times_ms={"dense": 2.0, "cpc": 3.0})
+    races = []
+
+    def whole(rivals, *rest):
+        races.append(list(rivals))
+        best = "from 0.4" if "from 0.4" in rivals else "channels-last"
+        return {n: Times(*[1.0 if n == best else 1.5] * 2) for n in rivals} | {
+            "dense": Times(2.0, 2.0)
+        }
+
+    monkeypatch.setattr(variants_module, "interleaved", whole)
+    errors = {layer.name: 1e-7 for layer in layers}
+    model.eval()
+    found = tune_module._verify(model, sample, layers, 1.05, 3, 1.0, False, errors)
+    assert races == [["dense", "tuned", "channels-last"], ["dense", "tuned", "from 0.4"]]
+    assert found.memory_format == "channels_last"
+    assert found.layers[0].method == "cpc"
+    assert found.layers[0].max_error == 1e-7
+    assert found.gain == 2
+    assert apply(model, found).stem.method == "cpc"
+    last = sample.contiguous(memory_format=torch.channels_last)
+    assert list(variants_module.formats(found, last)) == ["tuned"]
+    loaded = type(found).from_dict(found.to_dict())
+    assert loaded == found
+    old = {key: value for key, value in found.to_dict().items() if key != "memory_format"}
+    assert type(found).from_dict(old).memory_format == "preserve"
+    with pytest.raises(PlanError, match="memory_format"):
+        replace(found, memory_format="sideways")
+    assert "channels-last" in str(found)
+
+
 def test_never_slower_even_if_nothing_helps(model, sample, monkeypatch):
     clock(monkeypatch, {"dense": 2.0, "cpc": 1.0})
-    slower = {"dense": Times(2.0, 2.0), "tuned": Times(2.0, 2.1)}
-    monkeypatch.setattr(tune_module, "interleaved", lambda rivals, *rest: slower)
+
+    def slower(rivals, *rest):
+        return {name: Times(2.0, 2.0 if name == "dense" else 2.1) for name in rivals}
+
+    monkeypatch.setattr(tune_module, "interleaved", slower)
+    monkeypatch.setattr(variants_module, "interleaved", slower)
     plan = tune(model, sample, **QUICK)
     assert not plan.chosen
     assert plan.gain == 1

@@ -13,6 +13,7 @@ cdef extern from "cpc.h" namespace "jsc" nogil:
     void cpc_band[T](int isa, int V, const CpcTask[T] *task)
     int cpc_taps(Py_ssize_t Kw, Py_ssize_t Sw, Py_ssize_t Dw)
     int cpc_margin(int taps, int S)
+    bint cpc_writes_masks(Py_ssize_t block)
 
 
 cdef void band_float(int isa, int V, const CpcTask[float] *task) noexcept nogil:
@@ -65,16 +66,30 @@ cdef void run_task(int isa, int V, CpcTask[floating] task, floating *tile, Py_ss
                    Py_ssize_t band_rows, Py_ssize_t lanes, Py_ssize_t Oh, const floating *bias) noexcept nogil:
     # Filter blocks vary fastest: neighbouring tasks read the same rows of the input.
     cdef Py_ssize_t block = index % blocks, band = index // blocks % bands, n = index // blocks // bands
-    cdef Py_ssize_t sets = (task.C + 63) // 64
+    cdef Py_ssize_t sets = (task.C + 63) // 64, first = block * lanes, at
     task.tile = tile
     task.row0 = band * band_rows
     task.rows = min(band_rows, Oh - task.row0)
-    task.filters = min(lanes, task.K - block * lanes)
+    task.filters = min(lanes, task.K - first)
     task.x += n * task.H * task.W * task.C
     task.mask += n * sets * task.H * task.W
     task.weight += block * sets * task.Kh * 64 * task.Kw * lanes
-    task.bias = bias + block * lanes if bias != NULL else NULL
-    task.out += (n * Oh + task.row0) * task.Ow * task.K + block * lanes
+    task.bias = bias + first if bias != NULL else NULL
+    at = (n * Oh + task.row0) * task.Ow * task.K + first
+    task.out += at
+    if task.residual != NULL:
+        task.residual += at
+    if task.norm.mean != NULL:
+        task.norm.mean += first
+        task.norm.variance += first
+    if task.norm.weight != NULL:
+        task.norm.weight += first
+    if task.norm.bias != NULL:
+        task.norm.bias += first
+    if task.out_mask != NULL:
+        task.out_mask += (n * ((task.K + 63) // 64) + first // 64) * task.out_plane + task.row0 * task.Ow
+        task.first_bit = first % 64
+        task.last = block == blocks - 1
     cpc_band(isa, V, &task)
 
 
@@ -87,10 +102,16 @@ def convolve(
     Py_ssize_t N, Py_ssize_t H, Py_ssize_t W, Py_ssize_t C, Py_ssize_t K, Py_ssize_t Oh, Py_ssize_t Ow,
     int V, Py_ssize_t band_rows,
     Py_ssize_t Sh, Py_ssize_t Sw, Py_ssize_t Ph, Py_ssize_t Pw, Py_ssize_t Dh, Py_ssize_t Dw,
+    size_t masks,                              # IN   address of (N, sets, H, W) masks of x; 0: encode
+    size_t mean, size_t variance, size_t norm_weight, size_t norm_bias,  # IN   addresses of (K,), or 0
+    double eps,
+    size_t residual,                           # IN   address of (N, Oh, Ow, K), or 0
+    bint relu,
+    size_t out_masks,                          # OUT  address of (N, ceil(K / 64), Oh, Ow) masks of out, or 0
     int isa,
     int num_threads,
 ):
-    """Masks of x, then the convolution over its non-zeros.
+    """Masks of x, then the convolution over its non-zeros; out = relu(batch_norm(conv) + residual).
 
     Input and output are addresses because a buffer takes as long to acquire as a small layer to run;
     they come from tensors of the sizes given here. `convolve["float"]` is a specialisation.
@@ -98,21 +119,37 @@ def convolve(
     cdef CpcTask[floating] task
     cdef Py_ssize_t index, n, row, bands = (Oh + band_rows - 1) // band_rows, sets = weight.shape[1], plane = H * W
     cdef Py_ssize_t blocks = weight.shape[0], lanes = weight.shape[5], tasks = N * bands * blocks
+    cdef Py_ssize_t out_sets = (K + 63) // 64, out_plane = Oh * Ow
     if tasks == 0 or Ow == 0 or plane * C == 0:
         return
     cdef const floating *source = <const floating *>x
+    cdef const floating *target = <const floating *>out
     cdef const floating *first_bias = &bias[0] if bias.shape[0] else NULL
     cdef uint64_t *mask = <uint64_t *>&scratch[0]
+    cdef uint64_t *target_mask = <uint64_t *>out_masks
     cdef Py_ssize_t tile_step = band_rows * tile_columns(weight.shape[4], Sw, Dw, Ow) * lanes
     cdef floating *first_tile = <floating *>&scratch[mask_bytes(N, sets, plane)]
-    task.x, task.mask, task.weight, task.out = source, mask, &weight[0, 0, 0, 0, 0, 0], <floating *>out
+    cdef bint encodes = masks == 0, own_pass = out_masks != 0 and not cpc_writes_masks(lanes)
+    task.x, task.weight, task.out = source, &weight[0, 0, 0, 0, 0, 0], <floating *>out
+    task.mask = mask if encodes else <uint64_t *>masks
     task.H, task.W, task.C = H, W, C
     task.pixel_step, task.row_step, task.set_step = C, W * C, 64
     task.K, task.Kh, task.Kw, task.Ow = K, weight.shape[2], weight.shape[4], Ow
     task.Sh, task.Sw, task.Ph, task.Pw, task.Dh, task.Dw = Sh, Sw, Ph, Pw, Dh, Dw
+    task.residual, task.relu = <const floating *>residual, relu
+    task.norm.mean, task.norm.variance = <const floating *>mean, <const floating *>variance
+    task.norm.weight, task.norm.bias = <const floating *>norm_weight, <const floating *>norm_bias
+    task.norm.eps = eps
+    task.out_mask = <uint64_t *>NULL if own_pass else target_mask
+    task.out_plane = out_plane
     with nogil, parallel(num_threads=num_threads):
-        for row in prange(N * H, schedule="static"):
-            n = row // H
-            cpc_masks(isa, source + row * W * C, W, C, plane, mask + n * sets * plane + (row - n * H) * W)
+        if encodes:
+            for row in prange(N * H, schedule="static"):
+                n = row // H
+                cpc_masks(isa, source + row * W * C, W, C, plane, mask + n * sets * plane + (row - n * H) * W)
         for index in prange(tasks, schedule="dynamic"):
             run_task(isa, V, task, first_tile + threadid() * tile_step, index, bands, blocks, band_rows, lanes, Oh, first_bias)
+        if own_pass:
+            for row in prange(N * Oh, schedule="static"):
+                n = row // Oh
+                cpc_masks(isa, target + row * Ow * K, Ow, K, out_plane, target_mask + n * out_sets * out_plane + (row - n * Oh) * Ow)

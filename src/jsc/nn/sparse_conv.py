@@ -15,6 +15,7 @@ from jsc.functional.conv import conv2d
 from jsc.ops import conv as ops
 from jsc.ops import training
 from jsc.ops._library import call, eager
+from jsc.ops.cpc import Convolution, Epilogue
 
 
 class SparseConv2d(nn.Conv2d):
@@ -129,6 +130,26 @@ class SparseConv2d(nn.Conv2d):
             "conv2d", input, weight, packed, bias,
             self.stride, padding, self.dilation, self.groups, self.method,
         )  # fmt: skip
+
+    def prepare_fused(
+        self, shape: tuple[int, ...], dtype: torch.dtype, epilogue: Epilogue
+    ) -> Convolution | None:
+        """The convolution of inputs of this size with an epilogue in its store; None where this
+        layer does not run CPC on them. It holds the memory of weight and bias as they are now."""
+        if (
+            self._method != "cpc" or self.groups != 1 or self.padding_mode != "zeros"
+            or isinstance(self.padding, str) or len(shape) != 4 or 0 in shape
+            or shape[1] != self.in_channels or dtype not in _checks.KERNEL_DTYPES
+            or dtype != self.weight.dtype or self.weight.is_inference()
+        ):  # fmt: skip
+            return None
+        input, padding = torch.empty(shape, device="meta"), _checks.pair(self.padding, "padding", 0)
+        packed = self._packed_weight(input, self.weight, padding)
+        if packed is None:
+            return None
+        g = ops.geometry(input, self.weight, self.stride, padding, self.dilation, self.groups)
+        bias = None if self.bias is None else self.bias.detach()
+        return Convolution(packed[0], bias, g, epilogue)
 
     def _training_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Forward pass and gradient that skip zeros where that pays; torch's own otherwise."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +15,7 @@ from jsc._kernels import cpc
 from jsc.ops._scratch import scratch
 
 SET = 64  # channels to a mask
+HELD_BYTES = 1024 * 1024  # masks of one layer's output that are kept from call to call
 TILE_BYTES = 128 * 1024  # partial sums of one task: a share of L2 that leaves room for the weights
 
 
@@ -50,10 +54,34 @@ def pack(weight: Tensor, g: ConvGeometry) -> Tensor:
     return padded.view(blocks, block, sets, SET, g.Kh, g.Kw).permute(0, 2, 4, 3, 5, 1).contiguous()
 
 
+class Norm(NamedTuple):
+    """A batch-norm in evaluation; every tensor (K,) of the convolution's dtype."""
+
+    mean: Tensor
+    variance: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+
+
+class Epilogue(NamedTuple):
+    """What the store of the output does besides: relu(batch_norm(out) + residual), with the bits of
+    torch's own operators one after the other (in float32; see native/cpc_store.h)."""
+
+    norm: Norm | None = None  # read at every call
+    relu: bool = False
+    masks: bool = False  # of the result, for the convolution that reads it
+
+
+PLAIN = Epilogue()
+
+
 class Convolution:
     """All of a convolution but its input, so that a call is an allocation and a kernel."""
 
-    def __init__(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:
+    def __init__(
+        self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue = PLAIN
+    ) -> None:
         weight = packed.numpy()
         blocks, sets, block = weight.shape[0], weight.shape[1], weight.shape[5]
         self.g, self.dtype = g, packed.dtype
@@ -69,9 +97,26 @@ class Convolution:
         self._bias = np.empty(0, weight.dtype) if bias is None else bias.contiguous().numpy()
         self._sizes = (g.N, g.H, g.W, g.C, g.K, g.Oh, g.Ow, block // _lanes(packed.dtype))
         self._steps = (g.Sh, g.Sw, g.Ph, g.Pw, g.Dh, g.Dw)
+        norm = epilogue.norm
+        held = [None if x is None else x.detach().contiguous() for x in norm[:4]] if norm else []
+        self._held = held  # whose addresses follow
+        addresses = [0 if x is None else x.data_ptr() for x in held] or [0] * 4
+        self._norm = (*addresses, norm.eps if norm else 0.0)
+        self._relu, self._masks = epilogue.relu, threading.local() if epilogue.masks else None
 
     def __call__(self, input: Tensor) -> Tensor:
         """`input` as the geometry says, of any strides; the output is channels-last."""
+        return self.fused(input)[0]
+
+    def fused(
+        self, input: Tensor, residual: Tensor | None = None, masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same with the epilogue. The masks of the output come with it where they are wanted,
+        valid until this thread's next call.
+
+        residual : (N, K, Oh, Ow) of any strides
+        masks    : (N, ceil(C / 64), H, W) uint64, those of `input`, which then need not be found
+        """
         out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
         threads = _config.num_threads(self._work)
         rows = self._rows
@@ -82,11 +127,28 @@ class Convolution:
         tile = threads * rows * self._columns
         size = cpc.scratch_bytes(*self._scratch, tile, self._weight.itemsize)
         x = input.contiguous(memory_format=torch.channels_last)
+        out_masks, added, mask_address = None, 0, 0
+        if self._masks is not None:
+            out_masks = getattr(self._masks, "held", None)
+            if out_masks is None:
+                out_masks = empty_masks(*self.shape)
+                if out_masks.nbytes <= HELD_BYTES:
+                    self._masks.held = out_masks
+            mask_address = out_masks.data_ptr()
+        if residual is not None:
+            residual = residual.contiguous(memory_format=torch.channels_last)
+            added = residual.data_ptr()
         self._kernel(
             x.data_ptr(), out.data_ptr(), self._weight, self._bias, scratch("cpc", np.uint8, size),
-            *self._sizes, rows, *self._steps, self._isa, threads,
+            *self._sizes, rows, *self._steps,
+            0 if masks is None else masks.data_ptr(), *self._norm, added, self._relu,
+            mask_address, self._isa, threads,
         )  # fmt: skip
-        return out
+        return out, out_masks
+
+
+def empty_masks(N: int, C: int, H: int, W: int) -> Tensor:
+    return torch.empty((N, -(-C // SET), H, W), dtype=torch.uint64)
 
 
 def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
@@ -100,7 +162,7 @@ def encode(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(N, C, H, W) -> non-zeros in channels-last order, masks, where each row of them begins."""
     N, C, H, W = x.shape
     pixels = x.detach().permute(0, 2, 3, 1).contiguous()
-    masks = torch.zeros((N, -(-C // SET), H, W), dtype=torch.uint64)
+    masks = empty_masks(N, C, H, W).zero_()
     cpc.encode(pixels.numpy(), masks.numpy(), _config.isa(), _config.num_threads(x.numel()))
     nonzero = pixels != 0
     offsets = torch.zeros(N * H + 1, dtype=torch.int64)

@@ -12,6 +12,7 @@ from typing import TypeVar
 from torch import nn
 
 from jsc.nn import SparseConv2d
+from jsc.optimize.fuse import unfuse
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -46,6 +47,7 @@ def restore(model: M, *, inplace: bool = False) -> M:
     The parameters are the model's own in any case; `inplace=False` builds a new module tree.
     """
     model = model if inplace else share(model)
+    unfuse(model)
     for module in model.modules():
         if isinstance(module, SparseConv2d):
             to_dense(module)

@@ -29,6 +29,7 @@ from jsc.optimize.validate import (
 
 FORMAT = "jsc-plan"
 VERSION = 1
+FORMATS = ("preserve", "channels_last")
 
 T = TypeVar("T")
 
@@ -126,6 +127,7 @@ class Plan:
     min_gain: float
     spread: float = 1.0  # whole model: median run over fastest run; far above 1 on a busy machine
     environment: Environment = field(default_factory=Environment.current)
+    memory_format: str = "preserve"  # or "channels_last": the network gets its maps in this format
 
     def __post_init__(self) -> None:
         require_sequence("layers", self.layers)
@@ -138,6 +140,8 @@ class Plan:
             raise PlanError(f"layer {twice!r} appears twice")
         for key in ("dense_ms", "tuned_ms", "max_error", "min_gain", "spread"):
             require_duration(key, getattr(self, key))
+        if self.memory_format not in FORMATS:
+            raise PlanError(f"memory_format must be one of {FORMATS}, got {self.memory_format!r}")
         env = self.environment
         if not isinstance(env, Environment):
             raise PlanError(f"environment must be an Environment, got {type(env).__name__}")
@@ -189,6 +193,7 @@ class Plan:
                 f"plan version {str(version)[:20]!r} is not {VERSION}, the one this jsc reads; "
                 "tune again, or use the jsc that wrote it"
             )
+        body.setdefault("memory_format", "preserve")  # plans of earlier versions
         check_fields(cls, body)
         body["environment"] = _construct(Environment, body["environment"])
         body["layers"] = tuple(

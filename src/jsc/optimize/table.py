@@ -87,6 +87,8 @@ def memory_by_method(plan: Plan) -> dict[str, int]:
 def _notes(plan: Plan) -> list[str]:
     sizes = [f"{name} {_megabytes(size)}" for name, size in memory_by_method(plan).items()]
     notes = [f"all input activations, MB: {', '.join(sizes)}"] if sizes else []
+    if plan.memory_format != "preserve":
+        notes.append("the network gets its maps channels-last")
     notes.append(f"measured on {plan.environment}")
     if plan.spread < BUSY:
         return notes

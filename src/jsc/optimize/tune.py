@@ -28,6 +28,7 @@ from jsc.optimize.convert import restore
 from jsc.optimize.measure import Measurement, choose, measure_call, refusal
 from jsc.optimize.plan import LayerChoice, Plan
 from jsc.optimize.timing import interleaved
+from jsc.optimize.variants import PLAIN, bolder, formats, race
 
 M = TypeVar("M", bound=nn.Module)
 Filter = Callable[[nn.Module, str], bool]
@@ -52,7 +53,8 @@ def tune(
     is checked against the dense result and timed in turn on the very activation the layer got, in
     the memory format it came in, encoding included, with torch's present number of threads. A
     method that is wrong is not timed; a layer leaves the dense way only for a gain of `min_gain`.
-    Then the whole model is timed with and without the plan, and the layer that gained least goes
+    Then the whole model is timed with and without the plan, as it is, with CPC also where it gains
+    only fused with what follows, and with all maps channels-last; the layer that gained least goes
     back to dense until the plan is not slower: on the sample, no plan makes a model slower.
 
     Parameters
@@ -64,7 +66,7 @@ def tune(
         have other zeros.
     methods : names from `jsc.ops.conv.METHODS`, or None for all
     min_gain : float
-        dense time / method time from which on a layer is changed.
+        dense time / method time from which on a layer is changed for its own sake.
     repeats : int
         Rounds of timing. A method is as fast as its median and its best round both say.
     budget_s : float
@@ -91,11 +93,11 @@ def tune(
         layers = find_layers(model)
         count_calls(model, sample, layers)
         seconds = LAYERS_SHARE * budget_s - (time.perf_counter() - start)
-        choices = _measure_layers(
+        choices, errors = _measure_layers(
             model, sample, layers, names, min_gain, repeats, seconds, filter_fn, progress
         )
         seconds = budget_s - (time.perf_counter() - start)
-        return _verify(model, sample, choices, min_gain, repeats, seconds, progress)
+        return _verify(model, sample, choices, min_gain, repeats, seconds, progress, errors)
 
 
 def optimize(model: M, sample: Any, *, inplace: bool = False, **options: Any) -> M:
@@ -113,7 +115,8 @@ def _measure_layers(
     seconds: float,
     filter_fn: Filter | None,
     progress: bool,
-) -> list[LayerChoice]:
+) -> tuple[list[LayerChoice], dict[str, float]]:
+    """A choice for each layer, and by its name the error of CPC where that was tried."""
     measured = {id(layer): Measurement(layer, refusal(layer.conv)) for layer in layers}
     for layer in layers:
         if filter_fn is not None and not all(filter_fn(layer.conv, n) for n in layer.names):
@@ -134,7 +137,10 @@ def _measure_layers(
             bar.step(layer.names[0])
 
         visit_calls(model, sample, layers, visit)
-    return [choose(measured[id(x)], min_gain, bool(order) and x is order[0]) for x in layers]
+    found = [measured[id(layer)] for layer in layers]
+    choices = [choose(m, min_gain, bool(order) and m.layer is order[0]) for m in found]
+    errors = {c.name: m.errors.get("cpc", 0.0) for c, m in zip(choices, found, strict=True)}
+    return choices, errors
 
 
 def _verify(
@@ -145,6 +151,7 @@ def _verify(
     repeats: int,
     seconds: float,
     progress: bool,
+    errors: dict[str, float],
 ) -> Plan:
     """Time the whole model with and without the plan; give layers back until it is not slower."""
     plan = Plan(tuple(choices), 0.0, 0.0, 0.0, min_gain)
@@ -152,20 +159,21 @@ def _verify(
     seed = torch.random.get_rng_state()
     expected = list(tensors(run(model, sample)))
     while plan.chosen:
-        tuned = apply(model, plan)
-        torch.random.set_rng_state(seed)
-        error = _relative_error(list(tensors(run(tuned, sample))), expected)
-        rivals = {"dense": partial(run, model, sample), "tuned": partial(run, tuned, sample)}
         # Half of what is left, so that another try has its share.
-        times = interleaved(rivals, repeats, (end - time.perf_counter()) / 2)
-        dense, fast = times["dense"], times["tuned"]
-        if fast.gain_over(dense) >= 1:
+        best = race(model, sample, formats(plan, sample), repeats, (end - time.perf_counter()) / 4)
+        bold = bolder(best.plan, errors)
+        if bold:
+            rivals = {PLAIN: best.plan, **bold}
+            best = race(model, sample, rivals, repeats, (end - time.perf_counter()) / 3)
+        if best.fast.gain_over(best.dense) >= 1:
+            torch.random.set_rng_state(seed)
+            error = _relative_error(list(tensors(run(best.model, sample))), expected)
             return replace(
-                plan,
-                dense_ms=dense.median,
-                tuned_ms=fast.median,
+                best.plan,
+                dense_ms=best.dense.median,
+                tuned_ms=best.fast.median,
                 max_error=error,
-                spread=dense.spread,
+                spread=best.dense.spread,
             )
         # Out of time: the promise is kept by giving everything back at once.
         late = time.perf_counter() > end

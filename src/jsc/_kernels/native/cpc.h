@@ -34,9 +34,10 @@
 // a set whose weights are too many for L1, pair of pixels from left to right, channels non-zero in both, in
 // the left, in the right one): the same bits for every thread count, band height and batch split.
 // Zeros are skipped, NaN and inf are not.
+//
+// What follows a convolution can be done as its outputs are stored, with the same bits: cpc_store.h.
 #pragma once
-#include "cpc_task.h"
-#include "simd.h"
+#include "cpc_store.h"
 
 namespace jsc {
 
@@ -245,6 +246,7 @@ struct CpcBand {
             }
         }
 
+        if (t.norm.mean || t.residual || t.relu || t.out_mask) return cpc_store<I, T, V>(t, t.tile + margin * VL, row_step);
         for (ptrdiff_t r = 0; r < t.rows; r++)
             for (ptrdiff_t o = 0; o < t.Ow; o++) {
                 const T *from = t.tile + r * row_step + (margin + o) * VL;

@@ -1,0 +1,530 @@
+"""The fused forward of a network: the bits of the network itself, whatever happens in between."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import threading
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+import jsc
+from benchmarks import handmade
+from jsc import _config
+from jsc.nn import SparseConv2d
+from jsc.optimize import restore
+from jsc.optimize.chains import Network, chains
+from jsc.optimize.convert import share, to_sparse
+from jsc.optimize.fuse import FusedForward, fuse, same, unfuse
+from jsc.optimize.graph import trace
+
+
+class Wide(nn.Module):
+    """Branches, a projection, in-place operators and layouts between layers."""
+
+    def __init__(self, inplace=False, bias=True):
+        super().__init__()
+        self.inplace = inplace
+        self.stem = nn.Conv2d(3, 20, 3, padding=1)
+        self.a = nn.Conv2d(20, 24, 1, bias=bias)
+        self.b = nn.Conv2d(20, 40, 3, padding=1, bias=bias)
+        self.b_norm = nn.BatchNorm2d(40)
+        self.join = nn.Conv2d(64, 70, (1, 3), stride=2, padding=(0, 1), bias=bias)
+        self.project = nn.Conv2d(64, 70, 1, stride=2)
+        self.norm = nn.BatchNorm2d(70, affine=bias)
+        self.relu = nn.ReLU(inplace=inplace)
+        self.pool = nn.MaxPool2d(2)
+        self.last = nn.Conv2d(70, 9, 2)
+
+    def forward(self, x):
+        x = self.pool(self.relu(self.stem(x)))
+        x = torch.cat([self.relu(self.a(x)), F.relu(self.b_norm(self.b(x)), self.inplace)], 1)
+        y = self.norm(self.join(x))
+        if self.inplace:
+            y += self.project(x)
+        else:
+            y = y + self.project(x)
+        y = self.relu(y)
+        return self.last(self.pool(y)), y.mean((2, 3))
+
+
+def randomise(model):
+    """Statistics as of a trained network."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            if module.weight is not None:
+                module.weight.data.normal_(1, 0.2)
+                module.bias.data.normal_(0, 0.2)
+    return model
+
+
+def pair(model, channels_last=False, skip=()):
+    """The network with CPC everywhere, and the same with its fused forward."""
+    model = randomise(model).eval()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and module.groups == 1 and name not in skip:
+            to_sparse(module, "cpc")
+    fused = share(model)
+    fuse(fused, channels_last)
+    return model, fused
+
+
+def program(model):
+    entries = vars(model)["forward"]._entries
+    return next(reversed(entries.values())).program if entries else None
+
+
+def run(model, x):
+    """Twice: the first call makes the program."""
+    with torch.no_grad():
+        model(x)
+        return model(x)
+
+
+@pytest.fixture
+def net():
+    return pair(handmade.small_resnet(16))
+
+
+X = (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("last", [False, True], ids=["NCHW", "channels-last"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: handmade.small_resnet(16),
+        lambda: handmade.small_vgg(24),
+        Wide,
+        lambda: Wide(True),
+        lambda: Wide(False, False),
+        lambda: Wide().double(),
+    ],
+    ids=["resnet", "vgg", "wide", "in-place", "no bias", "float64"],
+)
+def test_same_bits(isa, make, last, threads, monkeypatch):
+    monkeypatch.setattr(_config, "SERIAL_WORK", 0)
+    model, fused = pair(make(), skip=("stem",))
+    x = torch.randn(X, dtype=next(model.parameters()).dtype)
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert same(run(fused, x), run(model, x))
+        assert program(fused) is not None
+        nan = x.clone()
+        nan[0, 1, 3, 4], nan[1, 2, 9, 9] = torch.nan, torch.inf
+        assert same(run(fused, nan), run(model, nan))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_is_fused(net):
+    model, fused = net
+    run(fused, torch.randn(X))
+    steps = {c.conv: c for c in program(fused).fused}
+    assert len(steps) == sum(isinstance(m, SparseConv2d) for m in model.modules())
+    assert steps["0"].norm
+    assert steps["0"].relu
+    assert all(c.norm for c in steps.values()) == (_config.isa() > 0)
+    assert sum(c.residual is not None for c in steps.values()) == 3
+    units = [call[1] for call in program(fused)._calls if call[0] == 0]
+    # Two projections are only added, the last block is only averaged.
+    assert sum(unit._masks is None for unit in units) == 3
+
+
+def test_dense_neighbours_get_the_format_they_had():
+    """A dense convolution may round otherwise in another format."""
+    model, fused = pair(Wide(), skip=("stem", "last", "project"))
+    seen = {}
+    for network in (model, fused):
+        x = torch.randn(X)
+        run(network, x)
+        for name in ("last", "project"):
+            layer = network.get_submodule(name)
+            inputs = seen.setdefault(name, [])
+            forward = type(layer)._conv_forward
+            layer._conv_forward = lambda x, *rest, f=forward, m=layer, to=inputs: (
+                to.append(x.is_contiguous()), f(m, x, *rest),
+            )[1]  # fmt: skip
+        if network is fused:
+            with torch.no_grad():
+                assert same(program(fused)(x), type(fused).forward(fused, x))
+        else:
+            run(network, x)
+    for formats in seen.values():
+        assert len(set(formats)) == 1
+
+
+CHANGES = {
+    "weight in place": lambda m: m[0].weight.mul_(2),
+    "weight replaced": lambda m: setattr(m[0], "weight", nn.Parameter(m[0].weight * 2)),
+    "state loaded": lambda m: m.load_state_dict({k: v + 1 for k, v in m.state_dict().items()}),
+    "statistics": lambda m: m[1].running_mean.add_(1),
+    "statistics behind torch's back": lambda m: m[1].running_var.data.mul_(2),
+    "eps": lambda m: setattr(m[1], "eps", 0.5),
+    "hook": lambda m: m[2].register_forward_hook(lambda *a: a[2] * 2),
+    "pre-hook": lambda m: m[3].conv1.register_forward_pre_hook(lambda m, a: (a[0] * 2,)),
+    "hook of a block": lambda m: m[3].register_forward_hook(lambda *a: a[2] * 2),
+    "hook of a layer inside": lambda m: m[3].bn1.register_forward_hook(lambda *a: a[2] + 1),
+    "layer replaced": lambda m: setattr(m[3], "conv2", nn.Conv2d(16, 16, 1)),
+    "block replaced": lambda m: m.__setitem__(3, nn.Identity()),
+    "block appended": lambda m: m.insert(4, nn.Tanh()),
+    "stride": lambda m: setattr(m[0], "stride", (2, 2)),
+    "method": lambda m: setattr(m[3].conv1, "method", "cps"),
+    "method dense": lambda m: setattr(m[3].conv1, "method", "dense"),
+    "training": lambda m: m[1].train(),
+    "class": lambda m: setattr(m[2], "__class__", nn.Tanh),
+    "forward of a layer": lambda m: setattr(m[2], "forward", torch.tanh),
+    "forward of a convolution": lambda m: setattr(m[3].conv1, "forward", torch.tanh),
+    "forward of a block": lambda m: setattr(m[3], "forward", torch.tanh),
+    "in-place ReLU": lambda m: setattr(m[2], "inplace", True),
+    "written through data": lambda m: (m[0].weight.data.mul_(2), m[0].repack()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@torch.no_grad()
+def test_changes_are_seen(change):
+    network = handmade.small_resnet(16)
+    network, fused = pair(network)
+    fused = copy.deepcopy(fused)
+    x = torch.randn(X)
+    run(fused, x)
+    assert program(fused) is not None
+    CHANGES[change](fused)
+    plain = copy.deepcopy(fused)
+    unfuse(plain)
+    state = fused.state_dict()  # in training mode each call changes the statistics
+    state = {key: value.clone() for key, value in state.items()}
+    for _ in range(3):
+        fused.load_state_dict(state, strict=False)
+        plain.load_state_dict(state, strict=False)
+        assert same(fused(x), plain(x))
+
+
+@torch.no_grad()
+def test_making_programs_costs_little_where_they_do_not_last(monkeypatch, net):
+    """Sizes that never come again, and weights that change all the time."""
+    _, fused = net
+    made = []
+    forward = vars(fused)["forward"]
+    monkeypatch.setattr(
+        FusedForward, "_make", lambda self, x, graph: (made.append(1) or None, self._own(x))
+    )
+    for size in range(8, 40, 2):
+        fused(torch.randn(1, 3, size, 16))
+    assert len(made) == 1
+    assert len(forward._entries) <= 16
+    made.clear()
+    for _ in range(100):
+        fused(torch.randn(X))
+    assert len(made) <= 7
+
+
+@torch.no_grad()
+def test_hooks_come_and_go(net):
+    _model, fused = net
+    x = torch.randn(X)
+    run(fused, x)
+    seen = []
+    handle = fused[3].conv1.register_forward_hook(lambda *args: seen.append(args[2]))
+    y = fused(x)
+    assert len(seen) == 1
+    handle.remove()
+    assert same(fused(x), y)
+    for _ in range(3):
+        fused(x)
+    assert program(fused).guard.holds()
+
+
+def test_training_and_gradients_are_torch_s_own(net):
+    model, fused = net
+    x = torch.randn(X)
+    run(fused, x)
+    fused.requires_grad_()
+    fused(x).sum().backward()
+    assert fused[0].weight.grad is not None
+    fused.train()
+    before = fused[1].running_mean.clone()
+    with torch.no_grad():
+        fused(x)
+    assert not torch.equal(fused[1].running_mean, before)
+    fused.eval()
+    assert same(run(fused, x), run(model, x))
+
+
+def test_other_sizes_and_types(net):
+    model, fused = net
+    for shape in ((1, 3, 16, 16), (3, 3, 24, 16), (1, 3, 32, 32), (2, 3, 8, 8)) * 2:
+        x = torch.randn(shape)
+        assert same(run(fused, x), run(model, x))
+    sliced = torch.randn(*X, 2)[..., 0]
+    assert same(run(fused, sliced), run(model, sliced))
+    fused.double(), model.double()
+    assert same(run(fused, x.double()), run(model, x.double()))
+
+
+def test_inputs_and_outputs_belong_to_the_caller(net):
+    _model, fused = net
+    x = torch.randn(X)
+    first = run(fused, x)
+    kept, given = first.clone(), x.clone()
+    run(fused, torch.randn(X))
+    assert torch.equal(first, kept)
+    assert torch.equal(x, given)
+
+
+@torch.no_grad()
+def test_copies_and_pickles(net):
+    model, fused = net
+    x = torch.randn(X)
+    y = run(fused, x)
+    for again in (copy.deepcopy(fused), pickle.loads(pickle.dumps(fused))):
+        assert vars(again)["forward"]._model is again
+        assert same(run(again, x), y)
+        assert program(again) is not None
+        again[0].weight.data.zero_()
+        assert same(run(fused, x), y)
+    file = io.BytesIO()
+    torch.save(fused, file)
+    file.seek(0)
+    assert same(run(torch.load(file, weights_only=False), x), y)
+    assert list(fused.state_dict()) == list(model.state_dict())
+    assert [n for n, _ in fused.named_modules()] == [n for n, _ in model.named_modules()]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_compile_export_inference_mode_and_trace(net):
+    model, fused = net
+    x = torch.randn(X)
+    y = run(model, x)
+    with torch.inference_mode():
+        assert same(fused(x), fused(x))
+        assert torch.equal(fused(x), y)
+        assert program(fused) is not None
+    with torch.no_grad():
+        compiled = torch.compile(fused, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), y)
+        exported = torch.export.export(fused, (x,)).module()
+        torch.testing.assert_close(exported(x), y)
+        traced = torch.jit.trace(fused, (x,), check_trace=False)
+        torch.testing.assert_close(traced(x), y)
+        symbolic = fx.symbolic_trace(fused)
+        torch.testing.assert_close(symbolic(x), y)
+        assert same(torch.func.functional_call(fused, dict(model.named_parameters()), x), y)
+        torch.testing.assert_close(torch.vmap(fused)(x[None])[0], y)
+
+
+def test_restore(net):
+    _model, fused = net
+    assert "forward" in vars(fused)
+    plain = restore(fused)
+    assert "forward" not in vars(plain)
+    assert "forward" in vars(fused)
+    restore(fused, inplace=True)
+    assert "forward" not in vars(fused)
+    outer = nn.Sequential(pair(handmade.small_vgg(8))[1])
+    assert not any("forward" in vars(module) for module in restore(outer).modules())
+
+
+def test_threads_share_a_network(net):
+    model, fused = net
+    inputs = [torch.randn(X) for _ in range(4)]
+    expected = [run(model, x) for x in inputs]
+    wrong = []
+
+    def work(i):
+        for _ in range(20):
+            if not same(run(fused, inputs[i]), expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+class Chain(nn.Module):
+    """conv -> `between` -> conv, with `between` free to do harm."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(8, 24, 3), nn.Conv2d(24, 24, 3, padding=1)
+        self.between = between
+
+    def forward(self, x):
+        return self.between(self, self.first(x))
+
+
+def conv_after(change):
+    def between(self, y):
+        y = y.relu()
+        z = change(y)
+        return self.second(y), z
+
+    return between
+
+
+def late_residual(self, y):
+    kept = y.relu()
+    z = self.second(kept)
+    z = z + kept
+    kept.mul_(2)
+    return z.relu(), kept
+
+
+BETWEEN = {
+    "in place": conv_after(lambda y: y.mul_(-1).relu_()),
+    "in place on a view": conv_after(lambda y: y[:, :5].zero_()),
+    "in place on a reshaped one": conv_after(lambda y: y.flatten(2).neg_()),
+    "assigned": conv_after(lambda y: y.__setitem__((0, slice(1, 4)), 7.0)),
+    "in-place dropout": conv_after(lambda y: F.dropout(y, 0.5, False, True)),
+    "clone": conv_after(lambda y: y.clone().fill_(1)),
+    "out": conv_after(lambda y: torch.neg(y, out=y)),
+    "residual changed between": late_residual,
+    "two readers": lambda self, y: (self.second(y.relu()), y),
+    "read twice": lambda self, y: self.second(y.relu() + y),
+    "added to itself": lambda self, y: self.second((y + y).relu()),
+    "broadcast": lambda self, y: self.second((y + y.mean((2, 3), keepdim=True)).relu()),
+    "alpha": lambda self, y: torch.relu(torch.add(self.second(y), y, alpha=2)),
+    "residual first": lambda self, y: (y.relu() + self.second(y.relu())).relu(),
+    "in place into the residual": lambda self, y: y.relu().add_(self.second(y)).relu_(),
+    "in place into the sum": lambda self, y: self.second(y).add_(y).relu_(),
+    "number": lambda self, y: self.second(y + 1) + 1,
+    "size": lambda self, y: self.second(y.relu()).view(y.shape[0], -1),
+    "pre-activation in the output": lambda self, y: (y, y.relu()),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@torch.no_grad()
+def test_order_of_reads_and_writes(isa, between):
+    model, fused = pair(Chain(BETWEEN[between]))
+    x = torch.randn(2, 8, 9, 7)
+    assert same(run(fused, x), run(model, x))
+    vars(fused)["forward"]._entries.clear()
+    with torch.no_grad():
+        assert same(fused(x), model(x))
+
+
+def test_no_graph_no_harm():
+    class Branch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.calls, self.seen = nn.Conv2d(3, 8, 3), 0, []
+
+        def forward(self, x):
+            return self.conv(x).relu() if x.sum() > 0 else -self.conv(x)
+
+    class Counting(Branch):
+        def __init__(self):
+            super().__init__()
+            del self.seen
+
+        def forward(self, x):
+            self.calls += 1
+            return self.conv(x).relu()
+
+    class Remembering(Branch):
+        def forward(self, x):
+            self.seen.append(x)
+            return self.conv(x).relu()
+
+    class Random(Counting):
+        def forward(self, x):
+            return self.conv(x).relu() + torch.rand(8, 1, 1)
+
+    x = torch.rand(1, 3, 8, 8)
+    for kind in (Branch, Counting, Remembering, Random):
+        _, fused = pair(kind())
+        assert "forward" not in vars(fused)
+        assert same(run(fused, -x), run(fused, -x)) == (kind is not Random)
+    _, counting = pair(Counting())
+    run(counting, x)
+    assert counting.calls == 2
+
+
+def test_an_untrue_trace_is_not_believed():
+    state = {"sign": 1}
+
+    class Outside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x):
+            y = self.conv(x).relu()
+            return y if state["sign"] > 0 else -y
+
+    model, fused = pair(Outside())
+    state["sign"] = -1
+    x = torch.randn(1, 3, 8, 8)
+    assert same(run(fused, x), run(model, x))
+    assert program(fused) is None
+
+
+def test_channels_last_is_inside_only():
+    model, fused = pair(handmade.small_vgg(16), channels_last=True)
+    x = torch.randn(X)
+    torch.testing.assert_close(run(fused, x), run(model, x))
+    assert program(fused) is not None
+    seen = []
+    fused[3].register_forward_hook(lambda *args: seen.append(args[1][0].is_contiguous()))
+    torch.testing.assert_close(run(fused, x), run(model, x))
+    assert not seen[0]
+    maps = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    assert run(pair(maps, channels_last=True)[1], x).is_contiguous()
+    viewing = Chain(lambda self, y: self.second(y).view(2, -1))
+    model, fused = pair(viewing, channels_last=True)
+    x = torch.randn(2, 8, 9, 7)
+    assert same(run(fused, x), run(model, x))
+
+
+def test_channels_last_after_a_layer_that_forgets_it():
+    """Every convolution gets its map in the format, the JPEG layer's result is contiguous."""
+    net = nn.Sequential(jsc.nn.JPEG(), handmade.small_vgg(16), nn.Unflatten(1, (5, 2, 1)))
+    model, fused = pair(net, channels_last=True, skip=("1.0", "1.2"))
+    model.requires_grad_(False)
+    x = torch.rand(X)
+    torch.testing.assert_close(run(fused, x), run(model, x))
+    assert program(fused) is not None
+    seen = []
+    forward = nn.MaxPool2d.forward
+    fused[1][4].forward = lambda x: seen.append(x.is_contiguous()) or forward(fused[1][4], x)
+    vars(fused)["forward"]._entries.clear()
+    for _ in range(2):
+        torch.testing.assert_close(run(fused, x), run(model, x))
+    assert not seen[-1]
+
+
+def test_chains_of_a_graph():
+    model = Wide().eval()
+    for name in ("a", "b", "join"):
+        to_sparse(model.get_submodule(name), "cpc")
+    network = Network(trace(model), model)
+    form = ((1, 70, 4, 4), torch.float32)
+    shapes = dict.fromkeys((step.name for step in network.graph.steps), form)
+    norms = {s.name for s in network.graph.steps if "norm" in s.name}
+    found = {c.conv: c for c in chains(network, shapes, norms)}
+    assert found["a"].relu
+    assert not found["a"].norm
+    assert found["b"].norm == "b_norm"
+    assert (found["join"].norm, found["join"].residual) == ("norm", "project")
+    assert found["join"].relu
+    assert isinstance(vars(share_fused(model))["forward"], FusedForward)
+
+
+def share_fused(model):
+    fused = share(model)
+    fuse(fused, False)
+    return fused

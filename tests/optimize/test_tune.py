@@ -114,7 +114,7 @@ def test_the_fastest_variant_is_taken(model, sample, monkeypatch):
         }
 
     monkeypatch.setattr(variants_module, "interleaved", whole)
-    errors = {layer.name: 1e-7 for layer in layers}
+    errors = {layer.name: {"cpc": 1e-7} for layer in layers}
     model.eval()
     found = tune_module._verify(model, sample, layers, 1.05, 3, 1.0, False, errors)
     assert races == [["dense", "tuned", "channels-last"], ["dense", "tuned", "from 0.4"]]

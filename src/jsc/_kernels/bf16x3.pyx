@@ -21,6 +21,10 @@ cdef extern from "bf16x3.h" namespace "jsc" nogil:
         const uint16_t *weight
         const float *bias
         const Py_ssize_t *offset
+        const float *scale
+        const float *shift
+        const float *residual
+        bint relu
         float *out
         float *sums
         Py_ssize_t steps, piece, pixel, pitch, Ow, K, first, end
@@ -28,6 +32,10 @@ cdef extern from "bf16x3.h" namespace "jsc" nogil:
 
     void bf16x3_split(const Bf16x3Row *row)
     void bf16x3_task(const Bf16x3Task *task)
+    void bf16x3_advance(Bf16x3Task &task, Py_ssize_t numbers)
+    void bf16x3_select(Bf16x3Task &task, Py_ssize_t block)
+    void bf16x3_norm(Py_ssize_t K, const float *mean, const float *variance, const float *weight, const float *bias, float eps,
+                     float *scale, float *shift)
     void bf16x3_pixels(const Bf16x3Row *row, const Bf16x3Task *task, Py_ssize_t unit, Py_ssize_t Sh, Py_ssize_t first, Py_ssize_t end)
     void bf16x3_begin()
     void bf16x3_end()
@@ -36,7 +44,6 @@ cdef extern from "bf16x3.h" namespace "jsc" nogil:
 cdef struct Place:
     # Where everything is; planes, sums and bad are the thread's own, except for planes that are shared.
     const float *x
-    float *out
     uint16_t *planes
     float *sums
     unsigned char *bad
@@ -56,14 +63,12 @@ cdef void split_row(Bf16x3Row row, Place at, Py_ssize_t unit, Py_ssize_t index) 
 cdef void run_task(Bf16x3Task task, Place at, Py_ssize_t unit, Py_ssize_t block, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
     cdef Py_ssize_t n = unit // at.bands, row0 = (unit - n * at.bands) * at.band_rows
     task.x, task.sums = at.planes, at.sums
-    task.weight += block * task.steps * 6 * 512
-    task.bias += block * 32
-    task.out = at.out + (n * at.Oh + row0) * task.Ow * task.K + block * 32
+    bf16x3_advance(task, (n * at.Oh + row0) * task.Ow * task.K)
+    bf16x3_select(task, block)
     # The last row ends with its last output: what is beyond may lie outside the planes.
     cdef Py_ssize_t pixels = (min(at.band_rows, at.Oh - row0) - 1) * task.pitch + task.Ow
     task.first = first
     task.end = min(first + count, pixels)
-    task.filters = min(32, task.K - block * 32)
     if task.first < task.end:
         bf16x3_task(&task)
 
@@ -83,7 +88,7 @@ cdef void run_pixels(Bf16x3Row row, Bf16x3Task task, Place at, Py_ssize_t n, Py_
     row.to = at.planes
     row.bad = at.bad
     task.x, task.sums, task.first = at.planes, at.sums, 0
-    task.out = at.out + n * pixels * task.K
+    bf16x3_advance(task, n * pixels * task.K)
     bf16x3_pixels(&row, &task, together, at.Sh, first, min(first + count, pixels))
 
 
@@ -102,7 +107,11 @@ def convolve(
     const short[::1] weight,        # IN   (K blocks, steps, 3, 32 filters, 32) bfloat16 as bits, in tiles
     const float[::1] bias,          # IN   (32 K blocks,)
     const Py_ssize_t[::1] offset,   # IN   (steps,)
-    unsigned char[::1] scratch,     # SCRATCH aligned to 64: sums of every thread, planes with slack, a line of each
+    unsigned char[::1] scratch,     # SCRATCH aligned to 64: sums of threads, batch-norm, planes with slack, a line of each thread
+    size_t mean, size_t variance, size_t norm_weight, size_t norm_bias,  # IN   addresses of (K,), or 0
+    float eps,
+    size_t residual,                # IN   address of (N, Oh, Ow, K), or 0
+    bint relu,
     Py_ssize_t N, Py_ssize_t H, Py_ssize_t W, Py_ssize_t C, Py_ssize_t K, Py_ssize_t Oh, Py_ssize_t Ow,
     Py_ssize_t Sh, Py_ssize_t Ph, Py_ssize_t Pw,
     int c,                          # channels to a chunk, 16 or 32
@@ -118,7 +127,9 @@ def convolve(
     Py_ssize_t slack,               # bfloat16 numbers behind the planes that tiles may reach
     int num_threads,
 ):
-    """True if it has convolved; False if the input has a number that three bfloat16 cannot sum up to."""
+    """out = relu(batch_norm(conv) + residual).
+
+    True if it has convolved; False if the input has a number that three bfloat16 cannot sum up to."""
     cdef Py_ssize_t bands = (Oh + band_rows - 1) // band_rows, units = N * bands, blocks = (K + 31) // 32
     cdef Py_ssize_t chunks = 1 if size else (C + c - 1) // c, planes = chunks * 3 * piece
     cdef Py_ssize_t parts = (band_rows * row_pixels + task_pixels - 1) // task_pixels
@@ -129,8 +140,10 @@ def convolve(
     cdef Place at, here
     if units == 0 or Ow == 0 or K == 0:
         return True
-    at.x, at.out, at.sums = <const float *>x, <float *>out, <float *>&scratch[0]
-    at.planes = <uint16_t *>(at.sums + 1024 * num_threads)
+    at.x, at.sums = <const float *>x, <float *>&scratch[0]
+    cdef float *scale = at.sums + 1024 * num_threads
+    cdef float *shift = scale + 32 * blocks
+    at.planes = <uint16_t *>(shift + 32 * blocks)
     at.bad = <unsigned char *>(at.planes + (shared * planes + slack if shared else num_threads * thread_planes))
     at.Oh, at.Sh, at.Ph, at.bands, at.band_rows, at.rows, at.phases = Oh, Sh, Ph, bands, band_rows, rows, phases
     for i in range(64 * num_threads):
@@ -144,6 +157,12 @@ def convolve(
     task.weight, task.bias, task.offset = <const uint16_t *>&weight[0], &bias[0], &offset[0]
     task.steps, task.piece, task.pixel = offset.shape[0], piece, size if size else pixel_columns * c
     task.pitch, task.Ow, task.K = row_pixels, Ow, K
+    task.out, task.residual, task.relu = <float *>out, <const float *>residual, relu
+    task.scale, task.shift = <const float *>NULL, <const float *>NULL
+    if mean:
+        task.scale, task.shift = scale, shift
+        bf16x3_norm(K, <const float *>mean, <const float *>variance, <const float *>norm_weight, <const float *>norm_bias, eps,
+                    scale, shift)
     with nogil, parallel(num_threads=num_threads):
         bf16x3_begin()
         if together:

@@ -12,10 +12,14 @@ from torch.nn import functional as F
 
 from jsc import _checks
 from jsc.functional.conv import conv2d
+from jsc.ops import bf16x3, cpc, training
 from jsc.ops import conv as ops
-from jsc.ops import training
 from jsc.ops._library import call, eager
-from jsc.ops.cpc import Convolution, Epilogue
+from jsc.ops.cpc import Epilogue
+
+# Methods whose store can do what follows the convolution.
+FUSIBLE: dict[str, type[cpc.Convolution] | type[bf16x3.Convolution]]
+FUSIBLE = {"cpc": cpc.Convolution, "bf16x3": bf16x3.Convolution}
 
 
 class SparseConv2d(nn.Conv2d):
@@ -133,11 +137,11 @@ class SparseConv2d(nn.Conv2d):
 
     def prepare_fused(
         self, shape: tuple[int, ...], dtype: torch.dtype, epilogue: Epilogue
-    ) -> Convolution | None:
+    ) -> cpc.Convolution | bf16x3.Convolution | None:
         """The convolution of inputs of this size with an epilogue in its store; None where this
-        layer does not run CPC on them. It holds the memory of weight and bias as they are now."""
+        layer's method has none. It holds the memory of weight and bias as they are now."""
         if (
-            self._method != "cpc" or self.groups != 1 or self.padding_mode != "zeros"
+            self._method not in FUSIBLE or self.groups != 1 or self.padding_mode != "zeros"
             or isinstance(self.padding, str) or len(shape) != 4 or 0 in shape
             or shape[1] != self.in_channels or dtype not in _checks.KERNEL_DTYPES
             or dtype != self.weight.dtype or self.weight.is_inference()
@@ -149,7 +153,7 @@ class SparseConv2d(nn.Conv2d):
             return None
         g = ops.geometry(input, self.weight, self.stride, padding, self.dilation, self.groups)
         bias = None if self.bias is None else self.bias.detach()
-        return Convolution(packed[0], bias, g, epilogue)
+        return FUSIBLE[self._method](packed[0], bias, g, epilogue)
 
     def _training_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Forward pass and gradient that skip zeros where that pays; torch's own otherwise."""

@@ -18,6 +18,7 @@ from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels import bf16x3
 from jsc.ops._scratch import scratch
+from jsc.ops.cpc import PLAIN, Epilogue, addresses
 
 BLOCK = 32  # filters to a block, pixels to a step of a task
 WINDOW = 512  # numbers of the largest window
@@ -149,7 +150,11 @@ def _offsets(g: ConvGeometry, p: _Planes, rows: int, piece: int) -> NDArray[np.i
 class Convolution:
     """All of a convolution but its input, so that a call is an allocation and a kernel."""
 
-    def __init__(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:
+    def __init__(
+        self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue = PLAIN
+    ) -> None:
+        self.epilogue = epilogue  # its masks are not made: CPC finds them
+        self._held, self._norm = addresses(epilogue.norm)
         self.g, self.shape = g, (g.N, g.K, g.Oh, g.Ow)
         self._packed, self._given_bias = packed, bias
         self._weight = packed.view(torch.int16).view(-1).numpy()
@@ -193,6 +198,12 @@ class Convolution:
 
     def __call__(self, input: Tensor) -> Tensor:
         """`input` as the geometry says, of any strides; the output is channels-last."""
+        return self.fused(input)[0]
+
+    def fused(
+        self, input: Tensor, residual: Tensor | None = None, masks: Tensor | None = None
+    ) -> tuple[Tensor, None]:
+        """The same with the epilogue; see :class:`jsc.ops.cpc.Convolution`. Masks are not used."""
         out = torch.empty(self.shape, dtype=torch.float32, memory_format=torch.channels_last)
         threads = _config.num_threads(self.g.macs)
         pixels = BLOCK
@@ -204,18 +215,26 @@ class Convolution:
             pixels = max(BLOCK, -(-self._band_pixels // (parts * BLOCK)) * BLOCK)
         copies = (self._shared, 1) if self._shared else (threads, threads)
         planes = copies[0] * self._planes + copies[1] * self._slack
-        size = threads * (4096 + 64) + 2 * planes
+        size = threads * (4096 + 64) + 8 * self._bias.size + 2 * planes
         x = input.contiguous(memory_format=torch.channels_last)
+        if residual is not None:
+            residual = residual.contiguous(memory_format=torch.channels_last)
         done = bf16x3.convolve(
             x.data_ptr(), out.data_ptr(), self._weight, self._bias, self._offset,
-            scratch("bf16x3", np.uint8, size), *self._sizes, pixels, self._slack, threads,
+            scratch("bf16x3", np.uint8, size),
+            *self._norm, 0 if residual is None else residual.data_ptr(), self.epilogue.relu,
+            *self._sizes, pixels, self._slack, threads,
         )  # fmt: skip
-        return out if done else self._dense(x)
+        return (out if done else self._dense(x, residual)), None
 
-    def _dense(self, x: Tensor) -> Tensor:
-        g = self.g
+    def _dense(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        g, (norm, relu, _) = self.g, self.epilogue
         steps = (g.Sh, g.Sw), (g.Ph, g.Pw), (g.Dh, g.Dw)
-        return torch.conv2d(x, unpack(self._packed, g), self._given_bias, *steps)
+        out = torch.conv2d(x, unpack(self._packed, g), self._given_bias, *steps)
+        if norm is not None:
+            out = torch.nn.functional.batch_norm(out, *norm[:4], False, 0.0, norm.eps)
+        out = out if residual is None else out + residual
+        return torch.relu(out) if relu else out
 
 
 def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:

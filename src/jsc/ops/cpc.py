@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -76,6 +76,14 @@ class Epilogue(NamedTuple):
 PLAIN = Epilogue()
 
 
+def addresses(norm: Norm | None) -> tuple[list[Tensor | None], tuple[Any, ...]]:
+    """Tensors to be held, and what kernels take of them: four addresses and epsilon."""
+    parts = norm[:4] if norm else (None,) * 4
+    held = [None if x is None else x.detach().contiguous() for x in parts]
+    places = [0 if x is None else x.data_ptr() for x in held]
+    return held, (*places, norm.eps if norm else 0.0)
+
+
 class Convolution:
     """All of a convolution but its input, so that a call is an allocation and a kernel."""
 
@@ -97,11 +105,7 @@ class Convolution:
         self._bias = np.empty(0, weight.dtype) if bias is None else bias.contiguous().numpy()
         self._sizes = (g.N, g.H, g.W, g.C, g.K, g.Oh, g.Ow, block // _lanes(packed.dtype))
         self._steps = (g.Sh, g.Sw, g.Ph, g.Pw, g.Dh, g.Dw)
-        norm = epilogue.norm
-        held = [None if x is None else x.detach().contiguous() for x in norm[:4]] if norm else []
-        self._held = held  # whose addresses follow
-        addresses = [0 if x is None else x.data_ptr() for x in held] or [0] * 4
-        self._norm = (*addresses, norm.eps if norm else 0.0)
+        self._held, self._norm = addresses(epilogue.norm)
         self._relu, self._masks = epilogue.relu, threading.local() if epilogue.masks else None
 
     def __call__(self, input: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which steps of a graph run in the store of a CPC convolution, and what may be handed on.
+"""Which steps of a graph run in the store of a convolution, and what may be handed on.
 
     conv -> [batch-norm] -> [+ residual] -> [ReLU]
 
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jsc.nn import SparseConv2d
+from jsc.nn.sparse_conv import FUSIBLE
 from jsc.optimize.graph import Graph, Step, Value, hooked, values
 
 _ADDITIONS = (torch.add, operator.add, operator.iadd)
@@ -133,14 +134,14 @@ class Network:
 
 
 def chains(network: Network, shapes: dict[str, Any], norms: set[str]) -> list[Chain]:
-    """Every CPC convolution with the steps that follow it into its store.
+    """Every convolution whose method has an epilogue, with the steps that follow it into there.
 
     `shapes` are the sizes and types of the values in one run; equal ones are added without
     broadcasting. `norms`: steps that are batch-norms which may be folded.
     """
     found, taken = [], set[str]()
     for step in network.graph.steps:
-        if not _is_cpc(network, step) or len(step.args) != 1 or step.kwargs:
+        if not _is_fusible(network, step) or len(step.args) != 1 or step.kwargs:
             continue
         members, norm, residual, relu = [step], None, None, False
         following = network.only_reader(step.name)
@@ -178,11 +179,11 @@ def looks(step: Step) -> bool:
     return step.target is getattr and step.args[1] in ("shape", "ndim", "dtype", "device")
 
 
-def _is_cpc(network: Network, step: Step) -> bool:
+def _is_fusible(network: Network, step: Step) -> bool:
     module = network.modules.get(step.name)
     return (
         type(module) is SparseConv2d
-        and module.method == "cpc"
+        and module.method in FUSIBLE
         and not network._unknown(step)
         and bool(step.args)
         and isinstance(step.args[0], Value)

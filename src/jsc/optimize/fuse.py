@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules import module as hooks
 
 from jsc.nn import SparseConv2d
+from jsc.nn.sparse_conv import FUSIBLE
 from jsc.ops._library import eager
 from jsc.ops.conv import is_channels_last
 from jsc.optimize.graph import Graph, trace
@@ -185,7 +186,7 @@ def same(a: Any, b: Any) -> bool:
 def fuse(model: nn.Module, channels_last: bool) -> None:
     """Give the network its fused forward, where one can be had or the format is to be changed."""
     unfuse(model)
-    fusible = any(type(m) is SparseConv2d and m.method == "cpc" for m in model.modules())
+    fusible = any(type(m) is SparseConv2d and m.method in FUSIBLE for m in model.modules())
     if "forward" in vars(model) or not (fusible or channels_last):  # somebody's own forward
         return
     fused = FusedForward(model, channels_last)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from jsc import _config
 from jsc.nn import SparseConv2d
+from jsc.ops import bf16x3, cpc
 from jsc.ops.conv import is_channels_last
-from jsc.ops.cpc import Convolution, Epilogue, Norm
+from jsc.ops.cpc import Epilogue, Norm
 from jsc.optimize.chains import Chain, Network, chains, looks
 from jsc.optimize.graph import Graph, Value, function_of, substitute, values
 from jsc.optimize.guard import Guard
@@ -153,7 +154,7 @@ class Program:
                 freed[reader].append(self._slots[name])
         scheduled = []
         for name, function, args, kwargs in calls:
-            fused = isinstance(function, Convolution)
+            fused = isinstance(function, (cpc.Convolution, bf16x3.Convolution))
             simple = not fused and not kwargs and all(isinstance(a, Value) for a in args)
             if simple or fused:
                 args = tuple(self._slots[a.name] for a in args)
@@ -197,7 +198,7 @@ def _unit(
     network: Network,
     units: dict[str, Chain],
     norms: dict[str, Norm | None],
-) -> Convolution | None:
+) -> cpc.Convolution | bf16x3.Convolution | None:
     conv, form = model.get_submodule(fused.conv), forms[fused.input]
     assert isinstance(conv, SparseConv2d)
     if form is None:

@@ -53,9 +53,10 @@ def tune(
     is checked against the dense result and timed in turn on the very activation the layer got, in
     the memory format it came in, encoding included, with torch's present number of threads. A
     method that is wrong is not timed; a layer leaves the dense way only for a gain of `min_gain`.
-    Then the whole model is timed with and without the plan, as it is, with CPC also where it gains
-    only fused with what follows, and with all maps channels-last; the layer that gained least goes
-    back to dense until the plan is not slower: on the sample, no plan makes a model slower.
+    Then the whole model is timed with and without the plan, as it is, with CPC and bf16x3 also
+    where they gain only fused with what follows, and with all maps channels-last; the layer that
+    gained least goes back to dense until the plan is not slower: on the sample, no plan makes a
+    model slower.
 
     Parameters
     ----------
@@ -115,8 +116,8 @@ def _measure_layers(
     seconds: float,
     filter_fn: Filter | None,
     progress: bool,
-) -> tuple[list[LayerChoice], dict[str, float]]:
-    """A choice for each layer, and by its name the error of CPC where that was tried."""
+) -> tuple[list[LayerChoice], dict[str, dict[str, float]]]:
+    """A choice for each layer, and by its name the error of every method that was tried."""
     measured = {id(layer): Measurement(layer, refusal(layer.conv)) for layer in layers}
     for layer in layers:
         if filter_fn is not None and not all(filter_fn(layer.conv, n) for n in layer.names):
@@ -139,7 +140,7 @@ def _measure_layers(
         visit_calls(model, sample, layers, visit)
     found = [measured[id(layer)] for layer in layers]
     choices = [choose(m, min_gain, bool(order) and m.layer is order[0]) for m in found]
-    errors = {c.name: m.errors.get("cpc", 0.0) for c, m in zip(choices, found, strict=True)}
+    errors = {choice.name: m.errors for choice, m in zip(choices, found, strict=True)}
     return choices, errors
 
 
@@ -151,7 +152,7 @@ def _verify(
     repeats: int,
     seconds: float,
     progress: bool,
-    errors: dict[str, float],
+    errors: dict[str, dict[str, float]],
 ) -> Plan:
     """Time the whole model with and without the plan; give layers back until it is not slower."""
     plan = Plan(tuple(choices), 0.0, 0.0, 0.0, min_gain)

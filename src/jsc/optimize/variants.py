@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from jsc.nn.sparse_conv import FUSIBLE
 from jsc.ops.conv import is_channels_last
 from jsc.optimize.apply import apply
 from jsc.optimize.capture import run, tensors
@@ -51,9 +52,9 @@ def formats(plan: Plan, sample: Any) -> dict[str, Plan]:
     return found
 
 
-def bolder(plan: Plan, errors: Mapping[str, float]) -> dict[str, Plan]:
-    """The plan with CPC in more layers: what they lose alone they may gain fused, and their times
-    alone hold conversions that fall away. `errors` are those of CPC, by layer."""
+def bolder(plan: Plan, errors: Mapping[str, Mapping[str, float]]) -> dict[str, Plan]:
+    """The plan with methods that fuse in more layers: what they lose alone they may gain fused, and
+    their times alone hold conversions that fall away. `errors` are theirs, by layer and method."""
     found: dict[str, Plan] = {}
     before = plan.layers
     for share in SHARES:
@@ -64,9 +65,11 @@ def bolder(plan: Plan, errors: Mapping[str, float]) -> dict[str, Plan]:
     return found
 
 
-def _take(layer: LayerChoice, error: float, share: float) -> LayerChoice:
-    alone = layer.dense_ms / layer.times_ms["cpc"] if layer.times_ms.get("cpc") else 0.0
+def _take(layer: LayerChoice, errors: Mapping[str, float], share: float) -> LayerChoice:
+    times = {name: layer.times_ms[name] for name in FUSIBLE if layer.times_ms.get(name)}
+    best = min(times, key=times.__getitem__) if times else ""
+    alone = layer.dense_ms / times[best] if best else 0.0
     if layer.method != "dense" or not alone > share or layer.groups > 1:
         return layer
-    reason = f"cpc {alone:.2f}x alone, more in the whole model"
-    return replace(layer, method="cpc", reason=reason, max_error=error)
+    reason = f"{best} {alone:.2f}x alone, more in the whole model"
+    return replace(layer, method=best, reason=reason, max_error=errors.get(best, 0.0))

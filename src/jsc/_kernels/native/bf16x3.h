@@ -2,7 +2,7 @@
 //
 //   out[k, y, x] = bias[k] + sum_{c, i, j} in[c, y Sh + i Dh - Ph, x Sw + j Dw - Pw] weight[k, c, i, j]
 //
-// A float32 has 24 significant bits, a bfloat16 has 8: every float is the sum a1 + a2 + a3 of its
+// and in its store, where wanted, what follows it: relu(out scale[k] + shift[k] + residual). A float32 has 24 significant bits, a bfloat16 has 8: every float is the sum a1 + a2 + a3 of its
 // rounding to bfloat16 and the roundings of what is left, exactly. Of the nine products of two such
 // sums the six largest are added up in float32 (oneMKL's compute mode of the same name, Henry, Tang
 // and Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision
@@ -43,6 +43,8 @@
 // round to inf in bfloat16 have no such sum: `bad` is set where the input has one, and the caller
 // convolves in another way.
 #pragma once
+#include <cmath>
+
 #include "bf16x3_split.h"
 
 namespace jsc {
@@ -86,6 +88,9 @@ struct Bf16x3Task {
     const uint16_t *weight;   // of the filter block
     const float *bias;        // 32 numbers of the filter block
     const ptrdiff_t *offset;  // (steps): from x to the step's first pixel, first piece
+    const float *scale, *shift;  // of the block's filters: sum scale + shift; or null
+    const float *residual;    // laid out as `out`, at the same place: + residual; or null
+    bool relu;
     float *out;               // the band's first row, the block's first filter
     float *sums;              // SCRATCH 1024 numbers
     ptrdiff_t steps, piece, pixel;  // from a piece, pixel q to the next
@@ -93,6 +98,20 @@ struct Bf16x3Task {
     ptrdiff_t first, end;           // the task's own q's; `first` is a multiple of 32
     int filters;                    // of the block that exist, at most 32
 };
+
+// To another pixel of the output, and to a block of filters.
+inline void bf16x3_advance(Bf16x3Task &t, ptrdiff_t numbers) {
+    t.out += numbers;
+    if (t.residual) t.residual += numbers;
+}
+inline void bf16x3_select(Bf16x3Task &t, ptrdiff_t block) {
+    const ptrdiff_t k = block * BF16X3_BLOCK;
+    bf16x3_advance(t, k);
+    t.weight += block * t.steps * 6 * BF16X3_TILE;
+    t.bias += k;
+    if (t.scale) t.scale += k, t.shift += k;
+    t.filters = t.K - k < BF16X3_BLOCK ? (int)(t.K - k) : BF16X3_BLOCK;
+}
 
 // One step of 32 pixels by 32 filters. Each product of pieces is taken for all four sums before the next,
 // and shares an operand with its neighbours; sums are 52 cycles apart, products 16.
@@ -154,32 +173,52 @@ JSC_INLINE void bf16x3_narrow_step(const uint16_t *a, ptrdiff_t piece, ptrdiff_t
 
 // ---- one task --------------------------------------------------------------------------------------
 
+// An evaluating batch-norm as a multiply-add, with the bits of cpc_store.h.
+struct Bf16x3Norm {
+    template <class I>
+    JSC_INLINE void run(ptrdiff_t K, const float *mean, const float *variance, const float *weight, const float *bias, float eps, float *scale, float *shift) {
+        for (ptrdiff_t k = 0; k < K; k++) {
+            const float inverse = 1 / std::sqrt(variance[k] + eps);
+            scale[k] = weight ? inverse * weight[k] : inverse;
+            shift[k] = __builtin_fmaf(-mean[k], scale[k], bias ? bias[k] : 0);
+        }
+    }
+};
+
 // Sums of the pixels q .. end - 1, 16 pixels by 16 filters to a tile, `tiles` of filters to a pixel, to
-// the outputs that exist.
+// the outputs that exist: relu(sum scale + shift + residual).
 struct Bf16x3Store {
     template <class I>
     JSC_INLINE void run(const Bf16x3Task *task, ptrdiff_t q, ptrdiff_t end, int tiles) {
         using V = Vec<I, float>;
         constexpr int L = lanes<I, float>;
+        static_assert(L == 16, "a vector is a row of a tile");
         const Bf16x3Task &t = *task;
         ptrdiff_t row = q / t.pitch, column = q - row * t.pitch;
         for (ptrdiff_t p = 0; p < end - q; p++, column++) {
             if (column == t.pitch) column = 0, row++;
             if (column >= t.Ow) continue;
-            float *to = t.out + (row * t.Ow + column) * t.K;
+            const ptrdiff_t at = (row * t.Ow + column) * t.K;
             const float *from = t.sums + (p >> 4) * tiles * 256 + (p & 15) * 16;
-            for (int tile = 0; tile < tiles; tile++, from += 256, to += 16) {
-                int n = t.filters - 16 * tile, k = 0;
-                n = n < 16 ? n : 16;
-                for (; k + L <= n; k += L) store(to + k, load<V>(from + k));
-                for (; k < n; k++) to[k] = from[k];
+            for (int k = 0; k < 16 * tiles && k < t.filters; k += 16, from += 256) {
+                const int n = t.filters - k;
+                V value = load<V>(from);
+                if (t.scale) value = value * load<V>(t.scale + k) + load<V>(t.shift + k);
+                if (t.residual) value += n < L ? load_partial<V>(t.residual + at + k, n) : load<V>(t.residual + at + k);
+                if (t.relu) value = value < 0 ? V{} : value;  // as torch's: NaN and -0.0 stay
+                if (n < L) store_partial(t.out + at + k, value, n);
+                else store(t.out + at + k, value);
             }
         }
     }
 };
 
 inline void bf16x3_store(const Bf16x3Task &t, ptrdiff_t q, ptrdiff_t end, int tiles) {
-    dispatch<Bf16x3Store>(ISA_AVX512, &t, q, end < t.end ? end : t.end, tiles);
+    bf16x3_run<Bf16x3Store>(&t, q, end < t.end ? end : t.end, tiles);
+}
+
+inline void bf16x3_norm(ptrdiff_t K, const float *mean, const float *variance, const float *weight, const float *bias, float eps, float *scale, float *shift) {
+    bf16x3_run<Bf16x3Norm>(K, mean, variance, weight, bias, eps, scale, shift);
 }
 
 inline void bf16x3_store_sums(float *sums) {
@@ -193,6 +232,7 @@ inline void bf16x3_task(const Bf16x3Task *task) {
     const Bf16x3Task &t = *task;
     const ptrdiff_t stride = t.pixel * (ptrdiff_t)sizeof(uint16_t), half = 16 * t.pixel;
     constexpr int step = 6 * BF16X3_TILE;
+    const bool plain = !t.scale && !t.residual && !t.relu;
     ptrdiff_t q = t.first;
     for (; t.filters <= 16 && t.end - q > 32; q += 64) {
         const uint16_t *x = t.x + q * t.pixel, *w = t.weight;
@@ -211,7 +251,7 @@ inline void bf16x3_task(const Bf16x3Task *task) {
         JSC_TILE_LOAD(2, t.bias, 0);
         JSC_TILE_LOAD(3, t.bias + 16, 0);
         for (ptrdiff_t s = 0; s < t.steps; s++, w += step) bf16x3_step(x + t.offset[s], t.piece, half, stride, w);
-        if (t.pitch == t.Ow && t.end - q >= 32 && t.filters == 32) {  // pixels follow each other in the output too
+        if (plain && t.pitch == t.Ow && t.end - q >= 32 && t.filters == 32) {  // pixels follow each other in the output too
             float *to = t.out + q * t.K;
             JSC_TILE_STORE(0, to, t.K * 4);
             JSC_TILE_STORE(1, to + 16, t.K * 4);
@@ -258,13 +298,11 @@ inline void bf16x3_pixels(const Bf16x3Row *row, const Bf16x3Task *task, ptrdiff_
         }
         Bf16x3Task t = *task;
         t.pitch = t.Ow = t.end = count;
-        t.out += q * t.K;
-        for (ptrdiff_t k = 0; k < t.K; k += 32) {
-            t.filters = t.K - k < 32 ? (int)(t.K - k) : 32;
-            bf16x3_task(&t);
-            t.weight += t.steps * 6 * BF16X3_TILE;
-            t.bias += 32;
-            t.out += 32;
+        bf16x3_advance(t, q * t.K);
+        for (ptrdiff_t block = 0; 32 * block < t.K; block++) {
+            Bf16x3Task own = t;
+            bf16x3_select(own, block);
+            bf16x3_task(&own);
         }
     }
 }

@@ -152,9 +152,17 @@ struct Bf16x3Windows {
     }
 };
 
+// There is AVX-512 wherever there are tiles.
+template <class Kernel, class... Args>
+inline void bf16x3_run(Args... args) {
+#if defined(__x86_64__)
+    run_avx512<Kernel>(args...);
+#endif
+}
+
 inline void bf16x3_split(const Bf16x3Row *row) {
-    if (row->size) dispatch<Bf16x3Windows>(ISA_AVX512, row);
-    else dispatch<Bf16x3Split>(ISA_AVX512, row);
+    if (row->size) bf16x3_run<Bf16x3Windows>(row);
+    else bf16x3_run<Bf16x3Split>(row);
 }
 
 }  // namespace jsc

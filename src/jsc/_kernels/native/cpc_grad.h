@@ -27,7 +27,8 @@
 //   + neighbours visited together            1.82/1.28/.84      1.91/1.30/.87      1.60/1.18/.73
 // What bounds it: on that machine a multiply-add takes .147 ns from registers and .23 with a load, .185 where two
 // share one; torch's takes .2. Gathering, copying and scattering maps adds 8 % (64 at 8) to 23 % (16 at 32) of torch's
-// two passes, most of it waiting for memory. Worse by 10 %: lanes of the dot products scattered one by one.
+// two passes, most of it waiting for memory. Worse: lanes of the dot products scattered one by one (10 %), software
+// prefetching of the next block and planes into L2 (up to 12 %).
 // Numerics: `walk` adds pixels in order, then ranges of units in order; `dots` adds taps in two chains, lanes as a
 // tree, blocks (and kernel rows) in order: the same bits for any number of threads. Zeros of S are skipped and the
 // border's are not, which is right for finite maps and weights: others are reported, for the dense way to do them.
@@ -149,25 +150,6 @@ JSC_INLINE void grad_block(const GradTask<T> &t, ptrdiff_t unit, ptrdiff_t d0, T
                 store(to + (p * V + v) * L, value);
             }
     }
-}
-
-// Asks L2 for a share of what the next blocks and planes are made of: `part` of `parts` of group q of block b, and of
-// group q of the next range.
-template <class I, class T, int V>
-JSC_INLINE void grad_prefetch(const GradTask<T> &t, ptrdiff_t b, ptrdiff_t q, ptrdiff_t part, ptrdiff_t parts) {
-    constexpr int VL = V * lanes<I, T>, line = 64 / (int)sizeof(T);
-    const bool more = q + 1 < t.groups();
-    const ptrdiff_t unit0 = t.unit0 + (more ? (q + 1) * t.group : 0), d0 = (more ? b : b + 1) * VL;
-    const ptrdiff_t high = t.rows + t.Kh - 1, rows = t.group_units(more ? q + 1 : 0) * high;
-    for (ptrdiff_t r = part; d0 < t.Cd && r < rows; r += parts) {
-        const ptrdiff_t unit = unit0 + r / high, y = unit % t.bands * t.rows - t.top + r % high;
-        const T *from = t.D + (unit / t.bands * t.Hd + y) * t.Wd * t.Cd + d0;
-        for (ptrdiff_t p = 0; y >= 0 && y < t.Hd && p < t.Wd; p++)
-            for (int e = 0; e < VL; e += line) __builtin_prefetch(from + p * t.Cd + e, 0, 2);
-    }
-    if (b > 0) return;
-    const T *S = t.S + t.group_offset(t.groups() + q);
-    for (ptrdiff_t p = part; p < t.group_pixels(q); p += parts) __builtin_prefetch(S + t.S_offset[p], 0, 2);
 }
 
 // ---- visits ----------------------------------------------------------------------------------------
@@ -309,8 +291,7 @@ struct GradRange {
             for (ptrdiff_t q = 0; q < groups; q++) {
                 for (ptrdiff_t u = 0; u < t.group_units(q); u++)
                     grad_block<I, T, V>(t, t.unit0 + q * t.group + u, b * VL, t.block + u * unit_size, bad);
-                for (ptrdiff_t c = 0; c < t.channels; c++) {
-                    grad_prefetch<I, T, V>(t, b, q, c, t.channels);
+                for (ptrdiff_t c = 0; c < t.channels; c++)
                     for (ptrdiff_t i = 0; i < t.Kh; i += R) {
                         ptrdiff_t tap = ((c * blocks + b) * t.Kh + i) * Taps * VL, at = (c * groups + q) * words;
                         grad_visit<I, T, V, R, Taps, Walk, Dots>(
@@ -318,7 +299,6 @@ struct GradRange {
                             pitch * VL, Dots ? t.weight + tap : nullptr, Walk ? t.walk + tap : nullptr, t.sums,
                             Dots ? t.dot_planes + at * 64 : nullptr);
                     }
-                }
             }
         for (ptrdiff_t q = 0; Dots && q < groups; q++)
             grad_scatter<I, T>(t.dot_planes + q * words * 64, t.S_offset, t.group_pixels(q), t.channels, plane, t.dots + t.group_offset(q));

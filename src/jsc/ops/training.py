@@ -25,7 +25,7 @@ from jsc.ops import cpc, cpc_grad
 SMALL = 4_000_000  # multiply-adds below which calls cost more than they save
 
 
-def _sweep_cost(d: float, inputs: int, outputs: int, g: ConvGeometry) -> float:
+def _sweep_cost(d: float, outputs: int, g: ConvGeometry) -> float:
     vectors = -(-outputs // 16) * 16 / outputs  # filters that do not exist are computed too
     strided = 0.4 if g.Sh * g.Sw > 1 else 0.0
     packing = 60 / (g.N * g.Oh * g.Ow)
@@ -58,13 +58,13 @@ def hopeless(dx: float, g: ConvGeometry) -> bool:
     """Whether an input of density `dx` leaves all passes dense, if the gradient of the output has
     no zeros, as behind batch normalisation."""
     least = min(_visit_cost(dx, g.K, g), _gated_cost(dx, g) / 2) if _visits(g) else 1.0
-    return min(least, _sweep_cost(dx, g.C, g.K, g)) >= 1
+    return min(least, _sweep_cost(dx, g.K, g)) >= 1
 
 
 def forward_weight(dx: float, weight: Tensor, g: ConvGeometry) -> Tensor | None:
     """Weights packed for the sweep where it is to be faster than the dense convolution of an input
     of density `dx`."""
-    if _sweep_cost(dx, g.C, g.K, g) >= 1:
+    if _sweep_cost(dx, g.K, g) >= 1:
         return None
     packed = cpc_grad.sweep_weight(weight.detach(), g, turned=False)
     return None if packed is None else packed.unsqueeze(0)
@@ -115,7 +115,7 @@ def _choose(
     for_input = {"dense": 1.0}
     for_weight = {"dense": 1.0}
     if straight and g.Kh > g.Ph and g.Kw > g.Pw:
-        for_input["sweep"] = _sweep_cost(dg, g.K, g.C, g)
+        for_input["sweep"] = _sweep_cost(dg, g.C, g)
     if visits:
         for_weight["input"] = _visit_cost(dx, g.K, g)
         if straight:

@@ -81,7 +81,9 @@ def test_tails(kernel, stride):
     ("channels", "kernel"), [(40, (3, 3)), (3, (5, 5)), (16, (3, 3)), (64, (1, 1))]
 )
 @pytest.mark.parametrize("stride", [1, 2])
-def test_bands_threads_and_batch_do_not_change_a_bit(channels, kernel, stride, monkeypatch):
+@pytest.mark.parametrize("heavy", [False, True])
+def test_bands_threads_and_batch_do_not_change_a_bit(channels, kernel, stride, heavy, monkeypatch):
+    monkeypatch.setattr(bf16x3, "WEIGHT_BYTES", 0 if heavy else bf16x3.WEIGHT_BYTES)
     x = torch.randn(3, channels, 21, 19)
     w, b = torch.randn(48, channels, *kernel), torch.randn(48)
     g = ConvGeometry(*x.shape, 48, *kernel, stride, stride, 1, 1)
@@ -91,6 +93,7 @@ def test_bands_threads_and_batch_do_not_change_a_bit(channels, kernel, stride, m
     before = torch.get_num_threads()
     for planes in (1, 30_000, bf16x3.PLANES_BYTES):
         monkeypatch.setattr(bf16x3, "PLANES_BYTES", planes)
+        monkeypatch.setattr(bf16x3, "SHARED_BYTES", planes)
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             assert torch.equal(run(x, w, b, g), whole)

@@ -25,7 +25,10 @@ WINDOW = 512  # numbers of the largest window
 ROW = 32  # numbers to a row of a tile: channels of a pixel, or of neighbouring pixels
 BANDS = 8  # at least, where every thread works on its own
 WEIGHT_BYTES = 512 * 1024  # packed weights that stay in L2 while pixels go by
-PLANES_BYTES = 384 * 1024  # the input's pieces of the bands worked on: a share of L2
+PLANES_BYTES = 384 * 1024  # the pieces of a thread's band: a share of L2
+SHARED_BYTES = (
+    1280 * 1024
+)  # of bands that threads share: weights come from memory once for all of them
 LARGEST_STRIDE = 64  # rows of planes are as long as the input's, times the stride
 LARGEST = 3.3895e38  # what is larger rounds to inf in bfloat16
 
@@ -170,14 +173,15 @@ class Convolution:
             together = 2 * BLOCK if 0 < g.K % BLOCK <= BLOCK // 2 else BLOCK
         column_bytes = 3 * 2 * p.numbers
         columns = p.row_pixels * p.across
-        band = max(1, min(g.Oh, PLANES_BYTES // (column_bytes * columns) - p.halo))
+        room = PLANES_BYTES if light else SHARED_BYTES
+        band = max(1, min(g.Oh, room // (column_bytes * columns) - p.halo))
         if light:
             band = min(band, max(4, -(-g.N * g.Oh // BANDS)))
         rows, columns = (1, together) if together else (band + p.halo, columns)
         shared = 0
         if not light:
             bands = g.N * -(-g.Oh // band)
-            shared = max(1, min(bands, PLANES_BYTES // (column_bytes * columns * rows)))
+            shared = max(1, min(bands, room // (column_bytes * columns * rows)))
 
         piece = rows * columns * (window or p.phases * c)
         self._offset = _offsets(g, p, rows, piece)

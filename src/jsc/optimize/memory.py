@@ -19,7 +19,7 @@ from torch import Tensor
 
 from jsc import formats
 from jsc._geometry import ConvGeometry
-from jsc.ops.bf16x3 import PLANES_BYTES
+from jsc.ops.bf16x3 import SHARED_BYTES
 
 
 def _dense(x: Tensor, g: ConvGeometry) -> int:
@@ -48,7 +48,7 @@ def _cpc(x: Tensor, g: ConvGeometry) -> int:
 
 
 def _bf16x3(x: Tensor, g: ConvGeometry) -> int:
-    return _dense(x, g) + min(6 * x.numel(), PLANES_BYTES)
+    return _dense(x, g) + min(6 * x.numel(), SHARED_BYTES)
 
 
 def _window(g: ConvGeometry) -> tuple[tuple[int, int], ...]:

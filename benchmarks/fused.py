@@ -1,10 +1,10 @@
-"""CPC layers fused with what follows them, against the same layers one by one and dense torch.
+"""Layers fused with what follows them, against the same layers one by one and dense torch.
 
 Parts: one layer on random activations of density one half, and what batch-norm, addition, ReLU and
 the masks cost beside it as passes of their own, and all together in its store. Networks: the whole
-forward on one batch, dense torch (the faster of NCHW and channels-last input), the layers CPC gains
-in alone run one by one (likewise the faster), and what `jsc.tune` makes of it. Outputs are checked
-against float64.
+forward on one batch, dense torch (the faster of NCHW and channels-last input), the layers that gain
+alone run one by one (likewise the faster), and what `jsc.tune` makes of it (`changed`: layers that
+run CPC or bf16x3). Outputs are checked against float64.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def network(name: str, model: nn.Module, x: Tensor, options: argparse.Namespace)
         "dense NCHW ms": 1e3 * times["dense NCHW"].median,
         "dense NHWC ms": 1e3 * times["dense NHWC"].median,
         "one by one ms": 1e3 * one.median, "tuned ms": 1e3 * times["tuned"].median,
-        "CPC layers": f"{len(plan.chosen)} of {len(plan.layers)}", "maps": plan.memory_format,
+        "changed": f"{len(plan.chosen)} of {len(plan.layers)}", "maps": plan.memory_format,
         "one by one": round(Ratio.of(dense, one).value, 2), "tuned": round(ratio.value, 2),
         "quartiles": f"{ratio.low:.2f}–{ratio.high:.2f}",
         "over NCHW": round(Ratio.of(times["dense NCHW"], times["tuned"]).value, 2),

@@ -132,7 +132,35 @@ def write(
     if data is None:
         return
     kept = {"command": made_by, "environment": machine, **data}
-    (out / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    (out / f"{name}.json").write_text(compact(kept))
+
+
+SHORT = (",", ":")  # json separators
+
+
+def compact(data: dict[str, Any]) -> str:
+    """JSON with six digits a number and a line for each item of the lists at the top."""
+    lines = []
+    for key, value in data.items():
+        text = json.dumps(_rounded(value), separators=SHORT)
+        if isinstance(value, list) and value:
+            text = (
+                "[\n"
+                + ",\n".join(f"  {json.dumps(_rounded(row), separators=SHORT)}" for row in value)
+                + "\n ]"
+            )
+        lines.append(f' "{key}": {text}')
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value
 
 
 def _words(value: Any) -> str:

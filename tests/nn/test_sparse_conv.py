@@ -1,9 +1,8 @@
 """A prepared call (`SparseConv2d._ready`) must notice everything that its result depends on."""
 
-import threading
-
 import pytest
 import torch
+from concurrent_calls import wrong
 from torch.nn import functional as F
 
 import jsc
@@ -108,19 +107,7 @@ def test_nan_after_preparation(module):
 def test_two_threads_share_a_module(module):
     inputs = [sparse_map(2, 5, 9, 11) for _ in range(4)]
     expected = [dense(module, x) for x in inputs]
-    wrong = []
-
-    def work(i):
-        for _ in range(50):
-            if not torch.equal(module(inputs[i]), expected[i]):
-                wrong.append(i)
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert not wrong(lambda i: torch.equal(module(inputs[i]), expected[i]), inputs=4, times=50)
 
 
 def test_compiled_after_preparation(module):

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from fusing import pair
 from tuning import QUICK, Nested, clock, tune_module
 
+from benchmarks import handmade
 from jsc.optimize import tune
 
 
@@ -31,3 +33,8 @@ def no_promise(monkeypatch):
 def plan(model, sample, monkeypatch, no_promise):
     clock(monkeypatch, {"dense": 2.0, "cpc": 1.0})
     return tune(model, sample, **QUICK)
+
+
+@pytest.fixture
+def net():
+    return pair(handmade.small_resnet(16))

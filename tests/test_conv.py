@@ -177,7 +177,8 @@ def test_opcheck(method, channels_last, groups):
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     torch.library.opcheck(
-        torch.ops.jsc.conv2d.default, (x, w, None, b, (1, 1), (1, 1), (1, 1), groups, method),
+        torch.ops.jsc.conv2d.default,
+        (x, w, None, b, (1, 1), (1, 1), (1, 1), groups, method, False),
         test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
     )  # fmt: skip
 
@@ -203,12 +204,13 @@ def test_torch_func_compile_and_export(method):
     assert torch.equal(torch.compile(module, fullgraph=True, backend="aot_eager")(x), module(x))
 
 
-def test_autocast_computes_in_float32():
-    x, w = torch.relu(torch.randn(1, 4, 5, 5)).bfloat16(), torch.randn(3, 4, 3, 3)
+def test_autocast_is_torchs():
+    x, w = torch.relu(torch.randn(1, 4, 5, 5)), torch.randn(3, 4, 3, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = jsc.functional.conv2d(x, w, method="cpc")
-    assert out.dtype == torch.float32
-    torch.testing.assert_close(out, F.conv2d(x.float(), w))
+        for given in (x, x.bfloat16()):
+            out = jsc.functional.conv2d(given, w, method="cpc")
+            assert out.dtype == torch.bfloat16
+            assert torch.equal(out, F.conv2d(given, w))
 
 
 @pytest.mark.parametrize(

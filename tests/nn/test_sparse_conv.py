@@ -1,4 +1,6 @@
-"""A prepared call (`SparseConv2d._ready`) must notice everything that its result depends on."""
+"""A prepared call (`SparseConv2d._prepared`) must notice everything that its result depends on."""
+
+import warnings
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ from concurrent_calls import wrong
 from torch.nn import functional as F
 
 import jsc
+from jsc.nn.sparse_conv import SIZES
 
 
 def dense(module, x):
@@ -24,7 +27,7 @@ def module(request):
         parameter.copy_(torch.randint(-3, 4, parameter.shape))
     x = sparse_map(2, 5, 9, 11)
     made(x)
-    assert made._ready is not None
+    assert made._prepared is not None
     assert torch.equal(made(x), dense(made, x))
     return made
 
@@ -74,6 +77,62 @@ def test_other_strides_and_types(module):
         assert y.is_contiguous() == plain.is_contiguous()
     module.double()
     assert torch.equal(module(x.double()), expected.double())
+
+
+def test_a_change_of_the_whole_weight_is_seen_that_torch_does_not_count(module):
+    version, x = module.weight._version, sparse_map(2, 5, 9, 11)
+    for change in (
+        lambda: module.weight.data.mul_(2),
+        lambda: module.weight.detach().numpy().__imul__(-1),
+        lambda: module.bias.detach().numpy().__iadd__(1),
+    ):
+        change()
+        for _ in range(2):
+            assert torch.equal(module(x), dense(module, x))
+    assert module.weight._version == version
+
+
+def test_other_memory_of_the_same_parameter_is_seen(module):
+    x, data = sparse_map(2, 5, 9, 11), module.weight.data
+    for memory in (data.transpose(2, 3), torch._neg_view(data), data.flip(0), data[:, :, :2]):
+        module.weight.data = memory
+        for _ in range(2):
+            assert torch.equal(module(x), dense(module, x))
+    module.weight.data, module.bias.data = data[:3], module.bias.data[:3]
+    assert torch.equal(module(x), dense(module, x))
+
+
+def test_single_elements_written_past_torch_need_repack(module):
+    x = sparse_map(2, 5, 9, 11)
+    module.weight.data[0, 0, 0, 0] += 1
+    module.repack()
+    assert torch.equal(module(x), dense(module, x))
+
+
+def test_calls_of_many_sizes_keep_few_of_them(module):
+    for size in range(3, 40):
+        x = sparse_map(1, 5, size, 4)
+        assert torch.equal(module(x), dense(module, x))
+    assert 1 <= len(module._prepared) <= SIZES
+
+
+def test_autocast_and_traces_are_torchs(module):
+    x = sparse_map(2, 5, 9, 11)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert module(x).dtype == torch.bfloat16
+    assert module(x).dtype == torch.float32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.trace(module, x)
+    module.weight.mul_(2)
+    assert torch.equal(traced(x), dense(module, x))
+
+
+def test_ensembles_by_vmap(module):
+    x = sparse_map(2, 5, 9, 11)
+    many = {k: torch.stack([v, 2 * v]) for k, v in module.named_parameters()}
+    both = torch.vmap(lambda p: torch.func.functional_call(module, p, (x,)))(many)
+    assert torch.equal(both, torch.stack([dense(module, x), 2 * dense(module, x)]))
 
 
 def test_gradients_are_recorded_when_wanted(module):

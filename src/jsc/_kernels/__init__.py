@@ -10,6 +10,7 @@
     cps      CPS streams of planes, back, and convolution over them      native/cps.h
     cpu      which instruction sets and OpenMP this build can use        native/isa.h
     dct      orthonormal 8x8 DCT of stacks of planes                     native/dct8.h
+    fingerprint whether a tensor still holds what it held               native/fingerprint.h
     jpeg     the whole JPEG layer in one pass, and its gradients         native/jpeg.h
     lower    matrices behind im2col and MEC                              native/lower.h
     quant    soft, windowed, hard, sampled quantiser, and gradients      native/quant.h

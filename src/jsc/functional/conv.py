@@ -72,7 +72,7 @@ def conv2d(
     cpo, cps, cpc and bf16x3 give the same bits for any number of threads and split of the batch.
     bf16x3 is as exact as float32 (products to 2^-22, sums in float32), but counts numbers below
     2^-126 as zero; maps and weights with NaN, inf or numbers from 3.39e38 on run the dense method.
-    On devices other than the CPU every method is torch's own convolution.
+    On devices other than the CPU, and under autocast, every method is torch's own convolution.
 
     References
     ----------
@@ -90,33 +90,38 @@ def conv2d(
     >>> torch.allclose(y, torch.nn.functional.conv2d(x, w, padding=1), atol=1e-3)
     True
     """
+    return convolve(input, weight, bias, stride, padding, dilation, groups, method, keep=False)
+
+
+def convolve(
+    input: Tensor, weight: Tensor, bias: Tensor | None,
+    stride: int | Sequence[int], padding: int | Sequence[int] | str,
+    dilation: int | Sequence[int], groups: int, method: str, *, keep: bool,
+) -> Tensor:  # fmt: skip
+    """`conv2d`; with `keep`, what is packed of `weight` is kept with it (ops/packs.py)."""
     if method not in ops.METHODS:
         raise ValueError(f"method must be one of {', '.join(ops.METHODS)}; got {method!r}")
-    for tensor, name in (
-        (input, "input"),
-        (weight, "weight"),
-        *(((bias, "bias"),) if bias is not None else ()),
-    ):
-        _checks.require_tensor(tensor, name)
-    input, weight = _checks.autocast_to_float32(input), _checks.autocast_to_float32(weight)
-    _checks.require_kernel_dtype(input, "input")
-    _checks.require_same_dtype(weight, "weight", input, "input")
-    _checks.require_same_device(weight, "weight", input, "input")
+    _checks.require_tensor(input, "input")
+    _checks.require_tensor(weight, "weight")
     if bias is not None:
-        bias = _checks.autocast_to_float32(bias)
-        _checks.require_same_dtype(bias, "bias", input, "input")
-        _checks.require_same_device(bias, "bias", input, "input")
+        _checks.require_tensor(bias, "bias")
+    if autocast(input):  # dtypes and rules are torch's
+        return torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    _checks.require_kernel_dtype(input, "input")
+    for tensor, name in ((weight, "weight"), *(((bias, "bias"),) if bias is not None else ())):
+        _checks.require_same_dtype(tensor, name, input, "input")
+        _checks.require_same_device(tensor, name, input, "input")
     if input.ndim == 3:
-        return conv2d(
-            input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, method=method
-        ).squeeze(0)
+        arguments = stride, padding, dilation, groups, method
+        return convolve(input.unsqueeze(0), weight, bias, *arguments, keep=keep).squeeze(0)
+    _require_ranks(input, weight)
     stride, dilation = _checks.pair(stride, "stride", 1), _checks.pair(dilation, "dilation", 1)
     if isinstance(padding, str):
-        input, padding = _named_padding(input, weight, padding, stride, dilation)
+        input, padding = named_padding(input, weight, padding, stride, dilation)
     padding = _checks.pair(padding, "padding", 0)
     _require_shapes(input, weight, bias, groups)
     g = ops.geometry(input, weight, stride, padding, dilation, groups)
-    _require_output(g)
+    require_output(g)
     if method == "dense" or input.device.type not in ("cpu", "meta"):
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if reason := ops.unsupported(method, g):
@@ -132,12 +137,21 @@ def conv2d(
         return ops.Conv2d.call(
             input, weight, None, bias, stride, padding, dilation, groups, method, density
         )
-    return call("conv2d", input, weight, None, bias, stride, padding, dilation, groups, method)
+    return call(
+        "conv2d", input, weight, None, bias, stride, padding, dilation, groups, method, keep
+    )
 
 
-def _named_padding(
+def autocast(input: Tensor) -> bool:
+    """Whether torch chooses the dtype of a convolution of `input`."""
+    device = input.device.type
+    return device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
+
+
+def named_padding(
     input: Tensor, weight: Tensor, padding: str, stride: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[Tensor, tuple[int, int]]:
+    """The input and the padding in numbers of torch's "valid" and "same"."""
     if padding == "valid":
         return input, (0, 0)
     if padding != "same":
@@ -152,7 +166,7 @@ def _named_padding(
     return (torch.nn.functional.pad(input, (0, odd[1], 0, odd[0])) if any(odd) else input), before
 
 
-def _require_shapes(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+def _require_ranks(input: Tensor, weight: Tensor) -> None:
     if input.ndim != 4:
         raise ValueError(f"input must be (N, C, H, W) or (C, H, W), got shape {tuple(input.shape)}")
     if weight.ndim != 4 or 0 in weight.shape[2:]:
@@ -160,6 +174,9 @@ def _require_shapes(input: Tensor, weight: Tensor, bias: Tensor | None, groups: 
             "weight must be (K, C / groups, Kh, Kw) with Kh, Kw > 0, "
             f"got shape {tuple(weight.shape)}"
         )
+
+
+def _require_shapes(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
     if not isinstance(groups, int) or groups < 1:
         raise ValueError(f"groups must be a positive int, got {groups!r}")
     if weight.shape[0] % groups or weight.shape[0] == 0:
@@ -178,7 +195,8 @@ def _require_shapes(input: Tensor, weight: Tensor, bias: Tensor | None, groups: 
         )
 
 
-def _require_output(g: ConvGeometry) -> None:
+def require_output(g: ConvGeometry) -> None:
+    """Refuse an output that is empty or has no address for every element."""
     if g.Oh < 1 or g.Ow < 1:
         raise ValueError(
             f"the kernel ({g.Kh}, {g.Kw}) with dilation ({g.Dh}, {g.Dw}) "

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jsc import _checks
-from jsc.functional.conv import conv2d
-from jsc.ops import bf16x3, cpc, training
+from jsc.functional.conv import autocast, convolve, named_padding, require_output
+from jsc.ops import bf16x3, cpc, packs, training
 from jsc.ops import conv as ops
 from jsc.ops._library import call, eager
 from jsc.ops.cpc import Epilogue
+
+SIZES = 8  # of input that prepared calls are kept for
 
 # Methods whose store can do what follows the convolution.
 FUSIBLE: dict[str, type[cpc.Convolution] | type[bf16x3.Convolution]]
@@ -31,8 +33,13 @@ class SparseConv2d(nn.Conv2d):
     to be faster: forward, gradient of the input, gradient of the weight. That needs channels-last
     maps, which `model.to(memory_format=torch.channels_last)` makes, and no groups.
 
-    The weights are laid out once, and again whenever torch says that they changed; after writing
-    through `weight.data`, which torch cannot see, call :meth:`repack`.
+    Under autocast, and in what `torch.jit.trace` records, it is torch's own, too.
+
+    The weights are laid out once, and again when they have changed, whoever changed them
+    (ops/packs.py). They are also laid out anew after `train()` and `eval()`, `load_state_dict`,
+    moves and casts, and a call that recorded gradients. Only a change of *single elements* that
+    torch does not see (through `weight.data`, a numpy view, by another process) needs
+    :meth:`repack`. Any number of threads may call one module at once.
 
     Parameters
     ----------
@@ -41,8 +48,8 @@ class SparseConv2d(nn.Conv2d):
     The others are those of :class:`torch.nn.Conv2d`.
     """
 
-    _packed: tuple[Tensor, Any, Tensor | None] | None = None  # weight, made for what, result
-    _ready: tuple[Any, Callable[[Tensor], Tensor]] | None = None  # made for what, the whole call
+    # By the size of the input: the state it was prepared in, and the call.
+    _prepared: dict[torch.Size, tuple[Any, Callable[[Tensor], Tensor]]] | None = None
 
     def __init__(self, *args: Any, method: str = "cpc", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -57,14 +64,13 @@ class SparseConv2d(nn.Conv2d):
         new.__dict__ = {
             k: copy.copy(v) if isinstance(v, dict) else v for k, v in conv.__dict__.items()
         }
-        new._packed = new._ready = None
         new.method = method
         return new
 
     def to_dense(self) -> nn.Conv2d:
         """The plain :class:`torch.nn.Conv2d` that shares this module's parameters."""
         new = nn.Conv2d.__new__(nn.Conv2d)
-        skip = ("_packed", "_ready", "_method")
+        skip = ("_prepared", "_method")
         new.__dict__ = {
             k: copy.copy(v) if isinstance(v, dict) else v
             for k, v in self.__dict__.items()
@@ -83,57 +89,81 @@ class SparseConv2d(nn.Conv2d):
         self._method = name
         self.repack()
 
+    def train(self, mode: bool = True) -> SparseConv2d:
+        self.repack()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SparseConv2d:
+        self.repack()
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.repack()
+
     def repack(self) -> None:
-        """Lay the weights out again at the next call (needed only after writes through `.data`)."""
-        self._packed = self._ready = None
+        """Lay the weights out again at the next call.
+
+        Needed only after single elements of the weight were written past torch: through
+        `weight.data`, a numpy or DLPack view, or by another process.
+        """
+        self.__dict__.pop("_prepared", None)
+        weight = self._parameters.get("weight")
+        if weight is not None:
+            packs.forget(weight)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self._ready is not None and not torch.compiler.is_compiling():
-            if self._ready[0] == self._state(input, weight, bias):
-                return self._ready[1](input)
-            self._ready = None
-        if not self._has_kernel(input, weight):
+        state = self._state(input, weight, bias)
+        if state is not None:
+            prepared = self._prepared  # read once: other threads may put another in its place
+            found = None if prepared is None else prepared.get(input.shape)
+            if found is not None and found[0] == state:
+                return found[1](input)
+        records = _records(input, weight, bias)
+        if records and eager(input):
+            self.repack()
+        if _is_torchs(input) or not self._has_kernel(input, weight, bias):
             return super()._conv_forward(input, weight, bias)
-        if _records(input, weight, bias):
+        if records:
             return self._training_forward(input, weight, bias)
-        padding: Any = self.padding
-        if self.padding_mode != "zeros":
-            input, padding = (
-                F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode),
-                0,
-            )
-        # Tracing sees no version counters, and tensors made in inference mode have none.
-        pack_now = (
-            torch.compiler.is_compiling()
-            or isinstance(padding, str)
-            or input.ndim == 3
-            or weight.is_inference()
+        if input.ndim == 3:
+            return self._conv_forward(input.unsqueeze(0), weight, bias).squeeze(0)
+        padded, padding = self._padded(input, weight)
+        stride, dilation = (
+            _checks.pair(self.stride, "stride", 1),
+            _checks.pair(self.dilation, "dilation", 1),
         )
-        if pack_now:
-            return conv2d(
-                input,
-                weight,
-                bias,
-                self.stride,
-                padding,
-                self.dilation,
-                self.groups,
-                method=self.method,
-            )
-        padding = _checks.pair(padding, "padding", 0)
-        packed = self._packed_weight(input, weight, padding)
+        steps = stride, padding, dilation, self.groups
+        g = ops.geometry(padded, weight, *steps)
+        if g.Oh < 1 or g.Ow < 1 or ops.unsupported(self._method, g):
+            return super()._conv_forward(input, weight, bias)
+        if state is None:  # traced, or of a kind of which changes cannot be seen
+            return convolve(padded, weight, bias, *steps, self._method, keep=True)
+        require_output(g)
+        packed = ops.kept_pack(weight, g, self._method)
         if packed is None:
             return super()._conv_forward(input, weight, bias)
-        state = self._state(input, weight, bias)
-        if state is not None and self.padding_mode == "zeros":
-            geometry = (self.stride, padding, self.dilation, self.groups)
-            ready = ops.prepare(input, weight, packed, bias, *geometry, self.method)
-            if ready is not None:
-                self._ready = state, ready
-        return call(
-            "conv2d", input, weight, packed, bias,
-            self.stride, padding, self.dilation, self.groups, self.method,
-        )  # fmt: skip
+        run = ops.prepare(padded, weight, packed, bias, *steps, self._method)
+        if run is None:
+            return call("conv2d", padded, weight, packed, bias, *steps, self._method, True)
+        if padded is input:
+            self._keep(input.shape, state, run)
+        return run(padded)
+
+    def _keep(self, size: torch.Size, state: Any, run: Callable[[Tensor], Tensor]) -> None:
+        prepared = self._prepared
+        if prepared is None or len(prepared) >= SIZES:
+            prepared = self._prepared = {}
+        prepared[size] = state, run
+
+    def _padded(self, input: Tensor, weight: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """The input and its padding with zeros in numbers; padding of another kind is done here."""
+        if self.padding_mode != "zeros":
+            amounts = self._reversed_padding_repeated_twice
+            return F.pad(input, amounts, mode=self.padding_mode), (0, 0)
+        if isinstance(self.padding, str):
+            return named_padding(input, weight, self.padding, self.stride, self.dilation)  # type: ignore[arg-type]
+        return input, _checks.pair(self.padding, "padding", 0)
 
     def prepare_fused(
         self, shape: tuple[int, ...], dtype: torch.dtype, epilogue: Epilogue
@@ -148,10 +178,12 @@ class SparseConv2d(nn.Conv2d):
         ):  # fmt: skip
             return None
         input, padding = torch.empty(shape, device="meta"), _checks.pair(self.padding, "padding", 0)
-        packed = self._packed_weight(input, self.weight, padding)
+        g = ops.geometry(input, self.weight, self.stride, padding, self.dilation, self.groups)
+        if ops.unsupported(self._method, g) or g.Oh < 1 or g.Ow < 1:
+            return None
+        packed = ops.kept_pack(self.weight, g, self._method)
         if packed is None:
             return None
-        g = ops.geometry(input, self.weight, self.stride, padding, self.dilation, self.groups)
         bias = None if self.bias is None else self.bias.detach()
         return FUSIBLE[self._method](packed[0], bias, g, epilogue)
 
@@ -160,7 +192,7 @@ class SparseConv2d(nn.Conv2d):
         plain = (
             self._method == "cpc" and eager(input) and input.ndim == 4 and self.groups == 1
             and self.padding_mode == "zeros" and not isinstance(self.padding, str)
-            and not torch.is_autocast_enabled("cpu") and not weight.is_inference()
+            and not weight.is_inference()
         )  # fmt: skip
         if not plain:
             return super()._conv_forward(input, weight, bias)
@@ -179,47 +211,59 @@ class SparseConv2d(nn.Conv2d):
     def _state(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Any, ...] | None:
         """All that a prepared call depends on, or None where there cannot be one: the input is not
         an ordinary CPU tensor, gradients are recorded, or changes cannot be seen."""
-        if not isinstance(input, Tensor) or not eager(input) or weight.is_inference():
+        if not isinstance(input, Tensor) or not eager(input) or _records(input, weight, bias):
             return None
-        if _records(input, weight, bias):
+        if autocast(input) or not _ordinary(weight) or not (bias is None or _ordinary(bias)):
             return None
-        own = (weight,) if bias is None else (weight, bias)
+        weight_stamp = packs.stamp(weight)
+        bias_stamp = None if bias is None else packs.stamp(bias)
+        if weight_stamp is None or (bias_stamp is None and bias is not None):
+            return None
         return (
-            input.shape, input.dtype, ops.is_channels_last(input), ops.pack_key(),
+            input.shape, input.stride(), input.dtype, weight_stamp, bias_stamp, ops.pack_key(),
             self.stride, self.padding, self.dilation, self.groups, self.padding_mode,
-            *[(id(p), p._version, p.data_ptr(), p.dtype) for p in own],
         )  # fmt: skip
 
-    def _has_kernel(self, input: Tensor, weight: Tensor) -> bool:
+    def _has_kernel(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         """False where torch's own convolution is to run: it also words the errors of bad input."""
-        if self._method == "dense" or not isinstance(input, Tensor) or input.device.type != "cpu":
+        if self._method == "dense" or not all(map(_on_cpu, (input, weight))):
             return False
-        if (
-            input.dtype not in _checks.KERNEL_DTYPES
-            or input.dtype != weight.dtype
-            or input.layout != torch.strided
-        ):
+        fits = (
+            input.ndim in (3, 4) and weight.ndim == 4 and 0 not in weight.shape
+            and input.shape[-3] == weight.shape[1] * self.groups and input.numel() > 0
+            and weight.shape[0] % self.groups == 0
+        )  # fmt: skip
+        if not fits or input.dtype not in _checks.KERNEL_DTYPES or input.dtype != weight.dtype:
             return False
-        return input.ndim in (3, 4) and input.shape[-3] == self.in_channels and input.numel() > 0
-
-    def _packed_weight(
-        self, input: Tensor, weight: Tensor, padding: tuple[int, int]
-    ) -> Tensor | None:
-        g = ops.geometry(input, weight, self.stride, padding, self.dilation, self.groups)
-        steps = g[7:]  # strides, paddings, dilations, groups
-        made_for = (ops.pack_key(), weight._version, weight.data_ptr(), *steps)
-        if self._packed is None or self._packed[0] is not weight or self._packed[1] != made_for:
-            reason = ops.unsupported(self.method, g)
-            if reason or g.Oh < 1 or g.Ow < 1:
-                return None
-            self._packed = (weight, made_for, ops.pack(weight, g, self.method))
-        return self._packed[2]
+        if bias is None:
+            return True
+        return _on_cpu(bias) and bias.dtype == input.dtype and bias.shape == weight.shape[:1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_packed", "_ready")}
+        return {k: v for k, v in self.__dict__.items() if k != "_prepared"}
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, method={self.method}"
+
+
+def _is_torchs(input: Any) -> bool:
+    """Whether torch chooses the dtype, or a TorchScript trace is recorded, which is to run
+    without this package and to follow sizes and weights as torch's own operators do."""
+    return (
+        isinstance(input, Tensor) and autocast(input)
+    ) or torch._C._get_tracing_state() is not None
+
+
+def _ordinary(tensor: Any) -> bool:
+    return type(tensor) in (Tensor, nn.Parameter) and _on_cpu(tensor)
+
+
+def _on_cpu(tensor: Any) -> bool:
+    return (
+        isinstance(tensor, Tensor)
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+    )
 
 
 def _records(*tensors: Tensor | None) -> bool:

@@ -56,13 +56,17 @@ def _one_by_one(name: str) -> Callable[..., Any]:
     return rule
 
 
+_ORDINARY = (Tensor, nn.Parameter)
+
+
 def eager(x: Tensor) -> bool:
     """Nothing traces, transforms, intercepts or profiles operators, and `x` is an ordinary CPU
-    tensor."""
+    tensor, without a negation that is yet to be done."""
     return not (
         torch.compiler.is_compiling()
-        or type(x) not in (Tensor, nn.Parameter)
+        or type(x) not in _ORDINARY
         or x.device.type != "cpu"
+        or x.is_neg()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
@@ -71,9 +75,15 @@ def eager(x: Tensor) -> bool:
     )
 
 
+def _all_eager(x: Tensor, arguments: tuple[Any, ...]) -> bool:
+    return eager(x) and not any(
+        isinstance(a, Tensor) and (type(a) not in _ORDINARY or a.is_neg()) for a in arguments
+    )
+
+
 def call(name: str, x: Tensor, *arguments: Any) -> Any:
     """`torch.ops.jsc.<name>(x, *arguments)`."""
-    if eager(x):
+    if _all_eager(x, arguments):
         with torch.no_grad():
             return _IMPLEMENTATIONS[name](x, *arguments)
     return getattr(torch.ops.jsc, name)(x, *arguments)
@@ -100,7 +110,7 @@ class Function(torch.autograd.Function):
 
     @classmethod
     def call(cls, x: Tensor, *arguments: Any) -> Any:
-        if not eager(x):
+        if not _all_eager(x, arguments):
             return cls.apply(x, *arguments)
         if torch.is_grad_enabled() and any(
             isinstance(a, Tensor) and a.requires_grad for a in (x, *arguments)

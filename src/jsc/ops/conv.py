@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc.ops import bf16x3, cpc, cpo, cps, lowering, training
+from jsc.ops import bf16x3, cpc, cpo, cps, lowering, packs, training
 from jsc.ops._gate import gated
 from jsc.ops._library import Function, call, eager, register
 
@@ -90,8 +90,14 @@ def pack(weight: Tensor, g: ConvGeometry, method: str) -> Tensor | None:
     if method == "bf16x3" and not bf16x3.takes(weight):
         return None
     one = g.per_group()
-    packed = [_METHODS[method].pack(w, one) for w in weight.detach().chunk(g.groups)]
+    packed = [_METHODS[method].pack(w, one) for w in _plain(weight).chunk(g.groups)]
     return torch.stack(packed) if len(packed) > 1 else packed[0].unsqueeze(0)
+
+
+def kept_pack(weight: Tensor, g: ConvGeometry, method: str) -> Tensor | None:
+    """`pack`, kept with the weight for as long as the weight does not change."""
+    what_for = (method, pack_key(), *g[7:])  # strides, paddings, dilations, groups
+    return packs.packed(weight, what_for, lambda: pack(weight, g, method))
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -104,16 +110,21 @@ def _output_format(input: Tensor, weight: Tensor) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
+def _plain(x: Tensor) -> Tensor:
+    """The numbers of `x` as they lie in memory: no gradient, no negation that is yet to be done."""
+    return x.detach().resolve_neg()
+
+
 def _conv2d_cpu(
     input: Tensor, weight: Tensor, packed: Tensor | None, bias: Tensor | None,
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
-    groups: int, method: str,
+    groups: int, method: str, keep: bool,
 ) -> Tensor:  # fmt: skip
     g = geometry(input, weight, stride, padding, dilation, groups)
     memory_format = _output_format(input, weight)
-    input, bias = input.detach(), None if bias is None else bias.detach()
+    input, bias = _plain(input), None if bias is None else _plain(bias)
     if packed is None and method != "dense":
-        packed = pack(weight, g, method)
+        packed = kept_pack(weight, g, method) if keep else pack(weight, g, method)
     if packed is None or input.numel() == 0:
         out = torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     elif groups == 1:
@@ -136,7 +147,7 @@ def prepare(
     if groups != 1:
         return None
     g = geometry(input, weight, stride, padding, dilation, groups)
-    bias = None if bias is None else bias.detach()
+    bias = None if bias is None else _plain(bias)
     memory_format = _output_format(input, weight)
     makers: dict[str, Callable[..., Callable[[Tensor], Tensor]]]
     makers = {
@@ -157,7 +168,7 @@ def prepare(
 def _conv2d_fake(
     input: Tensor, weight: Tensor, packed: Tensor | None, bias: Tensor | None,
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
-    groups: int, method: str,
+    groups: int, method: str, keep: bool,
 ) -> Tensor:  # fmt: skip
     g = geometry(input, weight, stride, padding, dilation, groups)
     out = input.new_empty((g.N, g.K, g.Oh, g.Ow))
@@ -166,7 +177,8 @@ def _conv2d_fake(
 
 register(
     "conv2d(Tensor input, Tensor weight, Tensor? packed, Tensor? bias, "
-    "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, str method) -> Tensor",
+    "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, str method, "
+    "bool keep) -> Tensor",
     _conv2d_cpu,
     _conv2d_fake,
 )
@@ -189,7 +201,7 @@ class Conv2d(Function):
         groups: int, method: str, density: float | None,
     ) -> Tensor:  # fmt: skip
         return call(
-            "conv2d", input, weight, packed, bias, stride, padding, dilation, groups, method
+            "conv2d", input, weight, packed, bias, stride, padding, dilation, groups, method, False
         )
 
     @staticmethod

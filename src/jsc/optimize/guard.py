@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from jsc.nn import SparseConv2d
 from jsc.ops.conv import pack_key
+from jsc.ops.packs import stamp
 from jsc.optimize.chains import Chain
 from jsc.optimize.graph import Graph
 
@@ -22,11 +23,11 @@ class Guard:
         paths = [*graph.inlined, *called, *_parents(called)]
         self._modules = list(dict.fromkeys(model.get_submodule(path) for path in paths))
         sparse = [m for m in self._modules if isinstance(m, SparseConv2d)]
-        # Of a convolution not all: its prepared call comes and goes.
+        # Of a convolution not all: its prepared calls come and go.
         self._others = [m for m in self._modules if m not in set(sparse)]
         self._sparse = sparse
         names = ("training", "_method", "stride", "padding", "dilation", "groups", "padding_mode")
-        self._settings = operator.attrgetter(*names, "_packed")
+        self._settings = operator.attrgetter(*names)
         inner = ("_modules", "_forward_hooks", "_forward_pre_hooks")
         self._dicts = [vars(m)[name] for m in self._modules for name in inner]
         inside = {name for c in fused for name in c.steps}
@@ -49,6 +50,7 @@ class Guard:
             ["forward" in vars(m) for m in self._sparse],
             list(map(operator.attrgetter("_version"), self._tensors)),
             list(map(Tensor.data_ptr, self._tensors)),
+            [stamp(p) for m in self._sparse for p in m.parameters()],
         )
 
     def holds(self) -> bool:

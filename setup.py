@@ -1,25 +1,42 @@
 """The extension modules: one per kernel family, everything else is in pyproject.toml.
 
 Environment: JSC_DEBUG=1 turns bounds checks on; JSC_NO_OPENMP=1 builds without threads;
-JSC_SANITIZE=address,undefined instruments the kernels.
+JSC_SANITIZE=address,undefined instruments the kernels; JSC_EMULATE=1 makes AVX-512 and AMX out of
+plain C++, for tests on machines without them (native/emulate.h). A build does not notice that one
+of these has changed: scripts/variant.sh makes each in a directory of its own.
 """
 
 import os
+import shutil
+import sys
 from glob import glob
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("JSC_DEBUG") == "1"
 OPENMP = [] if os.environ.get("JSC_NO_OPENMP") == "1" else ["-fopenmp"]
+EMULATE = [("JSC_EMULATE", "1")] if os.environ.get("JSC_EMULATE") == "1" else []
 SANITIZE = os.environ.get("JSC_SANITIZE")
 # -fno-wrapv: Python's own flags contain -fwrapv, which hides signed overflow from the sanitizer.
-SANITIZE_FLAGS = [f"-fsanitize={SANITIZE}", "-fno-wrapv", "-g"] if SANITIZE else ["-g0"]
+SANITIZE_FLAGS = ["-g0"]
+if SANITIZE:
+    SANITIZE_FLAGS = [f"-fsanitize={SANITIZE}", "-fno-wrapv", "-g", "-fno-omit-frame-pointer"]
 
 # Compiled at the ABI floor; wider instructions come from target attributes (native/isa.h).
 # Never -ffast-math: it would delete the NaN handling. The two narrow flags are torch's own.
-COMPILE = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+# Builds for tests are quicker made; without the second flag GCC makes no multiply-adds.
+OPTIMIZE = ["-O1", "-fexpensive-optimizations"] if SANITIZE or EMULATE else ["-O3"]
+COMPILE = [
+    "-std=c++17",
+    *OPTIMIZE,
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+]
 COMPILE += ["-Wno-psabi"]  # wide vectors are passed between always-inline functions only
 
 DIRECTIVES = {
@@ -38,6 +55,7 @@ extensions = [
         f"jsc._kernels.{Path(source).stem}",
         [source],
         include_dirs=[f"{KERNELS}/native"],
+        define_macros=EMULATE,
         depends=sorted(glob(f"{KERNELS}/native/*.h") + glob(f"{KERNELS}/*.pxd")),
         language="c++",
         extra_compile_args=[*COMPILE, *OPENMP, *SANITIZE_FLAGS],
@@ -46,7 +64,25 @@ extensions = [
     for source in sorted(glob(f"{KERNELS}/*.pyx"))
 ]
 
+
+class Build(build_ext):
+    """Says in a sentence what is missing, before a compiler is called."""
+
+    def build_extensions(self) -> None:
+        kinds = ("compiler_so", "compiler_so_cxx")
+        commands = [getattr(self.compiler, kind, None) for kind in kinds]
+        for command in {c[0] for c in commands if c}:
+            if not shutil.which(command):
+                sys.exit(
+                    f"jsc: building the kernels needs a C++ compiler, and there is no {command!r}; "
+                    "install g++ or clang (Debian, Ubuntu: apt-get install g++ python3-dev), or "
+                    "name yours in CC and CXX"
+                )
+        super().build_extensions()
+
+
 setup(
+    cmdclass={"build_ext": Build},
     ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=DIRECTIVES),
     options={"build_ext": {"parallel": os.cpu_count()}},
 )

@@ -120,7 +120,7 @@ def convolve(
     cdef Py_ssize_t index, n, row, bands = (Oh + band_rows - 1) // band_rows, sets = weight.shape[1], plane = H * W
     cdef Py_ssize_t blocks = weight.shape[0], lanes = weight.shape[5], tasks = N * bands * blocks
     cdef Py_ssize_t out_sets = (K + 63) // 64, out_plane = Oh * Ow
-    if tasks == 0 or Ow == 0 or plane * C == 0:
+    if tasks == 0 or Ow == 0:
         return
     cdef const floating *source = <const floating *>x
     cdef const floating *target = <const floating *>out

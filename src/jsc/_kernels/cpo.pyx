@@ -37,6 +37,7 @@ def encode_planes(
     cdef Py_ssize_t n, plane = p.H * p.W, step = p.columns + 1, room = DA.shape[1], index_room = IN.shape[1]
     cdef Py_ssize_t columns = scratch.shape[1], masks = rows.shape[1]
     if x.shape[0] * plane == 0:
+        start[:, :] = 0
         return
     cdef const floating *source = &x[0, 0, 0]
     cdef const floating *end = source + x.shape[0] * plane
@@ -70,6 +71,7 @@ def encode_pixels(
     cdef Py_ssize_t room = DA.shape[1], index_room = IN.shape[1], columns = scratch.shape[1]
     cdef Py_ssize_t lanes = (16 << isa) // sizeof(floating), groups = (C + lanes - 1) // lanes
     if N * C * p.H * p.W == 0:
+        start[:, :] = 0
         return
     cdef const floating *source = &x[0, 0, 0, 0]
     cdef const floating *end = source + N * C * p.H * p.W
@@ -105,9 +107,9 @@ def decode(
     cdef ColumnPlan p = native_plan(plan)
     cdef int wide = plan.wide
     cdef Py_ssize_t n, plane = p.H * p.W, step = p.columns + 1
-    if x.shape[0] * plane == 0 or DA.shape[0] == 0:
+    if x.shape[0] == 0 or DA.shape[0] == 0:
         return
-    cdef floating *target = &x[0, 0, 0]
+    cdef floating *target = &x[0, 0, 0] if plane else NULL
     cdef int32_t *starts = &start[0, 0]
     cdef const floating *values = &DA[0]
     cdef const void *index = &IN[0]

@@ -3,6 +3,7 @@
 cdef extern from "isa.h" namespace "jsc" nogil:
     int c_supported_isa "jsc::supported_isa"()
     bint c_supported_amx "jsc::supported_amx"()
+    const bint c_emulated "jsc::emulated"
 
 cdef extern from *:
     """
@@ -27,6 +28,11 @@ def supported_isa():
 def supported_amx():
     """True where AMX tiles multiply bfloat16 and the system lets this process use them."""
     return c_supported_amx()
+
+
+def emulated():
+    """True in a build for tests whose AVX-512 and AMX are plain C++ (JSC_EMULATE=1, native/emulate.h)."""
+    return bool(c_emulated)
 
 
 def openmp_version():

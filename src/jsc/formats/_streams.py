@@ -17,9 +17,11 @@ Pair = int | Sequence[int]
 
 
 def geometry(
-    shape: Sequence[int], kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair
-) -> ConvGeometry:
-    """The checked geometry of a map (N, C, H, W) under a kernel."""
+    shape: Sequence[int], kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair,
+    *, pointers: bool = True,
+) -> ConvGeometry:  # fmt: skip
+    """The checked geometry of a map (N, C, H, W) under a kernel, for a format with `pointers` to
+    the windows or without."""
     if len(shape) != 4 or min(shape) < 0:
         raise ValueError(
             f"the map must be (N, C, H, W), got shape {tuple(shape)}; "
@@ -36,13 +38,25 @@ def geometry(
         )
     if reason := columns.unsupported(g):
         raise ValueError(f"{reason}; cut the map into smaller ones")
+    if pointers and columns.pointer_entries(g) > 64 * g.H * g.W + 2**16:
+        raise ValueError(
+            f"a channel of {g.H} x {g.W} has {g.Oh} x {g.Ow} windows with padding {paddings}: "
+            f"most would see nothing, and Ptr would have {columns.pointer_entries(g)} entries for "
+            "it; pad less"
+        )
+    if 0 in shape and N * max(C, H) > 2**24:
+        raise ValueError(
+            f"a map of shape {tuple(shape)} has no elements, and offsets for {N * max(C, H)} "
+            "channels or rows; take a batch with elements"
+        )
     return g
 
 
-def checked(g: ConvGeometry) -> ConvGeometry:
+def checked(g: ConvGeometry, *, pointers: bool = True) -> ConvGeometry:
     """The same geometry; ValueError or TypeError if it was made up by hand and makes no sense."""
     kernel, stride, padding = (g.Kh, g.Kw), (g.Sh, g.Sw), (g.Ph, g.Pw)
-    return geometry((g.N, g.C, g.H, g.W), kernel, stride, padding, (g.Dh, g.Dw))
+    shape, dilation = (g.N, g.C, g.H, g.W), (g.Dh, g.Dw)
+    return geometry(shape, kernel, stride, padding, dilation, pointers=pointers)
 
 
 def require_map(x: Tensor) -> None:

@@ -45,7 +45,7 @@ class CPC:
         Raises TypeError for anything but such a tensor, ValueError when the kernel does not fit.
         """
         _streams.require_map(x)
-        g = _streams.geometry(x.shape, kernel_size, stride, padding, dilation)
+        g = _streams.geometry(x.shape, kernel_size, stride, padding, dilation, pointers=False)
         return cls(*cpc.encode(x), g)
 
     @classmethod
@@ -54,7 +54,7 @@ class CPC:
         kernel_size: Pair, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1,
     ) -> CPC:  # fmt: skip
         """A CPC of arrays made elsewhere, checked completely. Raises TypeError or ValueError."""
-        g = _streams.geometry(shape, kernel_size, stride, padding, dilation)
+        g = _streams.geometry(shape, kernel_size, stride, padding, dilation, pointers=False)
         made = cls(DA, masks, offsets, g)
         made.decode()
         return made
@@ -64,7 +64,7 @@ class CPC:
 
         The arrays are checked on the way: ValueError where they contradict each other or the shape.
         """
-        g = _streams.checked(self.geometry)
+        g = _streams.checked(self.geometry, pointers=False)
         _streams.require_map(self.DA)
         _streams.require_array(self.DA, "DA", self.DA.dtype, 1)
         _streams.require_array(self.masks, "masks", torch.uint64, 4)

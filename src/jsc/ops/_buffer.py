@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
+
+
+def require(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> None:
+    """Kernels read by sizes that were found beforehand: whatever else comes is stopped here, also
+    where a caller mixes up two calls."""
+    if tensor.shape != shape or tensor.dtype != dtype:
+        raise ValueError(
+            f"{name} must be {shape} of {dtype} for this geometry and instruction set, "
+            f"got {tuple(tensor.shape)} of {tensor.dtype}"
+        )
+
+
+def as_pixels(tensor: Tensor) -> Tensor:
+    """(N, C, H, W), detached, as a kernel reads it by its address: channels-last, and with the
+    numbers in memory (torch negates some results by a mark only)."""
+    return tensor.detach().resolve_neg().contiguous(memory_format=torch.channels_last)
 
 
 def buffer(tensor: Tensor, *shape: int) -> np.ndarray:
@@ -12,5 +29,5 @@ def buffer(tensor: Tensor, *shape: int) -> np.ndarray:
 
     Detached: operators of an exported program are called with parameters that require gradients.
     """
-    tensor = tensor.detach().contiguous()
+    tensor = tensor.detach().resolve_neg().contiguous()
     return (tensor.view(shape) if shape else tensor).numpy()

@@ -30,6 +30,10 @@ _buffers = _Buffers()
 def _bytes(name: str, size: int) -> NDArray[np.uint8]:
     held = _buffers.bytes.get(name)
     if held is None or held.size < size:
+        if size >= 2**62:  # beyond what torch takes as a number
+            raise MemoryError(
+                f"cannot allocate {size} bytes of scratch; take a smaller map or batch"
+            )
         held = torch.empty(size, dtype=torch.uint8).numpy()
         if size <= KEPT_BYTES:
             _buffers.bytes[name] = held

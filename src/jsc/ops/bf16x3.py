@@ -17,6 +17,7 @@ from torch import Tensor
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels import bf16x3
+from jsc.ops._buffer import as_pixels, buffer, require
 from jsc.ops._scratch import scratch
 from jsc.ops.cpc import PLAIN, Epilogue, addresses
 
@@ -30,6 +31,7 @@ SHARED_BYTES = (
     1280 * 1024
 )  # of bands that threads share: weights come from memory once for all of them
 LARGEST_STRIDE = 64  # rows of planes are as long as the input's, times the stride
+HALO = 256  # rows and columns of padding that planes always have room for
 LARGEST = 3.3895e38  # what is larger rounds to inf in bfloat16
 
 
@@ -38,6 +40,13 @@ def unsupported(g: ConvGeometry) -> str | None:
         return "it needs a CPU with AMX tiles for bfloat16 (and JSC_ISA unset)"
     if max(g.Sh, g.Sw) > LARGEST_STRIDE:
         return f"its strides are at most {LARGEST_STRIDE}"
+    p = _planes(g)
+    rows, columns = p.halo * g.Sh, p.row_pixels * p.across
+    if rows > HALO + 8 * (g.H + g.Oh * g.Sh) or columns > HALO + 8 * (g.W + g.Ow * p.across):
+        return (
+            f"its planes of a map of {g.H} x {g.W} would be nearly all padding, with paddings of "
+            f"{(g.Ph, g.Pw)} and dilations of {(g.Dh, g.Dw)}"
+        )
     return None
 
 
@@ -66,7 +75,7 @@ def _chunk(g: ConvGeometry) -> int:
 def _rows(weight: Tensor, g: ConvGeometry) -> Tensor:
     """(K, C, Kh, Kw) -> (K, steps, 32): the numbers of a filter in the order of the planes'."""
     if size := _window(g):
-        flat = weight.permute(0, 2, 3, 1).reshape(g.K, -1)
+        flat = weight.permute(0, 2, 3, 1).reshape(g.K, g.Kh * g.Kw * g.C)
         rows = torch.nn.functional.pad(flat, (0, size - flat.shape[1]))
     else:
         c = _chunk(g)
@@ -74,11 +83,13 @@ def _rows(weight: Tensor, g: ConvGeometry) -> Tensor:
         padded = weight.new_zeros((g.K, chunks * c, g.Kh, groups * taps))
         padded[:, : g.C, :, : g.Kw] = weight
         split = padded.view(g.K, chunks, c, g.Kh, groups, taps).permute(0, 1, 3, 4, 5, 2)
+        size = chunks * g.Kh * groups * ROW
         if c < ROW:
-            return split.reshape(g.K, -1, ROW)
-        rows = split.reshape(g.K, -1)
+            return split.reshape(g.K, size // ROW, ROW)
+        rows = split.reshape(g.K, size)
     # The kernel interleaves the halves of 32 numbers.
-    return rows.view(g.K, -1, 2, ROW // 2).transpose(2, 3).reshape(g.K, -1, ROW)
+    halves = rows.view(g.K, size // ROW, 2, ROW // 2)
+    return halves.transpose(2, 3).reshape(g.K, size // ROW, ROW)
 
 
 def pack(weight: Tensor, g: ConvGeometry) -> Tensor:
@@ -100,13 +111,13 @@ def unpack(packed: Tensor, g: ConvGeometry) -> Tensor:
     """The weights that `pack` was given, exactly: found where it puts the numbers 0, 1, 2, ..."""
     pieces = packed.float()
     left = pieces[:, :, 2] + pieces[:, :, 1] + pieces[:, :, 0]
-    rows = left.permute(0, 2, 4, 1, 3, 5).reshape(packed.shape[0] * BLOCK, -1)[: g.K]
+    rows = left.permute(0, 2, 4, 1, 3, 5).reshape(len(packed) * BLOCK, packed.shape[1] * ROW)
     count = g.C * g.Kh * g.Kw
     places = _rows(
         torch.arange(1.0, count + 1, dtype=torch.float64).view(1, g.C, g.Kh, g.Kw), g._replace(K=1)
     )
     places = places.view(-1).argsort(descending=True)[:count].flip(0)
-    return rows[:, places].view(g.K, g.C, g.Kh, g.Kw)
+    return rows[: g.K, places].view(g.K, g.C, g.Kh, g.Kw)
 
 
 class _Planes(NamedTuple):
@@ -159,11 +170,13 @@ class Convolution:
         self.epilogue = epilogue  # its masks are not made: CPC finds them
         self._held, self._norm = addresses(epilogue.norm)
         self.g, self.shape = g, (g.N, g.K, g.Oh, g.Ow)
+        self.expected = (g.N, g.C, g.H, g.W)
         self._packed, self._given_bias = packed, bias
         self._weight = packed.view(torch.int16).view(-1).numpy()
         self._bias = np.zeros(packed.shape[0] * BLOCK, np.float32)
         if bias is not None:
-            self._bias[: g.K] = bias.numpy()
+            require(bias, (g.K,), torch.float32, "bias")
+            self._bias[: g.K] = buffer(bias)
 
         p, c, window = _planes(g), _chunk(g), _window(g)
         light = packed.numel() * 2 <= WEIGHT_BYTES
@@ -185,8 +198,10 @@ class Convolution:
 
         piece = rows * columns * (window or p.phases * c)
         self._offset = _offsets(g, p, rows, piece)
+        tiles = (-(-g.K // BLOCK), len(self._offset), 3, 2, 16, 16, 2)
+        require(packed, tiles, torch.bfloat16, "the packed weight")
         # Tiles of the last pixels reach behind them.
-        within = 0 if window else int(self._offset[: g.Kh * -(-g.Kw * c // ROW)].max())
+        within = 0 if window else int(self._offset[: g.Kh * -(-g.Kw * c // ROW)].max(initial=0))
         self._slack = (2 * BLOCK + 1) * p.pixel + within + ROW
         self._planes, self._together, self._shared = (
             column_bytes // 2 * columns * rows,
@@ -208,6 +223,7 @@ class Convolution:
         self, input: Tensor, residual: Tensor | None = None, masks: Tensor | None = None
     ) -> tuple[Tensor, None]:
         """The same with the epilogue; see :class:`jsc.ops.cpc.Convolution`. Masks are not used."""
+        require(input, self.expected, torch.float32, "input")
         out = torch.empty(self.shape, dtype=torch.float32, memory_format=torch.channels_last)
         threads = _config.num_threads(self.g.macs)
         pixels = BLOCK
@@ -220,9 +236,10 @@ class Convolution:
         copies = (self._shared, 1) if self._shared else (threads, threads)
         planes = copies[0] * self._planes + copies[1] * self._slack
         size = threads * (4096 + 64) + 8 * self._bias.size + 2 * planes
-        x = input.contiguous(memory_format=torch.channels_last)
+        x = as_pixels(input)
         if residual is not None:
-            residual = residual.contiguous(memory_format=torch.channels_last)
+            require(residual, self.shape, torch.float32, "residual")
+            residual = as_pixels(residual)
         done = bf16x3.convolve(
             x.data_ptr(), out.data_ptr(), self._weight, self._bias, self._offset,
             scratch("bf16x3", np.uint8, size),

@@ -15,8 +15,9 @@ from jsc._geometry import ConvGeometry
 from jsc._kernels import columns as kernel
 from jsc._kernels import cpc
 from jsc.ops import columns
+from jsc.ops._buffer import buffer, require
 from jsc.ops._scratch import Arena
-from jsc.ops.cpc import SET
+from jsc.ops.cpc import SET, require_packed
 
 # Tile of a band: a share of L2 that leaves room for weights and partial sums, but rows enough to
 # make up for those that two bands share, which are walked twice.
@@ -73,11 +74,12 @@ class Convolution:
         self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, kernels: columns.Kernels,
         *, sets: bool,
     ) -> None:  # fmt: skip
+        require_packed(packed, bias, g)
         self.g, self.kernels, self.sets = g, kernels, sets
-        self.plan = columns.column_plan(g, sets=sets)
+        self.plan = columns.column_plan(g, sets=sets, pointers=False)
         self.weight, self.dtype = packed.numpy(), packed.dtype
-        self.bias = (packed.new_empty(0) if bias is None else bias.detach().contiguous()).numpy()
-        self.shape = (g.N, g.K, g.Oh, g.Ow)
+        self.bias = buffer(packed.new_empty(0) if bias is None else bias)
+        self.expected, self.shape = (g.N, g.C, g.H, g.W), (g.N, g.K, g.Oh, g.Ow)
         self.nothing = 0 in self.shape or g.C * g.H * g.W == 0 or self.plan.columns == 0
         self.isa = _config.isa()
         self.work, self.encoding = g.macs, g.N * g.C * g.H * g.W
@@ -103,6 +105,7 @@ class Convolution:
 
     def __call__(self, input: Tensor) -> Tensor:
         """`input` as the geometry says, of any strides; the output is channels-last."""
+        require(input, self.expected, self.dtype, "input")
         out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
         if self.nothing:
             bias = torch.from_numpy(self.bias)

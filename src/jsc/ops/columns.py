@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from math import gcd
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from jsc.ops._scratch import scratch
 SET_ROWS = 4  # rows to a set of CPS
 ROOM = 16  # elements behind a plane's streams (native/columns.h)
 ROWS = 64  # to a row mask
+KEPT_COLUMNS = 4096  # plans of wider maps are made anew: they would fill memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,55 +65,87 @@ class ColumnPlan:
         return np.int32 if self.wide else np.uint16
 
 
-def _windows(j: int, g: ConvGeometry) -> list[tuple[int, int]]:
-    """The windows s that read padded column j = s Sw + c Dw, ascending, with their c."""
-    reads = ((j - c * g.Dw, c) for c in reversed(range(g.Kw)))
-    return [(r // g.Sw, c) for r, c in reads if r >= 0 and r % g.Sw == 0 and r // g.Sw < g.Ow]
+def column_plan(g: ConvGeometry, *, sets: bool = False, pointers: bool = True) -> ColumnPlan:
+    """The plan of a shape, for CPO or (sets) CPS; a convolution needs no `pointers`."""
+    make = _kept if g.W <= KEPT_COLUMNS else _plan
+    return make(g.H, g.W, g.Kw, g.Sw, g.Ph, g.Pw, g.Dw, g.Ow, sets, pointers)
 
 
-def column_plan(g: ConvGeometry, *, sets: bool = False) -> ColumnPlan:
-    """The plan of a shape, for CPO or (sets) CPS."""
-    return _plan(g.H, g.W, g.Kw, g.Sw, g.Ph, g.Pw, g.Dw, g.Ow, sets)
+def _readers(
+    W: int, Kw: int, Sw: int, Pw: int, Dw: int, Ow: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """For every column of the map: how many windows read it, the leftmost, and its kernel column.
+
+    Window s reads padded column j = s Sw + c Dw through kernel column c. With Sw = a G, Dw = b G
+    and a, b coprime, that is one residue of c modulo a, and each further window lies b to the
+    right, its kernel column a to the left.
+    """
+    j = np.arange(W, dtype=np.int64) + Pw
+    G = gcd(Sw, Dw)
+    a, b = Sw // G, Dw // G
+    inverse = pow(b, -1, a)
+    if a < 2**31:
+        residue = j // G % a * inverse % a
+    else:  # products beyond 64 bits
+        residue = np.array([k // G * inverse % a for k in range(Pw, Pw + W)], np.int64)
+    least = np.maximum(0, -(((Ow - 1) * Sw - j) // Dw))
+    most = np.minimum(Kw - 1, j // Dw)
+    c = most - (most - residue) % a
+    read = (j % G == 0) & (c >= least)
+    c = np.where(read, c, 0)
+    count = np.where(read, (c - least) // a + 1, 0)
+    return count, (j - c * Dw) // Sw, c
 
 
-@lru_cache(maxsize=256)
+def _patterns(Kw: int, Sw: int, Dw: int, Ow: int) -> tuple[int, bool]:
+    """The largest number of windows that read a padded column, and whether columns with a single
+    reader belong to the two outermost windows only. Window s, kernel column c and s + b, c - a read
+    the same one."""
+    a, b = Sw // gcd(Sw, Dw), Dw // gcd(Sw, Dw)
+    inner = Ow > 2 and (b > 1 or Kw < 2 * a)
+    return min(-(-Ow // b), -(-Kw // a)), not inner
+
+
+def pointer_entries(g: ConvGeometry) -> int:
+    """Entries of Ptr to a channel, at most."""
+    return _patterns(g.Kw, g.Sw, g.Dw, g.Ow)[0] * (g.Ow + 1)
+
+
 def _plan(
-    H: int, W: int, Kw: int, Sw: int, Ph: int, Pw: int, Dw: int, Ow: int, sets: bool
+    H: int, W: int, Kw: int, Sw: int, Ph: int, Pw: int, Dw: int, Ow: int, sets: bool, pointers: bool
 ) -> ColumnPlan:
-    g = ConvGeometry(1, 1, H, W, 1, 1, Kw, 1, Sw, Ph, Pw, 1, Dw)
-    read = [(j, _windows(j, g)) for j in range(W + 2 * Pw)]
-    read = [(j, windows) for j, windows in read if windows]
-    patterns = max((len(windows) for _, windows in read), default=0)
-    edge = [w[0][0] for _, w in read if len(w) == 1]
+    count, window, kernel_column = _readers(W, Kw, Sw, Pw, Dw, Ow)
+    order = np.lexsort((window, count))[np.count_nonzero(count == 0) :]
+    count, window = count[order], window[order]
+    place = np.arange(len(order))
+    begins = np.ones(len(order), bool)
+    begins[1:] = (count[1:] != count[:-1]) | (window[1:] != window[:-1])
+    rank = place - np.maximum.accumulate(np.where(begins, place, 0))
 
-    order: list[tuple[int, int]] = []
-    ranks: list[int] = []
-    first: list[int] = []
-    last: list[int] = []
-    for p in range(1, patterns + 1):
-        base, ends = len(order), [len(order)]
-        for s in range(Ow):
-            group = [
-                (j - Pw, w[0][1])
-                for j, w in read
-                if len(w) == p and w[0][0] == s and 0 <= j - Pw < W
-            ]
-            order += group
-            ranks += range(len(group))
-            ends.append(len(order))
+    patterns, trimmed = _patterns(Kw, Sw, Dw, Ow)
+    first: list[NDArray[np.intp]] = []
+    last: list[NDArray[np.intp]] = []
+    for p in range(1, patterns + 1) if pointers else ():
+        base, end = np.searchsorted(count, [p, p + 1])
+        upto = base + np.searchsorted(window[base:end], np.arange(-1, Ow), side="right")
         # The authors keep three entries of the pattern that only the two outermost windows have.
-        if p == 1 and patterns > 1 and set(edge) <= {0, Ow - 1}:
-            ends = [ends[0], ends[1], ends[-1]]
-        first += [base] * len(ends)
-        last += ends
+        if p == 1 and patterns > 1 and trimmed:
+            upto = upto[[0, 1, -1]]
+        first.append(np.full(len(upto), base))
+        last.append(upto)
 
-    largest = max(ranks, default=0) * -(-H // SET_ROWS) + -(-H // SET_ROWS)
+    largest = int(rank.max(initial=0)) * -(-H // SET_ROWS) + -(-H // SET_ROWS)
     code = largest * 2**SET_ROWS if sets else (H + Ph) * Kw
+    none = np.empty(0, np.int32)
     return ColumnPlan(
         H, W, Kw, Ph, patterns, max(code, H * W + 1) > 2**16,
-        np.array([j for j, _ in order], np.int32), np.array([c for _, c in order], np.int32),
-        np.array(ranks, np.int32), np.array(first, np.int32), np.array(last, np.int32),
+        order.astype(np.int32), kernel_column[order].astype(np.int32), rank.astype(np.int32),
+        np.concatenate([none, *first]).astype(np.int32),
+        np.concatenate([none, *last]).astype(np.int32),
     )  # fmt: skip
+
+
+_kept = lru_cache(maxsize=256)(_plan)
 
 
 class Streams(NamedTuple):
@@ -159,10 +193,11 @@ def encode_into(
     threads: int,
 ) -> None:  # fmt: skip
     """(N, C, H, W) of any strides -> `streams`, in one pass."""
+    x = x.resolve_neg()
     if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         kernel, maps = kernels.encode_pixels, x.permute(0, 2, 3, 1).numpy()
     else:
-        kernel, maps = kernels.encode_planes, x.contiguous().view(-1, *x.shape[2:]).numpy()
+        kernel, maps = kernels.encode_planes, x.contiguous().flatten(0, 1).numpy()
     DA, IN, start, word, rows = streams
     words = () if word is start else (word,)
     index = IN.view(np.uint8)
@@ -183,9 +218,8 @@ def encode(
     }
     start = made["start"]
     streams = Streams(made["DA"], made["IN"], start, made.get("word", start), made["rows"])
-    if x.numel():
-        work = scratch("columns transposed", dtype, *transposed(plan, threads))
-        encode_into(streams, x, plan, kernels, work, threads)
+    work = scratch("columns transposed", dtype, *transposed(plan, threads))
+    encode_into(streams, x, plan, kernels, work, threads)
     return streams
 
 
@@ -212,6 +246,7 @@ def pointers(start: NDArray[np.int32], plan: ColumnPlan) -> NDArray[np.generic]:
 
 def unsupported(g: ConvGeometry) -> str | None:
     """Why this shape cannot run: places within a channel are 32-bit numbers."""
-    if (g.H + g.Ph) * max(g.W, g.Kw) * 4 >= 2**31:
+    rows = max(1, -(-g.H // SET_ROWS) * SET_ROWS + g.Ph)
+    if rows * max(g.W, g.Kw) * 4 >= 2**31:
         return f"a channel of {g.H} x {g.W} with {g.Kh} x {g.Kw} kernels overflows 32-bit places"
     return None

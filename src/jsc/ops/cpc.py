@@ -12,6 +12,7 @@ from torch import Tensor
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels import cpc
+from jsc.ops._buffer import as_pixels, buffer, require
 from jsc.ops._scratch import scratch
 
 SET = 64  # channels to a mask
@@ -54,6 +55,15 @@ def pack(weight: Tensor, g: ConvGeometry) -> Tensor:
     return padded.view(blocks, block, sets, SET, g.Kh, g.Kw).permute(0, 2, 4, 3, 5, 1).contiguous()
 
 
+def require_packed(packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:
+    """Stops weights that were packed for another geometry, dtype or instruction set."""
+    block = blocking(g, packed.dtype)
+    blocks, sets = -(-g.K // block), -(-g.C // SET)
+    require(packed, (blocks, sets, g.Kh, SET, g.Kw, block), packed.dtype, "the packed weight")
+    if bias is not None:
+        require(bias, (g.K,), packed.dtype, "bias")
+
+
 class Norm(NamedTuple):
     """A batch-norm in evaluation; every tensor (K,) of the convolution's dtype."""
 
@@ -79,7 +89,7 @@ PLAIN = Epilogue()
 def addresses(norm: Norm | None) -> tuple[list[Tensor | None], tuple[Any, ...]]:
     """Tensors to be held, and what kernels take of them: four addresses and epsilon."""
     parts = norm[:4] if norm else (None,) * 4
-    held = [None if x is None else x.detach().contiguous() for x in parts]
+    held = [None if x is None else x.detach().resolve_neg().contiguous() for x in parts]
     places = [0 if x is None else x.data_ptr() for x in held]
     return held, (*places, norm.eps if norm else 0.0)
 
@@ -90,10 +100,11 @@ class Convolution:
     def __init__(
         self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue = PLAIN
     ) -> None:
+        require_packed(packed, bias, g)
         weight = packed.numpy()
         blocks, sets, block = weight.shape[0], weight.shape[1], weight.shape[5]
         self.g, self.dtype = g, packed.dtype
-        self.shape = (g.N, g.K, g.Oh, g.Ow)
+        self.expected, self.shape = (g.N, g.C, g.H, g.W), (g.N, g.K, g.Oh, g.Ow)
         self._isa = _config.isa()
         self._columns = cpc.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
         self._rows = max(1, min(g.Oh, TILE_BYTES // (self._columns * weight.itemsize)))
@@ -102,7 +113,7 @@ class Convolution:
         self._scratch = (g.N, sets, g.H * g.W)
         self._kernel = cpc.convolve["float" if weight.itemsize == 4 else "double"]
         self._weight = weight
-        self._bias = np.empty(0, weight.dtype) if bias is None else bias.contiguous().numpy()
+        self._bias = np.empty(0, weight.dtype) if bias is None else buffer(bias)
         self._sizes = (g.N, g.H, g.W, g.C, g.K, g.Oh, g.Ow, block // _lanes(packed.dtype))
         self._steps = (g.Sh, g.Sw, g.Ph, g.Pw, g.Dh, g.Dw)
         self._held, self._norm = addresses(epilogue.norm)
@@ -121,6 +132,7 @@ class Convolution:
         residual : (N, K, Oh, Ow) of any strides
         masks    : (N, ceil(C / 64), H, W) uint64, those of `input`, which then need not be found
         """
+        require(input, self.expected, self.dtype, "input")
         out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
         threads = _config.num_threads(self._work)
         rows = self._rows
@@ -130,7 +142,7 @@ class Convolution:
             rows = -(-rows // 2)
         tile = threads * rows * self._columns
         size = cpc.scratch_bytes(*self._scratch, tile, self._weight.itemsize)
-        x = input.contiguous(memory_format=torch.channels_last)
+        x = as_pixels(input)
         out_masks, added, mask_address = None, 0, 0
         if self._masks is not None:
             out_masks = getattr(self._masks, "held", None)
@@ -139,8 +151,13 @@ class Convolution:
                 if out_masks.nbytes <= HELD_BYTES:
                     self._masks.held = out_masks
             mask_address = out_masks.data_ptr()
+        if masks is not None:
+            N, C, H, W = self.expected
+            require(masks, (N, -(-C // SET), H, W), torch.uint64, "masks")
+            masks = masks.contiguous()
         if residual is not None:
-            residual = residual.contiguous(memory_format=torch.channels_last)
+            require(residual, self.shape, self.dtype, "residual")
+            residual = as_pixels(residual)
             added = residual.data_ptr()
         self._kernel(
             x.data_ptr(), out.data_ptr(), self._weight, self._bias, scratch("cpc", np.uint8, size),
@@ -165,13 +182,13 @@ def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> 
 def encode(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(N, C, H, W) -> non-zeros in channels-last order, masks, where each row of them begins."""
     N, C, H, W = x.shape
-    pixels = x.detach().permute(0, 2, 3, 1).contiguous()
+    last = as_pixels(x).permute(0, 2, 3, 1).contiguous()
     masks = empty_masks(N, C, H, W).zero_()
-    cpc.encode(pixels.numpy(), masks.numpy(), _config.isa(), _config.num_threads(x.numel()))
-    nonzero = pixels != 0
+    cpc.encode(last.numpy(), masks.numpy(), _config.isa(), _config.num_threads(x.numel()))
+    nonzero = last != 0
     offsets = torch.zeros(N * H + 1, dtype=torch.int64)
     torch.cumsum(nonzero.view(N * H, W * C).sum(1), 0, out=offsets[1:])
-    return pixels[nonzero], masks, offsets
+    return last[nonzero], masks, offsets
 
 
 def occupied(masks: Tensor) -> Tensor:

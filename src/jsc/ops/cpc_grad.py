@@ -14,6 +14,7 @@ from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels import cpc_grad
 from jsc.ops import cpc
+from jsc.ops._buffer import require
 from jsc.ops._scratch import scratch
 
 CHANNELS = 16  # of the visited map to a task
@@ -21,6 +22,7 @@ BLOCK_BYTES = 28 * 1024  # of the other map, with its border: most of L1
 RANGE_PIXELS = 4096  # visited at a time: their planes are to stay in L2
 TASKS = 16  # at least, where the map is large enough
 WIDTHS = (1, 2, 3, 5, 7)  # kernel columns that are compiled
+MOST_FILTERS = 64  # of a block of the other map
 
 
 class _Part(NamedTuple):
@@ -98,7 +100,10 @@ _plan = lru_cache(maxsize=512)(_Plan)
 
 def unsupported(g: ConvGeometry) -> bool:
     """Whether no pass of `g` (of one group) can visit non-zeros."""
-    return not (g.Dh == g.Dw == 1 and all(p.Kw in WIDTHS for p in _input_parts(g)))
+    row = (max(g.W, g.Ow) + g.Kw) * g.Kh * MOST_FILTERS  # of a block: its places have 32 bits
+    if g.Dh > 1 or g.Dw > 1 or row >= 2**31:
+        return True
+    return not all(p.Kw in WIDTHS for p in _input_parts(g))
 
 
 @lru_cache(maxsize=512)
@@ -150,12 +155,20 @@ def visit(
     walk: bool = True,
     dots: bool = False,
 ) -> tuple[Tensor | None, Tensor | None] | None:
-    """Gradients of input (`dots`) and weight (`walk`); None where maps or weights are not finite.
+    """Gradients of input (`dots`) and weight (`walk`); None where maps or weights are not finite,
+    or have no elements.
 
     `S`, channels-last, is the map whose non-zeros are visited: the input or (stride 1, no `dots`)
     the gradient of the output; `D` is the other. The gradient of the input is zero where the input
     is.
     """
+    if 0 in (S.numel(), D.numel(), weight.numel()):
+        return None
+    maps = {"input": (g.N, g.C, g.H, g.W), "grad": (g.N, g.K, g.Oh, g.Ow)}
+    for x, name in zip((S, D), maps if input_visited else reversed(maps), strict=True):
+        require(x, maps[name], weight.dtype, name)
+    require(weight, (g.K, g.C, g.Kh, g.Kw), weight.dtype, "weight")
+    S, D, weight = S.resolve_neg(), D.resolve_neg(), weight.resolve_neg()
     dtype = S.dtype
     name = "float" if dtype == torch.float32 else "double"
     isa, threads = _config.isa(), _config.num_threads(g.macs)
@@ -194,6 +207,7 @@ def visit(
 def sweep_weight(weight: Tensor, g: ConvGeometry, *, turned: bool) -> Tensor | None:
     """`cpc.pack` of weights that change every step, or None where they are not finite. With
     `turned`, those of the gradient of the input: kernels by 180 degrees, filters as channels."""
+    weight = weight.resolve_neg()
     k, c, i, j = weight.stride()
     name = "float" if weight.dtype == torch.float32 else "double"
     block, sets = cpc.blocking(g, weight.dtype), -(-g.C // cpc.SET)
@@ -215,5 +229,6 @@ def density(x: Tensor) -> float:
         return float((x != 0).sum()) / max(1, x.numel())
     every = rows // COUNT_ROWS | 1  # odd: not always the same channels or column
     name = "float" if x.dtype == torch.float32 else "double"
+    x = x.resolve_neg()
     found = cpc_grad.count[name](x.data_ptr(), 0.0, rows, COUNT_ROW, every, _config.isa())
     return float(found) / (-(-rows // every) * COUNT_ROW)

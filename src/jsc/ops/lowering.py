@@ -15,6 +15,7 @@ from torch import Tensor
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels import lower
+from jsc.ops._buffer import require
 
 # MEC's schedules: A, one product per output row over all images, then a repack; B, one product per
 # image and output row, in place. A pays where rows are too short to fill a product by themselves.
@@ -30,6 +31,11 @@ def im2col_unsupported(g: ConvGeometry) -> str | None:
 def mec_unsupported(g: ConvGeometry) -> str | None:
     if g.Dh > 1:
         return f"MEC reads consecutive rows: it has no vertical dilation, {g.Dh} given"
+    if g.H + 2 * g.Ph > 2 * (g.H + g.Kh * g.Oh):
+        return (
+            f"MEC lowers all padded rows: of a map of {g.H} rows with a padding of {g.Ph} and a "
+            f"stride of {g.Sh}, nearly all of them would be padding that no window reads"
+        )
     return None
 
 
@@ -39,6 +45,13 @@ def im2col_pack(weight: Tensor, g: ConvGeometry) -> Tensor:
 
 
 mec_pack = im2col_pack
+
+
+def _require(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:
+    require(input, (g.N, g.C, g.H, g.W), packed.dtype, "input")
+    require(packed, (g.Kh * g.Kw * g.C, g.K), packed.dtype, "the packed weight")
+    if bias is not None:
+        require(bias, (g.K,), packed.dtype, "bias")
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor) -> None:
@@ -53,7 +66,8 @@ def _is_pointwise(g: ConvGeometry) -> bool:
 
 
 def im2col_run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
-    input = input.detach()
+    _require(input, packed, bias, g)
+    input = input.detach().resolve_neg()
     if not input.is_contiguous(memory_format=torch.channels_last) and g.Oh * g.Ow > SMALL_MAP:
         return _im2col_planes(input.contiguous(), packed, bias, g)
     return _im2col_rows(input, packed, bias, g)
@@ -101,12 +115,13 @@ def _im2col_planes(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGe
 
 def mec_run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
     """Channels-last out. The lowered matrix is read through overlapping views; none is copied."""
+    _require(input, packed, bias, g)
     if _is_pointwise(g):  # the lowered matrix is the map itself
-        return _im2col_rows(input.detach(), packed, bias, g)
+        return _im2col_rows(input.detach().resolve_neg(), packed, bias, g)
     out = torch.empty((g.N, g.K, g.Oh, g.Ow), dtype=input.dtype, memory_format=torch.channels_last)
     if out.numel() == 0:
         return out
-    x = input.detach().permute(0, 2, 3, 1).contiguous()
+    x = input.detach().resolve_neg().permute(0, 2, 3, 1).contiguous()
     height, row, taps = g.H + 2 * g.Ph, g.Kw * g.C, packed.shape[0]
     lowered = x.new_empty((g.N, g.Ow, height * row))
     lower.mec(x.numpy(), lowered.numpy(), g, _config.num_threads(lowered.numel()))

@@ -54,7 +54,11 @@ constexpr int BF16X3_BLOCK = 32;      // filters to a block, pixels to a task's 
 
 // ---- tiles -----------------------------------------------------------------------------------------
 
-#if defined(__x86_64__)
+#if defined(JSC_EMULATE)
+#define JSC_TILE_LOAD(tile, from, stride) emulate_tile_load(tile, from, stride)
+#define JSC_TILE_STORE(tile, to, stride) emulate_tile_store(tile, to, stride)
+#define JSC_TILE_PRODUCT(sum, a, b) emulate_tile_product(sum, a, b)
+#elif defined(__x86_64__) && !defined(__clang__)
 #define JSC_TILE_LOAD(tile, from, stride) \
     asm volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"((ptrdiff_t)(stride)) : "memory")
 #define JSC_TILE_STORE(tile, to, stride) \
@@ -69,7 +73,9 @@ constexpr int BF16X3_BLOCK = 32;      // filters to a block, pixels to a task's 
 // All eight tiles are 16 rows of 64 bytes. Between `bf16x3_begin` and `bf16x3_end` a thread has the
 // tiles' state, which a context switch must save.
 inline void bf16x3_begin() {
-#if defined(__x86_64__)
+#if defined(JSC_EMULATE)
+    emulate_tiles_begin();
+#elif defined(__x86_64__) && !defined(__clang__)
     struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } config = {};
     config.palette = 1;
     for (int i = 0; i < 8; i++) config.bytes[i] = 64, config.rows[i] = 16;
@@ -77,7 +83,7 @@ inline void bf16x3_begin() {
 #endif
 }
 inline void bf16x3_end() {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(JSC_PLAIN)
     asm volatile("tilerelease" ::);
 #endif
 }

@@ -48,7 +48,10 @@ JSC_INLINE void bf16x3_pieces(Vec<Avx512, float> v, uint16_t *to, ptrdiff_t piec
 // The lanes of 16 numbers whose bits are set, zeros in the others; memory there is not touched.
 JSC_INLINE Vec<Avx512, float> bf16x3_lanes(const float *x, uint32_t bits) {
     Vec<Avx512, float> v = {};
-#if defined(__x86_64__)
+#if defined(JSC_PLAIN)
+    for (int i = 0; i < 16; i++)
+        if (bits >> i & 1) v[i] = x[i];
+#elif defined(__x86_64__)
     asm("kmovw %2, %%k1\n\tvmovups %1, %0%{%%k1%}%{z%}" : "=v"(v) : "m"(*(const Vec<Avx512, float> *)x), "r"(bits) : "k1");
 #endif
     return v;

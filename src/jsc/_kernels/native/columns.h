@@ -195,9 +195,9 @@ JSC_INLINE ptrdiff_t group_end(const ColumnPlan *plan, ptrdiff_t t) {
 // 8 lanes of 64 bits, and their sum of bits.
 using Words = VectorOf<uint64_t, 64>::type;
 JSC_INLINE uint64_t or_lanes(Words v) {
-    v |= __builtin_shuffle(v, Words{4, 5, 6, 7, 0, 1, 2, 3});
-    v |= __builtin_shuffle(v, Words{2, 3, 0, 1, 6, 7, 4, 5});
-    v |= __builtin_shuffle(v, Words{1, 0, 3, 2, 5, 4, 7, 6});
+    v |= shuffle<4, 5, 6, 7, 0, 1, 2, 3>(v, v);
+    v |= shuffle<2, 3, 0, 1, 6, 7, 4, 5>(v, v);
+    v |= shuffle<1, 0, 3, 2, 5, 4, 7, 6>(v, v);
     return v[0];
 }
 

@@ -186,12 +186,16 @@ JSC_INLINE void cpc_points(const T *x, const uint64_t *mask, ptrdiff_t step, ptr
                            ptrdiff_t offset, const T *weight, ptrdiff_t channel_step, T *out) {
     using V_ = Vec<I, T>;
     constexpr int L = lanes<I, T>;
-    for (ptrdiff_t o = 0; o < Ow; o += 2) {
+    // From the first pair that has a pixel to the last. A stride wider than the map cannot be multiplied freely.
+    const ptrdiff_t first = offset < 0 ? (-offset - 1) / Sw : 0, near = Sw < W ? Sw : W;
+    for (ptrdiff_t o = first & ~(ptrdiff_t)1; o < Ow && o * Sw + offset < W; o += 2) {
         ptrdiff_t left = o * Sw + offset, right = left + Sw;
         uint64_t left_bits = left >= 0 && left < W ? mask[left] : 0;
         uint64_t right_bits = right >= 0 && right < W && o + 1 < Ow ? mask[right] : 0;
-        cpc_prefetch(x + (left + CPC_AHEAD * Sw) * step, Sw * step);
+        if (left >= 0) cpc_prefetch(x + (left + CPC_AHEAD * near) * step, near * step);
         if (!(left_bits | right_bits)) continue;
+        if (!left_bits) left = 0;
+        if (!right_bits) right = 0;
         V_ a[2][V];
 #pragma GCC unroll 8
         for (int v = 0; v < V; v++) a[1][v] = load<V_>(out + (o * V + v) * L), a[0][v] = load<V_>(out + ((o + 1) * V + v) * L);

@@ -158,10 +158,9 @@ JSC_INLINE void grad_block(const GradTask<T> &t, ptrdiff_t unit, ptrdiff_t d0, T
 template <class I, class T, int Half>
 JSC_INLINE void grad_add_lanes(Vec<I, T> *v) {
     constexpr int L = lanes<I, T>;
-    using Order = typename VectorOf<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>, I::bytes>::type;
 #pragma GCC unroll 16
     for (int i = 0; i < L; i += 2 * Half) {
-        exchange<Vec<I, T>, Order, Half>(v[i], v[i + Half], std::make_index_sequence<L>());
+        exchange<Vec<I, T>, Half>(v[i], v[i + Half], std::make_index_sequence<L>());
         v[i] += v[i + Half];
     }
     if constexpr (2 * Half < L) grad_add_lanes<I, T, 2 * Half>(v);

@@ -89,7 +89,9 @@ struct Pack {
     // whole registers where one instruction with a memory operand does.
     template <int t>
     JSC_INLINE V insert(V v, const T *from) {
-#if defined(__x86_64__)
+#if defined(JSC_PLAIN)
+        for (int k = 0; k < K; k++) v[t * K + k] = from[k];
+#elif defined(__x86_64__)
         if constexpr (Q == 2)
             asm("vinsertf128 %2, %1, %0, %0" : "+v"(v) : "m"(*(const Quarter *)from), "i"(t));
         else
@@ -99,7 +101,9 @@ struct Pack {
     }
     template <int t>
     JSC_INLINE void extract(T *to, V v) {
-#if defined(__x86_64__)
+#if defined(JSC_PLAIN)
+        for (int k = 0; k < K; k++) to[k] = v[t * K + k];
+#elif defined(__x86_64__)
         if constexpr (Q == 2)
             asm("vextractf128 %2, %1, %0" : "=m"(*(Quarter *)to) : "v"(v), "i"(t));
         else
@@ -109,7 +113,9 @@ struct Pack {
     JSC_INLINE V widen(const T *from) {
         if constexpr (Q == 1) return load<V>(from);
         V v;
-#if defined(__x86_64__)
+#if defined(JSC_PLAIN)
+        v = load_partial<V>(from, K);
+#elif defined(__x86_64__)
         asm("vmovups %1, %x0" : "=v"(v) : "m"(*(const Quarter *)from));
 #endif
         return v;
@@ -137,14 +143,15 @@ struct Pack {
     // Interleave the low (high) halves of the quarters of a and b, in units of `Unit` elements.
     template <int Unit, int High>
     JSC_INLINE V interleave(V a, V b) {
-        typedef decltype(a < b) Index;
-        Index index = {};
-#pragma GCC unroll 16
-        for (int i = 0; i < L; i++) {
-            int lane = i % K, unit = lane / Unit;
-            index[i] = (i - lane) + High * K / 2 + (unit / 2) * Unit + lane % Unit + (unit % 2) * L;
-        }
-        return __builtin_shuffle(a, b, index);
+        return interleave_lanes<Unit, High>(a, b, std::make_index_sequence<L>());
+    }
+    template <int Unit, int High, size_t... l>
+    JSC_INLINE V interleave_lanes(V a, V b, std::index_sequence<l...>) {
+        return shuffle<source_lane(Unit, High, (int)l)...>(a, b);
+    }
+    static constexpr int source_lane(int Unit, int High, int i) {
+        const int lane = i % K, unit = lane / Unit;
+        return (i - lane) + High * K / 2 + (unit / 2) * Unit + lane % Unit + (unit % 2) * L;
     }
 
     // K vectors, transposed inside every quarter; its own inverse.

@@ -16,6 +16,12 @@
 #include <cstddef>
 #include <cstdint>
 
+// Where vectors are not to be touched by inline assembly: emulate.h. Clang compiles that only in functions
+// which carry the target attribute themselves; its kernels are slower, and it has no tiles.
+#if defined(JSC_EMULATE) || defined(__clang__)
+#define JSC_PLAIN
+#endif
+
 #define JSC_INLINE static inline __attribute__((always_inline))
 
 #if defined(__x86_64__)
@@ -24,9 +30,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#define JSC_TARGET_AVX2 __attribute__((target("avx2,fma,bmi,bmi2,lzcnt,popcnt")))
+#if defined(JSC_EMULATE)  // emulate.h
+#define JSC_TARGET_AVX512 JSC_TARGET_AVX2
+#elif defined(__clang__)  // does not know the last word below, and would ignore all of them
+#define JSC_TARGET_AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi,bmi2,lzcnt,popcnt")))
+#else
 #define JSC_TARGET_AVX512 \
     __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi,bmi2,lzcnt,popcnt,prefer-vector-width=512")))
-#define JSC_TARGET_AVX2 __attribute__((target("avx2,fma,bmi,bmi2,lzcnt,popcnt")))
+#endif
 #endif
 
 namespace jsc {
@@ -35,6 +47,12 @@ struct Base { static constexpr int bytes = 16; };
 struct Avx2 { static constexpr int bytes = 32; };
 struct Avx512 { static constexpr int bytes = 64; };
 
+#if defined(JSC_EMULATE)
+constexpr bool emulated = true;
+#else
+constexpr bool emulated = false;
+#endif
+
 enum IsaLevel { ISA_BASE = 0, ISA_AVX2 = 1, ISA_AVX512 = 2 };
 
 inline int supported_isa() {
@@ -42,8 +60,12 @@ inline int supported_isa() {
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                 __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+#if defined(JSC_EMULATE)
+    bool avx512 = avx2;
+#else
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                   __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+#endif
     return avx512 ? ISA_AVX512 : avx2 ? ISA_AVX2 : ISA_BASE;
 #else
     return ISA_BASE;
@@ -53,7 +75,9 @@ inline int supported_isa() {
 // AMX tiles with bfloat16 products, and AVX-512 that rounds to bfloat16. The tiles' 8 kB of state are a
 // process's only after it has asked Linux for them; the answer is no where a signal stack is too small.
 inline bool supported_amx() {
-#if defined(__x86_64__) && defined(__linux__) && defined(SYS_arch_prctl)
+#if defined(JSC_EMULATE)
+    return supported_isa() == ISA_AVX512;
+#elif defined(__x86_64__) && defined(__linux__) && defined(SYS_arch_prctl) && !defined(__clang__)
     constexpr long request_permission = 0x1023, tile_data = 18;
     constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24, avx512_bf16 = 1u << 5;
     unsigned a, b, c, d;

@@ -66,11 +66,11 @@ inline void lower_plane(const LowerShape *s, const T *plane, ptrdiff_t l, ptrdif
             memset(to, 0, sizeof(T) * s->Ow);
             continue;
         }
-        const T *row = plane + i * s->W + shift;
+        const T *row = plane + i * s->W;
         for (ptrdiff_t x = 0; x < x0; x++) to[x] = 0;
-        if (s->Sw == 1) memcpy(to + x0, row + x0, sizeof(T) * (x1 - x0));
+        if (s->Sw == 1 && x0 < x1) memcpy(to + x0, row + x0 + shift, sizeof(T) * (x1 - x0));
         else
-            for (ptrdiff_t x = x0; x < x1; x++) to[x] = row[x * s->Sw];
+            for (ptrdiff_t x = x0; x < x1; x++) to[x] = row[x * s->Sw + shift];
         for (ptrdiff_t x = x1; x < s->Ow; x++) to[x] = 0;
     }
 }

@@ -6,12 +6,19 @@
 #include <utility>
 
 #include "isa.h"
+#if defined(JSC_PLAIN)
+#include "emulate.h"
+#endif
 
 namespace jsc {
 
 template <class T, int Bytes>
 struct VectorOf {
+#if defined(__clang__)  // forgets the alignment of a type that is a template's argument: see `load`
+    typedef T type __attribute__((vector_size(Bytes)));
+#else
     typedef T type __attribute__((vector_size(Bytes), aligned(sizeof(T)), may_alias));
+#endif
 };
 
 // The widest vector of T on instruction set I, and its number of lanes.
@@ -22,11 +29,21 @@ constexpr int lanes = I::bytes / (int)sizeof(T);
 
 template <class V, class T>
 JSC_INLINE V load(const T *p) {
+#if defined(__clang__)
+    V v;
+    __builtin_memcpy(&v, p, sizeof(V));
+    return v;
+#else
     return *(const V *)p;
+#endif
 }
 template <class V, class T>
 JSC_INLINE void store(T *p, V v) {
+#if defined(__clang__)
+    __builtin_memcpy(p, &v, sizeof(V));
+#else
     *(V *)p = v;
+#endif
 }
 
 // The first n lanes (n < lanes); the others are zero, and memory behind them is not touched.
@@ -46,7 +63,9 @@ JSC_INLINE void store_partial(T *p, V v, int n) {
 // address, which splits each multiply-add into two micro-operations.
 template <class V>
 JSC_INLINE void keep_in_register(V &value) {
-#if defined(__x86_64__)
+#if defined(JSC_PLAIN)
+    (void)value;
+#elif defined(__x86_64__)
     if constexpr (std::is_pointer_v<V>) asm("" : "+r"(value));
     else asm("" : "+v"(value));
 #endif
@@ -57,7 +76,9 @@ JSC_INLINE void keep_in_register(V &value) {
 // from a function that carries its target attribute, which an inline template does not.
 template <class V>
 JSC_INLINE uint32_t nonzero_mask(V v) {
-#if defined(__x86_64__)
+#if defined(JSC_PLAIN)
+    return emulate_nonzero(v);
+#elif defined(__x86_64__)
     using T = std::decay_t<decltype(v[0])>;
     constexpr bool is_float = std::is_same_v<T, float>;
     uint32_t mask;
@@ -82,34 +103,44 @@ JSC_INLINE uint32_t nonzero_mask(V v) {
 #endif
 }
 
+// Lane i of the result is lane `lane[i]` of a and b side by side.
+template <int... lane, class V>
+JSC_INLINE V shuffle(V a, V b) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, lane...);
+#else
+    typedef decltype(a < b) Order;
+    return __builtin_shuffle(a, b, Order{lane...});
+#endif
+}
+
 // The transpose of an L x L matrix held in L vectors: log2(L) rounds of two-input permutations.
-template <class V, class Order, int Bit, size_t... l>
+template <class V, int Bit, size_t... l>
 JSC_INLINE void exchange(V &a, V &b, std::index_sequence<l...>) {
     constexpr int L = sizeof...(l);
-    constexpr Order low = {((int)l & Bit ? L + ((int)l ^ Bit) : (int)l)...};
-    constexpr Order high = {((int)l & Bit ? L + (int)l : (int)l | Bit)...};
-    V first = __builtin_shuffle(a, b, low);
-    b = __builtin_shuffle(a, b, high);
+    V first = shuffle<((int)l & Bit ? L + ((int)l ^ Bit) : (int)l)...>(a, b);
+    b = shuffle<((int)l & Bit ? L + (int)l : (int)l | Bit)...>(a, b);
     a = first;
 }
-template <class V, class Order, int Bit, int L>
+template <class V, int Bit, int L>
 JSC_INLINE void transpose_round(V *v) {
 #pragma GCC unroll 16
     for (int i = 0; i < L; i++)
-        if (!(i & Bit)) exchange<V, Order, Bit>(v[i], v[i | Bit], std::make_index_sequence<L>());
-    if constexpr (2 * Bit < L) transpose_round<V, Order, 2 * Bit, L>(v);
+        if (!(i & Bit)) exchange<V, Bit>(v[i], v[i | Bit], std::make_index_sequence<L>());
+    if constexpr (2 * Bit < L) transpose_round<V, 2 * Bit, L>(v);
 }
 template <class I, class T>
 JSC_INLINE void transpose(Vec<I, T> *v) {
-    using Order = typename VectorOf<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>, I::bytes>::type;
-    transpose_round<Vec<I, T>, Order, 1, lanes<I, T>>(v);
+    transpose_round<Vec<I, T>, 1, lanes<I, T>>(v);
 }
 
 // AVX-512 only. The lanes whose bits are set moved to the front, and back (the others become zero).
 template <class V>
 JSC_INLINE V compress_lanes(V v, uint32_t bits) {
     V packed = {};
-#if defined(__x86_64__)
+#if defined(JSC_PLAIN)
+    return emulate_compress(v, bits);
+#elif defined(__x86_64__)
     if constexpr (sizeof(v[0]) == 4) asm("kmovw %2, %%k1\n\tvcompressps %1, %0%{%%k1%}%{z%}" : "=v"(packed) : "v"(v), "r"(bits) : "k1");
     else asm("kmovw %2, %%k1\n\tvcompresspd %1, %0%{%%k1%}%{z%}" : "=v"(packed) : "v"(v), "r"(bits) : "k1");
 #endif
@@ -118,9 +149,12 @@ JSC_INLINE V compress_lanes(V v, uint32_t bits) {
 // The same for the lanes that are not zero; `bits` says which.
 template <class V>
 JSC_INLINE V compress_nonzero(V v, uint32_t &bits) {
-    V packed = {}, zero = {};
+    V packed = {};
+    [[maybe_unused]] V zero = {};
     bits = 0;
-#if defined(__x86_64__)
+#if defined(JSC_PLAIN)
+    return emulate_compress(v, bits = emulate_nonzero(v));
+#elif defined(__x86_64__)
     if constexpr (sizeof(v[0]) == 4)
         asm("vcmpps $4, %3, %2, %%k1\n\tvcompressps %2, %0%{%%k1%}%{z%}\n\tkmovw %%k1, %1" : "=&v"(packed), "=r"(bits) : "v"(v), "v"(zero) : "k1");
     else
@@ -131,7 +165,9 @@ JSC_INLINE V compress_nonzero(V v, uint32_t &bits) {
 template <class V>
 JSC_INLINE V expand_lanes(V packed, uint32_t bits) {
     V v = {};
-#if defined(__x86_64__)
+#if defined(JSC_PLAIN)
+    return emulate_expand(packed, bits);
+#elif defined(__x86_64__)
     if constexpr (sizeof(v[0]) == 4) asm("kmovw %2, %%k1\n\tvexpandps %1, %0%{%%k1%}%{z%}" : "=v"(v) : "v"(packed), "r"(bits) : "k1");
     else asm("kmovw %2, %%k1\n\tvexpandpd %1, %0%{%%k1%}%{z%}" : "=v"(v) : "v"(packed), "r"(bits) : "k1");
 #endif

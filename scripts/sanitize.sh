@@ -1,0 +1,31 @@
+#!/bin/sh
+# The kernels' tests with the address and undefined-behaviour sanitizers compiled in, once for what this
+# processor has and once with AVX-512 and AMX emulated (native/emulate.h). Silent, or it fails.
+#   sh scripts/sanitize.sh .venv/bin/python [pytest arguments]
+set -eu
+python=$(realpath -s "$1")
+shift
+tests="tests/kernels tests/formats tests/test_conv.py tests/test_conv_edges.py tests/test_conv_semantics.py tests/test_conv_training.py tests/reliability/test_differential.py"
+root=$(pwd)
+compiler=${CC:-gcc}
+for emulate in ${JSC_EMULATE:-0 1}; do
+    directory=$root/build/sanitize$emulate
+    echo "jsc: building with sanitizers, JSC_EMULATE=$emulate (some minutes) ..."
+    JSC_EMULATE=$emulate JSC_SANITIZE=address,undefined sh scripts/variant.sh "$python" "$directory"
+    cd "$directory"
+    rm -f report.*
+    # Leaks are not looked for: CPython's own are too many. Reports go to files, so that one run finds all.
+    # torch's compiler is left out: what it compiles and loads knows nothing of the sanitizers.
+    LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libubsan.so)" \
+        PYTHONMALLOC=malloc PYTHONPATH="$directory/src" OMP_WAIT_POLICY=passive \
+        ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:log_path=$directory/report" \
+        UBSAN_OPTIONS="print_stacktrace=1:log_path=$directory/report" \
+        "$python" -m pytest -q -p no:cacheprovider -k "not compile" $tests "$@"
+    cd "$root"
+    if ls "$directory"/report.* >/dev/null 2>&1; then
+        cat "$directory"/report.*
+        echo "jsc: the sanitizers found something" >&2
+        exit 1
+    fi
+done
+echo "jsc: the sanitizers found nothing"

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Another build of the kernels beside the ordinary one: copies what is needed to DIRECTORY and compiles
+# there, with whatever JSC_EMULATE, JSC_SANITIZE, CC and CXX say. Its tests: PYTHONPATH=DIRECTORY/src.
+#   JSC_EMULATE=1 sh scripts/variant.sh .venv/bin/python build/emulate
+set -eu
+python=$1
+directory=$2
+mkdir -p "$directory"
+for name in setup.py pyproject.toml README.md LICENSE constraints.txt Makefile CONTRIBUTING.md CHANGELOG.md docs scripts src tests benchmarks; do
+    [ ! -e "$name" ] || tar -cf - --exclude='*.so' --exclude='__pycache__' --exclude='*.egg-info' "$name" | tar -xf - -C "$directory"
+done
+cd "$directory"
+"$python" setup.py -q build_ext --inplace

@@ -1,0 +1,134 @@
+"""The plan of CPO and CPS: the definition's, and linear in the columns that exist."""
+
+from __future__ import annotations
+
+import column_plan_oracle as oracle
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import jsc
+from jsc._geometry import ConvGeometry
+from jsc.formats import CPC, CPO, CPS
+from jsc.ops import bf16x3, columns, conv, lowering
+
+ARRAYS = ("column", "kernel_column", "rank", "ptr_first", "ptr_last")
+STEPS = {"stride": 1, "padding": 0, "dilation": 1}  # and what they are unless given
+SPARSE = ("cpo", "cps", "cpc")
+METHODS = ("im2col", "mec", "cpo", "cps", "cpc", "bf16x3")
+
+
+def row(W: int, Kw: int, Sw: int = 1, Pw: int = 0, Dw: int = 1) -> ConvGeometry:
+    return ConvGeometry(1, 1, 3, W, 1, 1, Kw, 1, Sw, 0, Pw, 1, Dw)
+
+
+@settings(max_examples=200)
+@given(
+    W=st.integers(0, 20), Kw=st.integers(1, 9), Sw=st.integers(1, 12), Pw=st.integers(0, 20),
+    Dw=st.integers(1, 12), sets=st.booleans(),
+)  # fmt: skip
+def test_it_is_the_definition(W, Kw, Sw, Pw, Dw, sets):
+    g = row(W, Kw, Sw, Pw, Dw)
+    assume(g.Ow > 0)
+    expected, made = oracle.plan(g), columns.column_plan(g, sets=sets)
+    assert made.patterns == expected.patterns
+    for name in ARRAYS:
+        assert getattr(made, name).tolist() == getattr(expected, name), name
+    bare = columns.column_plan(g, sets=sets, pointers=False)
+    assert bare.column.tolist() == expected.column
+    assert bare.entries == 0
+
+
+@pytest.mark.parametrize(
+    ("Kw", "Sw", "Pw", "Dw"),
+    [(3, 2**24, 2**24, 1), (3, 2**40, 2**40, 1), (3, 1, 2**40, 2**40), (2, 2**59, 2**59, 2**58)],
+)
+def test_padding_that_no_column_lies_in_costs_nothing(Kw, Sw, Pw, Dw):
+    g = row(4, Kw, Sw, Pw, Dw)
+    made = columns.column_plan(g)
+    expected = [(j, oracle.windows(j + Pw, g)) for j in range(4)] if g.Ow < 100 else None
+    assert expected is not None
+    order = sorted((len(w), w[0][0], j) for j, w in expected if w)
+    assert made.column.tolist() == [j for _, _, j in order]
+
+
+def test_a_long_row():
+    """Some milliseconds; the definition takes minutes."""
+    x, w = torch.randint(-4, 5, (1, 1, 1, 2**17)).float(), torch.randint(-4, 5, (2, 1, 1, 5))
+    for method in SPARSE:
+        out = jsc.functional.conv2d(x, w.float(), padding=(0, 2), method=method)
+        assert torch.equal(out, F.conv2d(x, w.float(), padding=(0, 2))), method
+    for kind in (CPO, CPS):
+        assert torch.equal(kind.encode(x, (1, 5)).decode(), x)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {"stride": (1, 2**24), "padding": (1, 2**24)},
+        {"stride": 2**20, "padding": 2**20},
+        {"padding": (0, 2**20), "dilation": (1, 2**20)},
+        {"padding": (2**20, 0), "dilation": (2**20, 1)},
+    ],
+    ids=["wide stride", "wide strides", "wide dilation", "high dilation"],
+)
+@pytest.mark.parametrize("method", [*METHODS, "formats"])
+def test_wide_steps_take_what_the_data_take(method, steps, num_threads):
+    """The result of the dense way, or a refusal in words, in the memory of the test process."""
+    x, w = torch.randint(1, 5, (1, 2, 4, 4)).float(), torch.randint(-4, 5, (3, 2, 3, 3)).float()
+    if method == "formats":
+        for kind in (CPO, CPS, CPC):
+            assert torch.equal(kind.encode(x, 1).decode(), x)
+            made = kind.encode(x, 3, **steps)
+            assert made.nbytes < 4096
+        return
+    expected = wide(x, w, **steps)
+    g = conv.geometry(x, w, *(both(steps.get(name, d)) for name, d in STEPS.items()), 1)
+    if conv.unsupported(method, g):
+        assert method in ("mec", "bf16x3")
+        with pytest.raises(ValueError, match=r"padding|dilation|strides"):
+            jsc.functional.conv2d(x, w, method=method, **steps)
+    else:
+        assert torch.equal(jsc.functional.conv2d(x, w, method=method, **steps), expected)
+
+
+def both(value):
+    return (value, value) if isinstance(value, int) else value
+
+
+def wide(x, w, stride=1, padding=0, dilation=1):
+    """The definition, over the taps that lie in the map: torch's own takes the padding's time."""
+    (Sh, Sw), (Ph, Pw), (Dh, Dw) = both(stride), both(padding), both(dilation)
+    g = ConvGeometry(*x.shape, w.shape[0], *w.shape[2:], Sh, Sw, Ph, Pw, Dh, Dw)
+    out = torch.zeros(1, g.K, g.Oh, g.Ow)
+    for y in range(g.Oh):
+        for s in range(g.Ow):
+            for i in range(g.Kh):
+                for j in range(g.Kw):
+                    at = y * Sh + i * Dh - Ph, s * Sw + j * Dw - Pw
+                    if 0 <= at[0] < g.H and 0 <= at[1] < g.W:
+                        out[0, :, y, s] += w[:, :, i, j] @ x[0, :, at[0], at[1]]
+    return out
+
+
+def test_mostly_padding_is_refused_in_words():
+    g = ConvGeometry(1, 1, 4, 4, 1, 3, 3, 2**26, 2**26, 2**26, 2**26)
+    assert "padding" in lowering.mec_unsupported(g)
+    assert lowering.mec_unsupported(g._replace(Sh=1, Sw=1, Ph=1, Pw=1)) is None
+    # Without a padding, a stride leaves rows out that exist: that is not a reason.
+    assert lowering.mec_unsupported(ConvGeometry(1, 1, 400, 400, 1, 3, 3, 50, 50)) is None
+    for kind in (CPO, CPS):
+        with pytest.raises(ValueError, match="windows with padding"):
+            kind.encode(torch.ones(1, 1, 4, 4), 3, padding=(0, 2**20))
+    assert CPC.encode(torch.ones(1, 1, 4, 4), 3, padding=(0, 2**20)).elements == 16 + 16 + 5
+
+
+def test_bf16x3_refuses_planes_of_padding(monkeypatch):
+    monkeypatch.setattr("jsc._config.amx", lambda: True)
+    g = ConvGeometry(1, 40, 16, 16, 8, 3, 3, 1, 1, 1, 1)
+    assert bf16x3.unsupported(g) is None
+    assert bf16x3.unsupported(g._replace(Ph=36, Pw=36, Dh=36, Dw=36)) is None
+    assert "padding" in bf16x3.unsupported(g._replace(Ph=2**22, Dh=2**22))
+    assert "padding" in bf16x3.unsupported(g._replace(Pw=2**22, Dw=2**22))

@@ -9,12 +9,17 @@ KERNEL_SOURCES := $(wildcard src/jsc/_kernels/*.pyx src/jsc/_kernels/*.pxd src/j
 # Threads that wait in sleep: where cores are shared, waiting in a loop costs minutes.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow test-data test-debug lint bench dist clean
+# For how long, and from which seed, `make fuzz` and `make mutate` try new cases.
+SECONDS ?= 300
+SEED ?= 0
+
+.PHONY: help demo test test-slow test-data test-debug fuzz mutate lint bench dist clean
 help:
 	@echo "make demo        own environment, install, then the main job on real images (about 2 minutes)"
 	@echo "make test        own environment, install, then the tests (some minutes)"
 	@echo "make test-slow   deeper property tests      make test-debug  tests with bounds checks compiled in"
 	@echo "make test-data   tests that need JSC_DATA   make lint        ruff, cython-lint, mypy"
+	@echo "make fuzz        hostile calls (SECONDS=300) make mutate      damaged plans and JPEG files (SECONDS=300)"
 	@echo "make bench       quick benchmarks           make dist        sdist and wheel, tried in a clean environment"
 	@echo "make clean       remove everything that was built"
 
@@ -54,6 +59,9 @@ test-data: $(VENV)/.built
 test-debug: $(VENV)/.ready
 	@JSC_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
 	@$(PYTEST) -q; status=$$?; $(BIN)/python setup.py -q build_ext --inplace --force; exit $$status
+
+fuzz mutate: $(VENV)/.built
+	@$(BIN)/python -W ignore -m tests.reliability.$@ --seconds $(SECONDS) --seed $(SEED)
 
 lint: $(VENV)/.ready
 	@$(PIP) install -c constraints.txt -e ".[lint]" --no-build-isolation

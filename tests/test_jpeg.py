@@ -157,9 +157,11 @@ def test_empty_batch(subsampling):
 )
 def test_strides_do_not_count(options, restride):
     inputs, g = (photo(2, 21, 30), torch.rand(2, 8, 8) * 20 + 3), torch.randn(2, 3, 21, 30)
-    y, expected = gradients(lambda x, t: jpeg(x, t, **options), *inputs, g=g)
+    # gentle, so that a last bit of a coefficient is no more than that of a gradient
+    f = lambda x, t: jpeg(x, t, kappa=3.0, **options)  # noqa: E731
+    y, expected = gradients(f, *inputs, g=g)
     strided = restride(inputs[0]), inputs[1].transpose(1, 2).contiguous().transpose(1, 2)
-    other, found = gradients(lambda x, t: jpeg(x, t, **options), *strided, g=restride(g))
+    other, found = gradients(f, *strided, g=restride(g))
     if options:  # library products, which may add in another order
         torch.testing.assert_close((other, *found), (y, *expected), rtol=1e-5, atol=1e-4)
     else:

@@ -12,10 +12,11 @@ PACKAGE = ROOT / "src" / "jsc"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each layer and the layers it may import (docs/design.md). Leaves may be imported by all.
-LEAVES = {"_checks", "_extras", "_geometry", "_config", "_progress"}
+LEAVES = {"_checks", "_extras", "_files", "_geometry", "_config", "_progress"}
 ALLOWED: dict[str, set[str]] = {
     "_checks": set(),
     "_extras": set(),
+    "_files": set(),
     "_geometry": set(),
     "_progress": set(),
     "_config": {"_kernels"},

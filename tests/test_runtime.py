@@ -91,9 +91,18 @@ def test_environment_chooses_the_instruction_set(name):
 
 
 def test_unknown_instruction_set_is_an_error():
-    run = python("import jsc", JSC_ISA="sse9")
-    assert run.returncode == 1
-    assert "JSC_ISA='sse9' is not one of base, avx2, avx512" in run.stderr
+    """An error of the first call that needs one, not a traceback out of the import."""
+    message = "JSC_ISA='sse9' is not one of base, avx2, avx512; unset it to take the widest"
+    run = python(
+        f"import torch, jsc\ntry:\n    {CONVOLVE}\nexcept ValueError as error:\n    print(error)",
+        JSC_ISA="sse9",
+    )
+    assert (run.stdout.strip(), run.stderr, run.returncode) == (message, "", 0)
+    doctor = python(
+        "from jsc.cli.main import main; raise SystemExit(main(['doctor']))", JSC_ISA="sse9"
+    )
+    assert doctor.stderr.strip() == f"python -m jsc doctor: {message}"
+    assert doctor.returncode == 2
 
 
 def test_profilers_see_the_operators():

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -56,21 +60,48 @@ def autocast_to_float32(value: Tensor) -> Tensor:
     return value
 
 
+def shown(value: object) -> str:
+    """`value` for an error message: short, whatever it is."""
+    try:
+        text = repr(value)
+    except Exception:  # an integer of thousands of digits, an object whose repr is broken
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:76]} ..."
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether `value` is an integer of Python's, numpy's or a traced program's, and no bool."""
+    if isinstance(value, (int, torch.SymInt)):
+        return not isinstance(value, bool)
+    return hasattr(value, "__index__") and not isinstance(value, Tensor)
+
+
+def number(value: Any, name: str, kind: str = "a number") -> float:
+    """`value`, a finite real number of Python's or numpy's, as a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
+        raise TypeError(f"{name} must be {kind}, got {shown(value)}")
+    try:
+        found = float(value)
+    except OverflowError:  # an int of hundreds of digits
+        found = math.inf
+    if not abs(found) < math.inf:
+        raise ValueError(f"{name} must be finite, got {shown(value)}")
+    return found
+
+
 def pair(value: int | Sequence[int], name: str, minimum: int) -> tuple[int, int]:
-    """`value` or (`value`, `value`), each an int of at least `minimum`."""
-    both = (
-        (value, value)
-        if isinstance(value, int)
-        else tuple(value)
-        if isinstance(value, Sequence)
-        else ()
-    )
-    if len(both) != 2 or not all(
-        isinstance(v, (int, torch.SymInt)) and not isinstance(v, bool) for v in both
-    ):
-        raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
-    if min(both) < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
-    if max(both) > MAX_STEP:
-        raise ValueError(f"{name} must be at most {MAX_STEP}, got {value!r}")
-    return both
+    """`value` or (`value`, `value`), each an int of at least `minimum`.
+
+    As torch does, it takes one number in a sequence, and whatever Python takes as an index.
+    """
+    both = tuple(value) if isinstance(value, Sequence) else (value,)
+    if len(both) == 1:
+        both *= 2
+    if len(both) != 2 or not all(map(is_whole, both)):
+        raise TypeError(f"{name} must be an int or a pair of ints, got {shown(value)}")
+    first, second = (v if isinstance(v, torch.SymInt) else operator.index(v) for v in both)
+    if first < minimum or second < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {shown(value)}")
+    if first > MAX_STEP or second > MAX_STEP:
+        raise ValueError(f"{name} must be at most {MAX_STEP}, got {shown(value)}")
+    return first, second

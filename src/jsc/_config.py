@@ -34,7 +34,9 @@ def _isa_from_environment() -> int:
     return level
 
 
-_isa = _isa_from_environment()
+# Read when the first kernel asks: a wrong JSC_ISA is then an error of that call, in one sentence,
+# and no traceback out of `import jsc`, which would keep `python -m jsc doctor` from telling it.
+_isa: int | None = None
 _amx = not os.environ.get("JSC_ISA") and cpu.supported_amx()
 _forked = False
 
@@ -51,25 +53,31 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def isa() -> int:
-    """The instruction set kernels are called with: an index into ISA_NAMES."""
+    """The instruction set kernels are called with: an index into ISA_NAMES.
+
+    Raises ValueError  if JSC_ISA asks for one that does not exist or that this CPU lacks.
+    """
+    global _isa
+    if _isa is None:
+        _isa = _isa_from_environment()
     return _isa
 
 
 def amx() -> bool:
     """Kernels may use AMX tiles: the CPU has them, and JSC_ISA does not ask for less."""
-    return _amx and _isa == 2
+    return _amx and isa() == 2
 
 
 def isa_name() -> str:
     """What kernels run with: an entry of ISA_NAMES, or "avx512+amx" where there are tiles."""
-    return ISA_NAMES[_isa] + ("+amx" if amx() else "")
+    return ISA_NAMES[isa()] + ("+amx" if amx() else "")
 
 
 @contextmanager
 def use_isa(name: str) -> Iterator[None]:
     """Run kernels on a lower instruction set for a while (for tests; not thread-safe)."""
     global _isa
-    before = _isa
+    before = isa()
     level = ISA_NAMES.index(name)
     if level > cpu.supported_isa():
         raise ValueError(f"this CPU has no {name}")

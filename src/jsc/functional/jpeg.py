@@ -3,8 +3,8 @@ tables."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -122,12 +122,10 @@ def jpeg(
     _checks.require_same_device(tables, "tables", x, "x")
     require_shapes(x, tables)
     require_options(quantizer, subsampling, padding, peak, chroma_offset)
-    check_window(window, levels)
+    window, levels = check_window(window, levels)
+    peak, chroma_offset = float(peak), float(chroma_offset)
     channels = x.shape[1]
-    means, stds = per_channel(mean, "mean", channels, 0.0), per_channel(std, "std", channels, 1.0)
-    if not all(s > 0 for s in stds):
-        raise ValueError(f"std must be positive, got {std!r}")
-
+    means, stds = normalisation(mean, std, channels)
     q = positive(tables)
     hardness = hardness_of(q, alpha if kappa is None else None, kappa, x)
     hardness = hardness.expand(q.shape)
@@ -148,8 +146,8 @@ def jpeg(
             levels or 0,
             means,
             stds,
-            float(peak),
-            float(chroma_offset),
+            peak,
+            chroma_offset,
         )
         return Jpeg.call(x, q, hardness, options)
     return _step_by_step(
@@ -226,14 +224,30 @@ def require_options(
         (subsampling, "subsampling", tuple(SUBSAMPLINGS)),
         (padding, "padding", PADDINGS),
     ):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
-    if not 0 < peak < math.inf:
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(
+                f"{name} must be one of {', '.join(known)}; got {_checks.shown(value)}"
+            )
+    require_peak(peak)
+    _checks.number(chroma_offset, "chroma_offset")
+
+
+def require_peak(peak: float) -> None:
+    if not _checks.number(peak, "peak") > 0:
         raise ValueError(
-            f"peak must be positive: 1 for images in [0, 1], 255 for [0, 255]; got {peak!r}"
+            "peak must be positive: 1 for images in [0, 1], 255 for [0, 255]; "
+            f"got {_checks.shown(peak)}"
         )
-    if not abs(chroma_offset) < math.inf:
-        raise ValueError(f"chroma_offset must be finite, got {chroma_offset!r}")
+
+
+def normalisation(
+    mean: float | Sequence[float] | None, std: float | Sequence[float] | None, channels: int
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel."""
+    means, stds = per_channel(mean, "mean", channels, 0.0), per_channel(std, "std", channels, 1.0)
+    if not all(s > 0 for s in stds):
+        raise ValueError(f"std must be positive, got {_checks.shown(std)}")
+    return means, stds
 
 
 def per_channel(
@@ -241,12 +255,11 @@ def per_channel(
 ) -> list[float]:
     if value is None:
         return [default] * channels
-    if isinstance(value, (int, float)):
-        return [float(value)] * channels
-    if isinstance(value, Tensor) or not isinstance(value, Sequence) or len(value) != channels:
-        raise ValueError(
-            f"{name} must be a number or {channels} numbers, one per channel, got {value!r}"
+    if isinstance(value, (int, float, Real)):
+        return [_checks.number(value, name)] * channels
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or len(value) != channels:
+        raise (ValueError if isinstance(value, (tuple, list)) else TypeError)(
+            f"{name} must be a number or {channels} numbers, one per channel, "
+            f"got {_checks.shown(value)}"
         )
-    if not all(abs(v) < math.inf for v in value):
-        raise ValueError(f"{name} must be finite, got {value!r}")
-    return [float(v) for v in value]
+    return [_checks.number(v, name) for v in value]

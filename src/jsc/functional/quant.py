@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -90,7 +89,7 @@ def soft_quantize(
     _checks.require_tensor(z, "z")
     z = _checks.autocast_to_float32(z)
     _checks.require_kernel_dtype(z, "z")
-    check_window(window, levels)
+    window, levels = check_window(window, levels)
     step = positive(as_operand(q, "q", z))
     require_broadcast(step, "q", z.shape, "z")
     hardness = hardness_of(step, alpha, kappa, z, z.shape)
@@ -144,17 +143,24 @@ def fold(shape: tuple[int, ...], table: tuple[int, ...]) -> tuple[int, int, int,
     return sizes[0], sizes[1], sizes[2], sizes[3]
 
 
-def check_window(window: int | None, levels: int | None) -> None:
-    if levels is not None and (not isinstance(levels, int) or not 1 <= levels < 2**31):
-        raise ValueError(f"levels must be None or an int of at least 1, got {levels!r}")
+def check_window(window: int | None, levels: int | None) -> tuple[int | None, int | None]:
+    """Both as Python's integers."""
+    if levels is not None and (not _checks.is_whole(levels) or not 1 <= levels < 2**31):
+        raise ValueError(
+            f"levels must be None or an int from 1 to 2^31 - 1, got {_checks.shown(levels)}"
+        )
+    levels = None if levels is None else int(levels)
     if window is None:
-        return
-    if not isinstance(window, int) or window % 2 == 0 or not 3 <= window <= 23:
-        raise ValueError(f"window must be None or an odd int from 3 to 23, got {window!r}")
+        return None, levels
+    if not _checks.is_whole(window) or window % 2 == 0 or not 3 <= window <= 23:
+        raise ValueError(
+            f"window must be None or an odd int from 3 to 23, got {_checks.shown(window)}"
+        )
     if levels is not None and 2 * levels + 1 < window:
         raise ValueError(
             f"a window of {window} levels does not fit into -{levels}..{levels}; use fewer"
         )
+    return int(window), levels
 
 
 def as_operand(value: Tensor | float, name: str, like: Tensor) -> Tensor:
@@ -166,11 +172,9 @@ def as_operand(value: Tensor | float, name: str, like: Tensor) -> Tensor:
         _checks.require_same_dtype(value, name, like, "the input")
         _checks.require_same_device(value, name, like, "the input")
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be finite and not negative, got {value}")
-    return like.new_full((), value)
+    if not _checks.number(value, name, "a number or a tensor") >= 0:
+        raise ValueError(f"{name} must be finite and not negative, got {_checks.shown(value)}")
+    return like.new_full((), float(value))
 
 
 def positive(q: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from jsc import _checks
 from jsc.functional import planes
-from jsc.functional.jpeg import per_channel, require_options, require_shapes
+from jsc.functional.jpeg import normalisation, require_options, require_shapes
 from jsc.functional.quant import check_window, hardness_of, positive, quantize
 from jsc.ops.quant import MODES
 from jsc.ops.rate import LevelEntropy
@@ -102,11 +102,9 @@ def jpeg_rate(
     _checks.require_same_device(tables, "tables", x, "x")
     require_shapes(x, tables)
     require_options(quantizer, subsampling, padding, peak, chroma_offset)
-    check_window(window, levels)
-    channels = x.shape[1]
-    means, stds = per_channel(mean, "mean", channels, 0.0), per_channel(std, "std", channels, 1.0)
-    if not all(s > 0 for s in stds):
-        raise ValueError(f"std must be positive, got {std!r}")
+    window, levels = check_window(window, levels)
+    peak, chroma_offset = float(peak), float(chroma_offset)
+    means, stds = normalisation(mean, std, x.shape[1])
     q = positive(tables)
     hardness = hardness_of(q, alpha if kappa is None else None, kappa, x).expand(q.shape)
     if x.numel() == 0:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jsc.functional.jpeg import per_channel
+from jsc.functional.jpeg import normalisation
 from jsc.functional.planes import SUBSAMPLINGS
 from jsc.jpeg.files import require_integer_tables, to_bytes
 
@@ -103,8 +103,8 @@ def decoded(
         if x.ndim != 4:
             raise ValueError(f"x must be (N, 3, H, W) or (N, 1, H, W), got {tuple(x.shape)}")
         mean_, std_ = (
-            x.new_tensor(per_channel(value, name, x.shape[1], default)).view(1, -1, 1, 1)
-            for value, name, default in ((mean, "mean", 0.0), (std, "std", 1.0))
+            x.new_tensor(values).view(1, -1, 1, 1)
+            for values in normalisation(mean, std, x.shape[1])
         )
         pixels = x.detach() * std_ + mean_
     pixels = to_bytes(pixels, peak)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from os import PathLike
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +13,13 @@ from torch import Tensor
 
 from jsc import _checks
 from jsc._extras import need
+from jsc._files import File, read_bytes
+from jsc.functional.jpeg import require_peak
 from jsc.functional.planes import SUBSAMPLINGS
 
-File = str | PathLike[str] | BinaryIO
+# A progressive file of some kilobytes can ask for thousands of passes over a large image.
+MOST_SCANS = 500
+START_OF_SCAN = b"\xff\xda"  # cannot be part of coded data, where a 255 is followed by 0
 
 
 def save(
@@ -75,8 +78,8 @@ def save(
     options: dict[str, Any] = {
         "qtables": [table.flatten().tolist() for table in used],
         "subsampling": subsampling if pixels.shape[0] == 3 else -1,
-        "optimize": optimize,
-        "progressive": progressive,
+        "optimize": bool(optimize),
+        "progressive": bool(progressive),
     }
     written = io.BytesIO()
     with _large_buffer(2 * pixels.numel() + 4096):
@@ -89,12 +92,20 @@ def save(
 
 
 def load(file: File) -> Tensor:
-    """The pixels of a JPEG file: (3, H, W) RGB or (1, H, W) grey, uint8."""
-    with _open(file) as picture:
-        try:
-            array = np.array(picture if picture.mode == "L" else picture.convert("RGB"))
-        except OSError as error:
-            raise ValueError(f"{_name(file)} cannot be decoded: {error}") from error
+    """The pixels of a JPEG file: (3, H, W) RGB or (1, H, W) grey, uint8.
+
+    Parameters
+    ----------
+    file : path, or binary file open for reading
+
+    Raises
+    ------
+    ValueError  if it is no JPEG file or a damaged one, has more than 1.8e8 pixels (a bound that
+    Pillow has against files which are small and decode to gigabytes) or 500 scans, or is a pipe;
+    OSError if it cannot be read; MissingExtraError  without Pillow.
+    """
+    with _opened(file) as picture:
+        array = np.array(picture if picture.mode == "L" else picture.convert("RGB"))
     pixels = torch.from_numpy(array)
     return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
@@ -108,16 +119,18 @@ def read_tables(file: File) -> Tensor:
 
     Raises
     ------
-    ValueError  if the file is no JPEG or has no such tables; OSError if it cannot be read;
-    MissingExtraError  without Pillow.
+    ValueError  if the file is no JPEG, has no such tables or zeros in them, or is refused by
+    :func:`load` for its size; OSError if it cannot be read; MissingExtraError  without Pillow.
     """
-    with _open(file) as picture:
+    with _opened(file) as picture:
         stored: dict[int, Any] = picture.quantization
         chosen = [component[3] for component in picture.layer]  # of each component
     missing = [number for number in chosen if len(stored.get(number, ())) != 64]
     if missing or not chosen:
         raise ValueError(f"{_name(file)} lacks quantisation tables: is it damaged or abbreviated?")
     tables = [torch.tensor(list(stored[number])).view(8, 8) for number in chosen]
+    if not all(bool((table > 0).all()) for table in tables):
+        raise ValueError(f"{_name(file)} has a quantisation step of 0: is it damaged?")
     if len(tables) > 2 and torch.equal(tables[1], tables[2]):
         tables = tables[:2]
     return torch.stack(tables[:3])
@@ -150,9 +163,8 @@ def to_bytes(image: Tensor, peak: float) -> Tensor:
         return image.detach()
     if not image.is_floating_point():
         raise TypeError(f"image must be uint8 or floating, got {image.dtype}")
-    if not 0 < peak < float("inf"):
-        raise ValueError(f"peak must be positive: 1 for images in [0, 1], got {peak!r}")
-    pixels = image.detach() * (255 / peak)
+    require_peak(peak)
+    pixels = image.detach() * (255 / float(peak))
     if not bool(pixels.isfinite().all()):
         raise ValueError("image must be finite, got NaN or infinity")
     return pixels.round().clamp(0, 255).to(torch.uint8)
@@ -175,14 +187,23 @@ def _large_buffer(size: int) -> Iterator[None]:
         module.MAXBLOCK = before
 
 
-def _open(file: File) -> Any:
-    pillow = _pillow()
+@contextmanager
+def _opened(file: File) -> Iterator[Any]:
+    """Pillow's picture of a file; ValueError for whatever is wrong with it, also while in use."""
+    pillow, data = _pillow(), read_bytes(file)
+    if data.count(START_OF_SCAN) > MOST_SCANS:
+        raise ValueError(f"{_name(file)} has more than {MOST_SCANS} scans: is it damaged?")
     try:
-        return pillow.open(file, formats=["JPEG"])
-    except OSError as error:
-        if error.errno is not None:  # of the system, such as a missing file
-            raise
+        with pillow.open(io.BytesIO(data), formats=["JPEG"]) as picture:
+            yield picture
+    except pillow.UnidentifiedImageError as error:
         raise ValueError(f"{_name(file)} is no JPEG file, or a damaged one") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow tells damage by errors of many types
+        raise ValueError(
+            f"{_name(file)} cannot be decoded: {error or type(error).__name__}"
+        ) from error
 
 
 def _name(file: File) -> str:

@@ -52,11 +52,21 @@ def plot_tables(
 
 
 def _draw(tables: Tensor, axes: Sequence[Any]) -> None:
+    from matplotlib.axes import Axes
     from matplotlib.colors import LogNorm
 
+    if not all(isinstance(axis, Axes) for axis in axes):
+        raise TypeError(
+            "target must be the path of an image file, or matplotlib Axes, "
+            f"got {_checks.shown(axes)}"
+        )
     if len(axes) != len(tables):
         raise ValueError(f"expected {len(tables)} Axes, one a table, got {len(axes)}")
+    if tables.is_complex():
+        raise TypeError(f"tables must be real, got {tables.dtype}")
     tables = tables.detach().cpu().double()
+    if not bool(((tables >= 0) & tables.isfinite()).all()):
+        raise ValueError("tables must be finite and not negative")
     whole = bool((tables == tables.round()).all())
     low, high = float(tables.clamp(min=1e-5).min()), float(tables.max())
     # steps are ratios: logarithmic, and the same colours in all tables

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jsc import _checks
 from jsc.functional.dct import block_dct, block_idct
-from jsc.functional.jpeg import per_channel
+from jsc.functional.jpeg import normalisation, require_peak
 from jsc.reference.jpeg import RGB_TO_YCC, YCC_TO_RGB, colour, pad_to_multiple
 
 Scale = float | Sequence[float] | None
@@ -52,6 +53,7 @@ def sensitivity(
 
     Raises
     ------
+    TypeError   if an argument is of the wrong type.
     ValueError  if there are no images, or their shape does not fit.
 
     References
@@ -59,11 +61,22 @@ def sensitivity(
     A. H. Salamah, K. Zheng, Y. Liu, E.-H. Yang, "JPEG Inspired Deep Learning", ICLR 2025,
     arXiv:2410.07081.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {_checks.shown(model)}")
+    if not callable(loss):
+        raise TypeError(
+            f"loss must be a function (output, targets) -> scalar, got {_checks.shown(loss)}"
+        )
+    _require_count(max_images)
     total, images = torch.zeros(3, 8, 8, dtype=torch.float64), 0
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         for batch in loader:
+            if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+                raise TypeError(
+                    f"loader must give (images, targets, ...), got {_checks.shown(batch)}"
+                )
             x, target = batch[0], batch[1]
             with torch.enable_grad():
                 z = coefficients(x, mean, std, peak).detach().requires_grad_()
@@ -94,9 +107,10 @@ def mean_absolute(
     `loader` yields image batches, or tuples that start with one; the rest as in
     :func:`sensitivity`.
     """
+    _require_count(max_images)
     total, blocks, images = torch.zeros(3, 8, 8, dtype=torch.float64), 0, 0
     for batch in loader:
-        x = batch if isinstance(batch, Tensor) else batch[0]
+        x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
         with torch.no_grad():
             z = coefficients(x, mean, std, peak)
         total += z.double().abs().sum((0, 2, 3)).cpu()
@@ -111,8 +125,11 @@ def mean_absolute(
 def coefficients(x: Tensor, mean: Scale = None, std: Scale = None, peak: float = 1.0) -> Tensor:
     """Unquantised coefficients (N, 3, rows, columns, 8, 8) of images, in grey levels; edges
     replicated."""
+    _checks.require_tensor(x, "images")
+    _checks.require_kernel_dtype(x, "images")
     if x.ndim != 4 or x.shape[1] != 3:
         raise ValueError(f"images must be (N, 3, H, W), got {tuple(x.shape)}")
+    require_peak(peak)
     mean_, std_ = _normalisation(x, mean, std)
     planes = colour((x * std_ + mean_) * (255 / peak) - 128, RGB_TO_YCC)
     return block_dct(pad_to_multiple(planes, 8, 8, "replicate"))
@@ -125,10 +142,15 @@ def _pixels(z: Tensor, like: Tensor, mean: Scale, std: Scale, peak: float) -> Te
 
 
 def _normalisation(x: Tensor, mean: Scale, std: Scale) -> tuple[Tensor, Tensor]:
-    return (
-        x.new_tensor(per_channel(mean, "mean", 3, 0.0)).view(1, 3, 1, 1),
-        x.new_tensor(per_channel(std, "std", 3, 1.0)).view(1, 3, 1, 1),
-    )
+    means, stds = normalisation(mean, std, 3)
+    return x.new_tensor(means).view(1, 3, 1, 1), x.new_tensor(stds).view(1, 3, 1, 1)
+
+
+def _require_count(max_images: int | None) -> None:
+    if max_images is not None and (not _checks.is_whole(max_images) or max_images < 1):
+        raise ValueError(
+            f"max_images must be None or an int of at least 1, got {_checks.shown(max_images)}"
+        )
 
 
 def _counted(images: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jsc import _checks
+
 # ITU-T T.81 (1992), tables K.1 and K.2, natural order.
 # fmt: off
 LUMINANCE = (
@@ -42,8 +44,9 @@ def quality_tables(quality: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
     Source: jcparam.c of libjpeg, `jpeg_quality_scaling` and `jpeg_add_quant_table` (baseline).
     """
-    if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
-        raise ValueError(f"quality must be an int from 1 to 100, got {quality!r}")
+    if not _checks.is_whole(quality) or not 1 <= quality <= 100:
+        raise ValueError(f"quality must be an int from 1 to 100, got {_checks.shown(quality)}")
+    quality = int(quality)
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     scaled = [
         [min(max((entry * scale + 50) // 100, 1), 255) for entry in base]
@@ -54,6 +57,7 @@ def quality_tables(quality: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def to_zigzag(tables: Tensor) -> Tensor:
     """(..., 8, 8) in natural order -> (..., 64) in zig-zag order."""
+    _checks.require_tensor(tables, "tables")
     if tables.ndim < 2 or tables.shape[-1] != 8 or tables.shape[-2] != 8:
         raise ValueError(f"tables must be (..., 8, 8), got {tuple(tables.shape)}")
     return tables.flatten(-2)[..., list(ZIGZAG)]
@@ -61,6 +65,7 @@ def to_zigzag(tables: Tensor) -> Tensor:
 
 def from_zigzag(coefficients: Tensor) -> Tensor:
     """(..., 64) in zig-zag order -> (..., 8, 8) in natural order."""
+    _checks.require_tensor(coefficients, "coefficients")
     if coefficients.ndim < 1 or coefficients.shape[-1] != 64:
         raise ValueError(f"coefficients must be (..., 64), got {tuple(coefficients.shape)}")
     place = sorted(range(64), key=ZIGZAG.__getitem__)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from jsc import _checks
 from jsc.functional.dct import block_dct, block_idct
-from jsc.functional.jpeg import jpeg, per_channel, require_options
+from jsc.functional.jpeg import jpeg, normalisation, require_options
 from jsc.functional.quant import SMALLEST_STEP, check_window, require_broadcast, soft_quantize
 from jsc.functional.rate import jpeg_rate
 from jsc.jpeg.decoded import decoded
@@ -34,10 +34,11 @@ class _Hardness(nn.Module):
         self, alpha: Tensor | float, kappa: Tensor | float | None, train: bool, dtype: torch.dtype
     ) -> None:
         self.hardness_name = "alpha" if kappa is None else "kappa"
-        value = torch.as_tensor(alpha if kappa is None else kappa, dtype=dtype).detach().clone()
+        value = _as_tensor(alpha if kappa is None else kappa, self.hardness_name, dtype)
         if not bool((value >= 0).all()) or (train and not bool((value > 0).all())):
             raise ValueError(
-                f"{self.hardness_name} must not be negative, positive if it is trained; got {value}"
+                f"{self.hardness_name} must not be negative, positive if it is trained; "
+                f"got {_checks.shown(value)}"
             )
         if train:
             setattr(self, f"log_{self.hardness_name}", nn.Parameter(value.log()))
@@ -109,14 +110,13 @@ class JPEG(_Hardness):
     ) -> None:
         super().__init__()
         require_options(quantizer, subsampling, padding, peak, chroma_offset)
-        check_window(window, levels)
-        for value, name in ((mean, "mean"), (std, "std")):
-            per_channel(value, name, len(value) if isinstance(value, Sequence) else 1, 0.0)
+        window, levels = check_window(window, levels)
+        mean, std = _normalisation(mean, std)
         tables = quality_tables(50, torch.get_default_dtype()) if tables is None else tables
         _checks.require_tensor(tables, "tables")
         tables = _repeated(tables, rounds)
-        if not bool((tables > 0).all()):
-            raise ValueError("tables must be positive")
+        if not bool(((tables > 0) & tables.isfinite()).all()):
+            raise ValueError("tables must be positive and finite")
         dtype = tables.dtype if tables.is_floating_point() else torch.get_default_dtype()
         self.tables = nn.Parameter(
             tables.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
@@ -126,9 +126,8 @@ class JPEG(_Hardness):
             require_broadcast(value, name, tables.shape, "tables")
         self.options: dict[str, Any] = {
             "quantizer": quantizer, "window": window, "levels": levels, "subsampling": subsampling,
-            "mean": mean if mean is None or isinstance(mean, (int, float)) else tuple(mean),
-            "std": std if std is None or isinstance(std, (int, float)) else tuple(std),
-            "peak": peak, "chroma_offset": chroma_offset, "padding": padding,
+            "mean": mean, "std": std, "peak": float(peak), "chroma_offset": float(chroma_offset),
+            "padding": padding,
         }  # fmt: skip
 
     @classmethod
@@ -146,7 +145,7 @@ class JPEG(_Hardness):
         so that the largest step of Y is `q_max`; those of chroma may exceed it. `s` is (3, 8, 8) in
         natural or (3, 64) in zig-zag order.
         """
-        s = _three_planes(s)
+        s, q_max = _three_planes(s, "s"), _checks.number(q_max, "q_max")
         if not bool((s > 0).all()) or not bool(s.isfinite().all()):
             raise ValueError("s must be positive and finite; measure it on more images")
         inverse = torch.stack([1 / s[0], 2 / (s[1] + s[2])])
@@ -161,7 +160,9 @@ class JPEG(_Hardness):
 
         `dc_as_first_ac` gives DC the step of the AC coefficient beside it, as the authors' code
         does unless it sets a smallest step."""
-        m = _three_planes(m)
+        if not _checks.is_whole(bits) or not 1 <= bits <= 32:
+            raise ValueError(f"bits must be an int from 1 to 32, got {_checks.shown(bits)}")
+        m = _three_planes(m, "m")
         pooled = torch.stack([m[0], (m[1] + m[2]) / 2])
         steps = (2 * pooled / 2 ** ((bits - 1) / 2)).clamp(min=SMALLEST_STEP)
         if dc_as_first_ac:
@@ -175,8 +176,10 @@ class JPEG(_Hardness):
 
         It returns images in [0, 255], where the authors' layer also normalises its result.
         """
-        if name not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}")
+        if not isinstance(name, str) or name not in PRESETS:
+            raise ValueError(
+                f"preset must be one of {', '.join(PRESETS)}; got {_checks.shown(name)}"
+            )
         return cls(
             torch.ones(2, 8, 8) if tables is None else tables, **{**PRESETS[name], **options}
         )
@@ -238,12 +241,12 @@ class SoftQuantizer(_Hardness):
         train_alpha: bool = False,
     ) -> None:
         super().__init__()
-        check_window(window, levels)
+        window, levels = check_window(window, levels)
         floating = isinstance(q, Tensor) and q.is_floating_point()
         dtype = q.dtype if floating else torch.get_default_dtype()  # type: ignore[union-attr]
-        self.q = nn.Parameter(torch.as_tensor(q, dtype=dtype).detach().clone())
-        if not bool((self.q > 0).all()):
-            raise ValueError("q must be positive")
+        self.q = nn.Parameter(_as_tensor(q, "q", dtype))
+        if not bool(((self.q > 0) & self.q.isfinite()).all()):
+            raise ValueError("q must be positive and finite")
         self._register_hardness(alpha, kappa, train_alpha, dtype)
         self.window, self.levels = window, levels
 
@@ -269,6 +272,23 @@ class InverseBlockDCT(nn.Module):
         return block_idct(z)
 
 
+def _as_tensor(value: Tensor | float, name: str, dtype: torch.dtype) -> Tensor:
+    """A copy of a tensor, or of a number."""
+    if not isinstance(value, Tensor):
+        return torch.tensor(_checks.number(value, name, "a number or a tensor"), dtype=dtype)
+    return value.detach().to(dtype, copy=True)
+
+
+def _normalisation(mean: Any, std: Any) -> tuple[Any, Any]:
+    """What `normalisation` takes, in numbers of Python's: each None, a number or a tuple."""
+    count = {len(v) for v in (mean, std) if isinstance(v, (tuple, list))} or {1}
+    means, stds = normalisation(mean, std, max(count))
+    return tuple(
+        given if given is None else tuple(v) if isinstance(given, (tuple, list)) else v[0]
+        for given, v in ((mean, means), (std, stds))
+    )  # type: ignore[return-value]
+
+
 def _repeated(tables: Tensor, rounds: int | None) -> Tensor:
     """Tables as given, or (rounds, 2, 8, 8) made of one set."""
     if tables.ndim not in (3, 4) or tuple(tables.shape[-3:]) != (2, 8, 8) or not len(tables):
@@ -278,8 +298,9 @@ def _repeated(tables: Tensor, rounds: int | None) -> Tensor:
         )
     if rounds is None:
         return tables
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
-        raise ValueError(f"rounds must be an int of at least 1, got {rounds!r}")
+    if not _checks.is_whole(rounds) or rounds < 1:
+        raise ValueError(f"rounds must be an int of at least 1, got {_checks.shown(rounds)}")
+    rounds = int(rounds)
     if tables.ndim == 3:
         return tables if rounds == 1 else tables.expand(rounds, -1, -1, -1)
     if len(tables) != rounds:
@@ -290,12 +311,14 @@ def _repeated(tables: Tensor, rounds: int | None) -> Tensor:
     return tables
 
 
-def _three_planes(s: Tensor) -> Tensor:
-    _checks.require_tensor(s, "s")
+def _three_planes(s: Tensor, name: str) -> Tensor:
+    _checks.require_tensor(s, name)
+    if s.is_complex():
+        raise TypeError(f"{name} must be real, got {s.dtype}")
     if tuple(s.shape) == (3, 64):
         s = from_zigzag(s)
     if tuple(s.shape) != (3, 8, 8):
         raise ValueError(
-            f"expected (3, 8, 8) in natural or (3, 64) in zig-zag order, got {tuple(s.shape)}"
+            f"{name} must be (3, 8, 8) in natural or (3, 64) in zig-zag order, got {tuple(s.shape)}"
         )
     return s.double()

@@ -28,6 +28,7 @@ YCC_TO_RGB = (
 # Below this hardness the lattice sum converges faster in its dual form (spec of the soft
 # quantiser).
 DUAL_BELOW = 2.0
+SOFTEST = 0.05
 
 
 # D of Z = D X D' (ITU-T T.81, A.3.3).
@@ -72,8 +73,12 @@ def lattice_mean(u: Tensor, kappa: Tensor) -> Tensor:
     # the mean of (u - nearest) + nearest: levels stay small, so float32 keeps its digits
     taps = torch.arange(-5, 6, dtype=u.dtype, device=u.device)
     offset = u - nearest
-    direct = nearest + _moment(offset, kappa.clamp(min=DUAL_BELOW), taps.expand(*u.shape, 11))
-    hardness = kappa.clamp(0.05, DUAL_BELOW)  # below 0.05 the deviation from u is under 1e-80
+    # `where` and not `clamp`, whose gradient at the bound itself differs from torch to torch
+    soft = kappa < DUAL_BELOW
+    hard = torch.where(soft, DUAL_BELOW, kappa)
+    direct = nearest + _moment(offset, hard, taps.expand(*u.shape, 11))
+    # below SOFTEST the deviation from u is under 1e-80
+    hardness = torch.where(kappa < SOFTEST, SOFTEST, torch.where(soft, kappa, DUAL_BELOW))
     numerator = torch.zeros_like(u)
     denominator = torch.ones_like(u)
     for j in range(1, 5):
@@ -81,7 +86,7 @@ def lattice_mean(u: Tensor, kappa: Tensor) -> Tensor:
         numerator = numerator + j * weight * torch.sin(2 * math.pi * j * offset)
         denominator = denominator + 2 * weight * torch.cos(2 * math.pi * j * offset)
     dual = u - 2 * math.pi / hardness * numerator / denominator
-    return torch.where(kappa < DUAL_BELOW, dual, direct)
+    return torch.where(soft, dual, direct)
 
 
 def window_start(u: Tensor, window: int, levels: int | None) -> Tensor:
@@ -105,8 +110,8 @@ def soft_quantize(
         return q * lattice_mean(u, kappa)
     inside = u.abs() <= levels
     mean = lattice_mean(torch.where(inside, u, torch.zeros_like(u)), kappa)
-    # NaN is not inside, and sign(NaN) = NaN
-    return q * torch.where(inside, mean, levels * torch.sign(u.detach()))
+    # NaN is not inside, and stays NaN in `clamp`
+    return q * torch.where(inside, mean, u.detach().clamp(-levels, levels))
 
 
 def hard_quantize(z: Tensor, q: Tensor, levels: int | None = None) -> Tensor:
@@ -116,9 +121,12 @@ def hard_quantize(z: Tensor, q: Tensor, levels: int | None = None) -> Tensor:
 
 
 def ste_quantize(z: Tensor, q: Tensor, levels: int | None = None) -> Tensor:
-    """`hard_quantize` with the straight-through (LSQ) derivative: 1 in z, round(u) - u in q."""
+    """`hard_quantize` with the straight-through (LSQ) derivative: 1 in z, round(u) - u in q; beyond
+    the last level 0 and that level, at the last level itself still as inside."""
     u = z / q
-    clamped = u if levels is None else u.clamp(-levels, levels)
+    clamped = u
+    if levels is not None:
+        clamped = torch.where(u.abs() <= levels, u, u.detach().clamp(-levels, levels))
     return q * (clamped + (torch.round(clamped) - clamped).detach())
 
 

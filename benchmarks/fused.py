@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,8 +23,6 @@ from benchmarks import handmade, networks, report, workloads
 from benchmarks.harness import Ratio, compare, interleave, num_threads
 from jsc._geometry import ConvGeometry
 from jsc.ops import cpc
-from jsc.optimize.convert import share
-from jsc.optimize.fuse import unfuse
 
 TOLERANCE = 1e-4  # of the largest output: the error of a whole network
 LAST = torch.channels_last
@@ -97,17 +96,18 @@ def whole_networks(options: argparse.Namespace) -> Iterator[tuple[str, nn.Module
 
 
 def network(name: str, model: nn.Module, x: Tensor, options: argparse.Namespace) -> Row:
-    plan = jsc.tune(
-        model, x, methods=["cpc"], progress=False, budget_s=1 if options.quick else options.budget
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", jsc.PlanWarning)  # dense NHWC is a column of its own
+        plan = jsc.tune(
+            model, x, methods=["cpc"], progress=False, fuse=True,
+            budget_s=1 if options.quick else options.budget,
+        )  # fmt: skip
     alone = {
         layer.name: "cpc" if layer.times_ms.get("cpc", 1e9) * 1.05 < layer.dense_ms else "dense"
         for layer in plan.layers
     }
     single = jsc.apply(model, plan.override(alone), on_mismatch="dense")
-    single = share(single)
-    unfuse(single)
-    tuned, last = jsc.apply(model, plan), x.contiguous(memory_format=LAST)
+    tuned, last = jsc.apply(model, plan, fuse=True), x.contiguous(memory_format=LAST)
     exact = copy.deepcopy(model).double()(x.double())
     runs = {
         "dense NCHW": lambda: model(x),

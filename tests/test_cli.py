@@ -11,6 +11,9 @@ from jsc.cli import demo, doctor, extras
 from jsc.cli.main import main
 from jsc.optimize import Plan
 
+# Small networks are tuned in earnest here.
+pytestmark = pytest.mark.filterwarnings("ignore:torch alone takes:jsc.PlanWarning")
+
 NET = """
 from torch import nn
 

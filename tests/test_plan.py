@@ -1,10 +1,13 @@
 """Plan files: what `save` wrote comes back equal, and nothing else comes back at all."""
 
 import json
+import os
 from contextlib import suppress
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,8 +88,10 @@ def test_truncated(tmp_path_factory, cut):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"version": 1', '"version": 2', "version '2' is not 1"),
-        ('"version": 1', '"version": true', "version 'True' is not 1"),
+        ('"version": 2', '"version": 3', "version '3' is not 1 or 2"),
+        ('"version": 2', '"version": true', "version 'True' is not 1 or 2"),
+        ('"version": 2', '"version": 1', "version 1 of a plan has no fused, channels_last_ms"),
+        ('"fused": false', '"fused": 0', "fused must be true or false, got int"),
         ("jsc-plan", "other", "not a jsc plan"),
         ('"density": 0.31', '"density": NaN', "contains NaN"),
         ('"density": 0.31', '"density": -Infinity', "contains -Infinity"),
@@ -97,6 +102,8 @@ def test_truncated(tmp_path_factory, cut):
         ('"calls": 2', '"calls": true', "whole number"),
         ('"calls": 2', '"calls": -1', "whole number"),
         ('"calls": 2', '"calls": 1' + 5000 * "0", "damaged"),
+        ('"calls": 2', '"calls": 1' + 400 * "0", "whole number"),
+        ('"density": 0.31', '"density": 1' + 400 * "0", "finite number"),
         ('"calls": 2', '"calls": 2, "calls": 3', "'calls' appears twice"),
         ('"calls": 2', '"calls": 2, "extra": 3', "unknown extra"),
         ('"calls": 2,', "", "without calls"),
@@ -144,9 +151,62 @@ def test_faults_are_found_behind_a_right_checksum(tmp_path):
             load_bytes(tmp_path / "plan.json", signed({**DOCUMENT, key: value}))
 
 
+@pytest.mark.parametrize("key", ["dense_ms", "channels_last_ms", "spread", "version", "fused"])
+@pytest.mark.parametrize("digits", [310, 400, 5000])
+def test_numbers_of_many_digits(key, digits):
+    """No float holds them, and of 5000 digits Python does not even print them."""
+    with pytest.raises(PlanError, match=key):
+        Plan.from_dict({**DOCUMENT, key: 10**digits})
+    layer = {**DOCUMENT["layers"][0], "method": 10**digits, "density": 10**digits}
+    with pytest.raises(PlanError):
+        Plan.from_dict({**DOCUMENT, "layers": [layer]})
+
+
+def test_the_largest_numbers_can_be_printed():
+    huge = replace(LAYER, times_ms={"dense": 10**300, "cpc": 1e-300})
+    plan = replace(PLAN, layers=(huge, DENSE), dense_ms=10**300, tuned_ms=1e-300)
+    assert plan.gain > 1
+    assert huge.gain > 1
+    assert "stage.conv1" in str(plan)
+
+
+def test_plans_of_version_1():
+    """They had no such fields, and were always measured with fusing."""
+    old = {**DOCUMENT, "version": 1}
+    del old["fused"], old["channels_last_ms"]
+    assert Plan.from_dict(old) == replace(PLAN, fused=True)
+    older = {key: value for key, value in old.items() if key != "memory_format"}
+    assert Plan.from_dict(older) == replace(PLAN, fused=True)
+
+
+def test_torch_alone_may_be_faster():
+    plan = replace(PLAN, channels_last_ms=2.5)
+    assert plan.torch_is_faster
+    for show in (str, Plan.to_markdown, Plan._repr_html_):
+        assert "torch alone takes 2.500 ms with channels-last maps, this plan 3.000" in show(plan)
+    for not_faster in (PLAN, replace(PLAN, channels_last_ms=2.99), plan.override({"head": "mec"})):
+        assert not not_faster.torch_is_faster
+        assert "tune again" not in str(not_faster)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         Plan.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("path", [0, 7, np.int64(3), torch.tensor(3), None, b"plan.json", 1.5])
+def test_what_is_no_path(path):
+    """A number would be a file descriptor of the process."""
+    with pytest.raises(TypeError, match="path must be a str"):
+        Plan.load(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PlanError, match="is a pipe"):
+        Plan.load(tmp_path / "pipe")
+    with pytest.raises(IsADirectoryError):
+        Plan.load(tmp_path)
 
 
 def test_constructors_check():

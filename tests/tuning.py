@@ -12,6 +12,8 @@ from jsc.optimize.timing import Times
 tune_module = importlib.import_module("jsc.optimize.tune")
 measure_module = importlib.import_module("jsc.optimize.measure")
 variants_module = importlib.import_module("jsc.optimize.variants")
+whole_module = importlib.import_module("jsc.optimize.whole")
+timing_module = importlib.import_module("jsc.optimize.timing")
 
 QUICK = {"repeats": 3, "budget_s": 1.0, "progress": False}
 
@@ -39,7 +41,7 @@ class Nested(nn.Module):
 def clock(monkeypatch, times):
     """Let methods take these times."""
 
-    def fake(rivals, rounds, seconds, baseline="dense"):
+    def fake(rivals, rounds, seconds, baseline="dense", least=3):
         for function in rivals.values():
             function()
         return {name: Times(times.get(name, 9.0), times.get(name, 9.0)) for name in rivals}

@@ -1,4 +1,4 @@
-"""What a kernel is called with besides: other shapes, dtypes and weights are errors, not accesses."""
+"""Arguments that do not fit a kernel, by shape, dtype or weights, are errors, not accesses."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 from tuning import QUICK, Nested, methods_of
 
 from jsc.nn import SparseConv2d
@@ -99,13 +100,95 @@ def test_mismatches(model, plan):
         apply(model, "plan.json")
 
 
+@pytest.mark.parametrize("wrong", [5, None, "model", nn.Conv2d, {}])
+def test_what_is_no_model(wrong, plan):
+    with pytest.raises(TypeError, match=r"model must be an nn\.Module"):
+        apply(wrong, plan)
+    with pytest.raises(TypeError, match=r"model must be an nn\.Module"):
+        restore(wrong)
+
+
+def test_nothing_is_fused_or_turned_unless_asked(model, sample, plan):
+    """Also where the plan was measured so: then a warning says how to ask."""
+    model.eval()
+    plain = apply(model, plan)
+    turned = replace(plan, memory_format="channels_last", fused=True)
+    for asked in (turned, replace(plan, memory_format="channels_last"), replace(plan, fused=True)):
+        with pytest.warns(PlanWarning, match="fuse=True"):
+            fast = apply(model, asked)
+        assert not any("forward" in vars(module) for module in fast.modules())
+        with torch.no_grad():
+            assert torch.equal(fast(sample), plain(sample))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            apply(model, asked, on_mismatch="dense")
+            fused = apply(model, asked, fuse=True)
+        # The way through this network cannot be traced; its maps can be turned.
+        assert ("forward" in vars(fused)) == (asked.memory_format == "channels_last")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert "forward" not in vars(apply(fused, plan))
+            apply(model, replace(asked, layers=(), memory_format="preserve"))
+
+
 def test_other_environment_warns(model, plan):
     elsewhere = replace(plan, environment=replace(plan.environment, threads=99))
     with pytest.warns(PlanWarning, match="threads 99, here"):
         apply(model, elsewhere)
 
 
-def test_optimize(model, sample):
-    fast = optimize(model.eval(), sample, **QUICK)
+@pytest.mark.parametrize("fuse", [False, True])
+def test_optimize(model, sample, fuse):
+    fast = optimize(model.eval(), sample, fuse=fuse, **QUICK)
+    assert fuse or "forward" not in vars(fast)
     with torch.no_grad():
         torch.testing.assert_close(fast(sample), model(sample), rtol=1e-4, atol=1e-5)
+
+
+def halve(conv):
+    prune.random_unstructured(conv, "weight", 0.5)
+
+
+LATER = {
+    "weight_norm": parametrizations.weight_norm,
+    "spectral_norm": parametrizations.spectral_norm,
+    "orthogonal": parametrizations.orthogonal,
+    "pruned": halve,
+    "pruned twice": lambda conv: (halve(conv), halve(conv)),
+    "parametrized twice": lambda conv: (
+        parametrizations.orthogonal(conv),
+        parametrizations.spectral_norm(conv),
+    ),
+}
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("change", LATER)
+def test_restore_keeps_what_was_done_to_the_weights_since(change, inplace):
+    model = nn.Sequential(SparseConv2d(3, 8, 3), nn.ReLU(), SparseConv2d(8, 8, 3)).eval()
+    x = torch.rand(1, 3, 8, 8)
+    LATER[change](model[0])
+    model(x)  # a pruned layer keeps the weight it computed
+    names = list(model.state_dict())
+    with torch.no_grad():
+        expected = model(x)
+        plain = restore(model, inplace=inplace)
+        assert not any(isinstance(module, SparseConv2d) for module in plain.modules())
+        torch.testing.assert_close(plain(x), expected)
+    assert list(plain.state_dict()) == names
+    assert all(a is b for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+    plain(x).sum().backward()
+    assert all(p.grad is not None for p in plain.parameters())
+    if nn.utils.parametrize.is_parametrized(plain[0]):
+        nn.utils.parametrize.remove_parametrizations(plain[0], "weight")
+        assert type(plain[0]) is nn.Conv2d
+        torch.testing.assert_close(plain(x), expected)
+
+
+def test_restore_leaves_your_own_subclasses():
+    class Own(SparseConv2d):
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    model = nn.Sequential(Own(3, 8, 3)).eval()
+    assert type(restore(model)[0]) is Own

@@ -11,9 +11,10 @@ from torch import nn
 import jsc
 from benchmarks import handmade
 from jsc.optimize.chains import Network, chains
-from jsc.optimize.convert import share, to_sparse
+from jsc.optimize.convert import to_sparse
 from jsc.optimize.fuse import FusedForward, fuse, same
 from jsc.optimize.graph import trace
+from jsc.optimize.share import share
 
 
 class Chain(nn.Module):

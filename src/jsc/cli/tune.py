@@ -51,6 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-gain", type=float, default=1.05, metavar="X", help="change a layer from X on (1.05)"
     )
     parser.add_argument(
+        "--max-error", type=float, default=1e-4, metavar="X",
+        help="of the outputs, over the largest of them (1e-4)",
+    )  # fmt: skip
+    parser.add_argument(
         "--budget", type=float, default=60.0, metavar="S", help="seconds to spend, about (60)"
     )
 
@@ -118,6 +122,7 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         sample,
         methods=options.methods,
         min_gain=options.min_gain,
+        max_error=options.max_error,
         budget_s=options.budget,
     )
     print(plan.to_markdown() if options.markdown else plan)

@@ -5,6 +5,8 @@ print(plan)                         layer, density, method, times, gain, memory,
 plan.save("plan.json")              plain JSON; jsc.Plan.load("plan.json") elsewhere
 fast = jsc.apply(model, plan)       same parameters, same state_dict keys
 model = jsc.restore(fast)           back to nn.Conv2d
+
+The modules stay live: what is trained, loaded or hooked is followed. `fuse=True` gives that up.
 """
 
 from jsc.optimize.apply import apply as apply

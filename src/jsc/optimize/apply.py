@@ -8,11 +8,13 @@ from typing import Literal, TypeVar
 from torch import nn
 
 from jsc.nn import SparseConv2d
-from jsc.optimize.convert import share, to_dense, to_sparse
+from jsc.optimize.convert import is_converted, to_dense, to_sparse
 from jsc.optimize.environment import Environment
 from jsc.optimize.errors import PlanError, PlanWarning
-from jsc.optimize.fuse import fuse
+from jsc.optimize.fuse import fuse as set_fused_forward
+from jsc.optimize.fuse import unfuse
 from jsc.optimize.plan import LayerChoice, Plan
+from jsc.optimize.share import share
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -23,16 +25,13 @@ def apply(
     *,
     inplace: bool = False,
     on_mismatch: Literal["error", "warn", "dense"] = "error",
+    fuse: bool = False,
 ) -> M:
     """The model with the plan's methods in its convolutions.
 
     The result is a new module tree over the *same* parameters and buffers (training one trains the
     other); its `state_dict` keys are unchanged, hooks are kept, shared modules stay shared.
     `jsc.restore` goes back.
-
-    In evaluation mode without gradients, a network that `torch.fx` can trace runs its CPC layers
-    fused with the batch-norm, addition and ReLU behind them: the same bits in less time. Layers
-    with hooks are left as they are. No other thread may run a module while this traces.
 
     Parameters
     ----------
@@ -44,16 +43,30 @@ def apply(
     on_mismatch : {"error", "warn", "dense"}
         What to do with a layer that is not in the model or has another shape there: raise
         `PlanError`; leave it dense and warn; leave it dense silently.
+    fuse : bool
+        Give the network a `forward` of its own. In evaluation mode without gradients it runs CPC
+        and bf16x3 layers fused with the batch-norm, addition and ReLU behind them, where the way
+        through the network can be traced, and turns maps channels-last, where the plan says so.
+        It follows changes of parameters, batch-norm statistics, layers, hooks and modes, but
+        **it freezes every other Python value that a forward reads**, as it was at the first call
+        with a size of input: buffers read by `.item()` or `bool()`, class attributes, globals,
+        methods other than `forward`, flags of children that are looked at but not called. In-place
+        operations behind `.contiguous()` may reach other tensors once maps are channels-last. Use
+        it only for a network in which none of that matters.
 
     Raises
     ------
     PlanError  as above, before anything has been changed.
+    TypeError  if `model` is no nn.Module or `plan` no Plan.
 
     Warns
     -----
     PlanWarning  when the plan was measured on another processor, instruction set, number of threads
-        or library version (results are right, times may differ), unless `on_mismatch="dense"`.
+        or library version, or with `fuse=True` and is applied without (results are right, times
+        may differ), unless `on_mismatch="dense"`.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     if on_mismatch not in ("error", "warn", "dense"):
         raise ValueError(f"on_mismatch must be 'error', 'warn' or 'dense', got {on_mismatch!r}")
     if not isinstance(plan, Plan):
@@ -69,6 +82,9 @@ def apply(
         )
     if on_mismatch != "dense":
         _warn(found, plan.environment.differences(Environment.current()))
+        turned = plan.memory_format == "channels_last"
+        if not fuse and (turned or (plan.fused and plan.chosen)):
+            _warn_unfused(turned)
 
     model = model if inplace else share(model)
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -78,9 +94,11 @@ def apply(
             continue
         if layer.method != "dense":
             to_sparse(conv, layer.method)  # type: ignore[arg-type]
-        elif isinstance(conv, SparseConv2d):
+        elif isinstance(conv, SparseConv2d) and is_converted(conv):
             to_dense(conv)
-    fuse(model, plan.memory_format == "channels_last")
+    unfuse(model)
+    if fuse:
+        set_fused_forward(model, plan.memory_format == "channels_last")
     return model
 
 
@@ -115,3 +133,12 @@ def _warn(mismatches: list[str], differences: list[str]) -> None:
             "times may differ; tune again for this machine"
         )
         warnings.warn(message, PlanWarning, stacklevel=3)
+
+
+def _warn_unfused(turned: bool) -> None:
+    what = "fused, with maps turned channels-last" if turned else "fused"
+    message = (
+        f"the plan was measured {what}, which is off by default: results are right, times differ. "
+        "Pass fuse=True to jsc.apply, having read what that freezes, or tune again without it"
+    )
+    warnings.warn(message, PlanWarning, stacklevel=3)

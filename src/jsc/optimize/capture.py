@@ -6,6 +6,9 @@ layer gets, with its values and its memory format, and nothing has to be kept fo
 
 from __future__ import annotations
 
+import math
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,13 +18,41 @@ import torch
 from torch import Tensor, nn
 
 
+@dataclass(frozen=True)
+class Sample:
+    """The arguments of one call of the model."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @classmethod
+    def of(cls, sample: Any, kwargs: Mapping[str, Any] | None = None) -> Sample:
+        """A tuple is spread over positional, a mapping over keyword arguments, besides `kwargs`."""
+        more = dict(kwargs or {})
+        if isinstance(sample, tuple):
+            return cls(sample, more)
+        if isinstance(sample, Mapping):
+            return cls((), {**sample, **more})
+        return cls((sample,), more)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [*tensors(self.args), *tensors(self.kwargs)]
+
+    def channels_last(self) -> Sample:
+        """The same with every map in this memory format."""
+        return Sample(_turned(self.args), _turned(self.kwargs))
+
+
 @dataclass
 class Layer:
-    """One convolution module: every name it has in the model, and its calls on the sample."""
+    """One convolution module: every name it has in the model, its calls on the sample, and how many
+    products they are."""
 
     conv: nn.Conv2d
     names: list[str]
     calls: int = 0
+    work: int = 0
 
 
 def find_layers(model: nn.Module) -> list[Layer]:
@@ -33,13 +64,8 @@ def find_layers(model: nn.Module) -> list[Layer]:
     return list(layers.values())
 
 
-def run(model: nn.Module, sample: Any) -> Any:
-    """`model(sample)`; a tuple is spread over positional, a mapping over keyword arguments."""
-    if isinstance(sample, tuple):
-        return model(*sample)
-    if isinstance(sample, Mapping):
-        return model(**sample)
-    return model(sample)
+def run(model: nn.Module, sample: Sample) -> Any:
+    return model(*sample.args, **sample.kwargs)
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -54,25 +80,62 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(item)
 
 
+def turnable(x: Tensor) -> bool:
+    """Four axes and not channels-last yet."""
+    last = torch.channels_last
+    return x.dim() == 4 and x.layout == torch.strided and not x.is_contiguous(memory_format=last)
+
+
+def _turned(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.contiguous(memory_format=torch.channels_last) if turnable(value) else value
+    if type(value) in (tuple, list):
+        return type(value)(_turned(item) for item in value)
+    if type(value) is dict:
+        return {key: _turned(item) for key, item in value.items()}
+    return value
+
+
+# torch.get_rng_state makes a Python object while it holds torch's own lock, and torch.set_rng_state
+# waits for that lock without letting other threads run: if garbage is collected in the first, two
+# threads wait for each other for ever. Python's lock lets the others run.
+_RANDOM = threading.RLock()
+
+
+def _new_lock() -> None:
+    """In a forked child: the thread that may have held it does not exist there."""
+    global _RANDOM
+    _RANDOM = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_new_lock)
+
+
+def set_random_state(state: Tensor) -> None:
+    with _RANDOM:
+        torch.random.set_rng_state(state)
+
+
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; training flags and the random state are put back.
+def evaluating(model: nn.Module) -> Iterator[Tensor]:
+    """Evaluation mode without gradients, for a model that nobody else has: it stays in that mode.
+    Gives torch's random state, and puts it back in the end.
 
     `no_grad` and not `inference_mode`: a model may keep a tensor it makes on its first run, and an
     inference tensor would break its training later.
     """
-    training = {module: module.training for module in model.modules()}
+    with _RANDOM:
+        state = torch.random.get_rng_state()
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.no_grad():
             model.eval()
-            yield
+            yield state
     finally:
-        for module, flag in training.items():
-            module.training = flag
+        set_random_state(state)
 
 
 def visit_calls(
-    model: nn.Module, sample: Any, layers: list[Layer], visit: Callable[[Layer, Tensor], None]
+    model: nn.Module, sample: Sample, layers: list[Layer], visit: Callable[[Layer, Tensor], None]
 ) -> Any:
     """Run the model once and `visit(layer, input)` before every call of a layer."""
 
@@ -92,10 +155,16 @@ def visit_calls(
             handle.remove()
 
 
-def count_calls(model: nn.Module, sample: Any, layers: list[Layer]) -> Any:
-    """Set `calls` of every layer; the model's output."""
+def work(conv: nn.Conv2d, x: Tensor) -> int:
+    """About how many products one call sums up."""
+    return math.prod(x.shape[-2:]) * conv.weight.numel() // math.prod(conv.stride) + x.numel()
+
+
+def count_calls(model: nn.Module, sample: Sample, layers: list[Layer]) -> Any:
+    """Set `calls` and `work` of every layer; the model's output."""
 
     def count(layer: Layer, x: Tensor) -> None:
         layer.calls += 1
+        layer.work += work(layer.conv, x)
 
     return visit_calls(model, sample, layers, count)

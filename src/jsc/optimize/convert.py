@@ -6,13 +6,13 @@ are shared stay shared, and lists of layers kept beside the module tree keep poi
 
 from __future__ import annotations
 
-import copy
 from typing import TypeVar
 
 from torch import nn
 
 from jsc.nn import SparseConv2d
 from jsc.optimize.fuse import unfuse
+from jsc.optimize.share import share
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -31,24 +31,43 @@ def to_dense(conv: SparseConv2d) -> None:
     """Make `conv` a plain `nn.Conv2d` again, without what `to_sparse` added."""
     for name in set(conv.__dict__) - set(conv.to_dense().__dict__):
         del conv.__dict__[name]
-    conv.__class__ = nn.Conv2d  # type: ignore[assignment]
+    conv.__class__ = _dense_class(type(conv))  # type: ignore[assignment]
 
 
-def share(model: M) -> M:
-    """A copy of the module tree whose parameters and buffers are the model's own tensors."""
-    memo: dict[int, object] = {id(tensor): tensor for tensor in model.parameters()}
-    memo |= {id(tensor): tensor for tensor in model.buffers()}
-    return copy.deepcopy(model, memo)
+def _dense_class(kind: type[SparseConv2d]) -> type[nn.Conv2d]:
+    """`nn.Conv2d`; for a parametrized layer, whose class torch has made from `SparseConv2d` with
+    the weight as a property, the same made from `nn.Conv2d`."""
+    if kind is SparseConv2d:
+        return nn.Conv2d
+    body = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+    return type(kind.__name__.replace("SparseConv2d", "Conv2d"), (nn.Conv2d,), body)
+
+
+def is_converted(module: nn.Module) -> bool:
+    """A `SparseConv2d` that `to_dense` can turn back: torch may have parametrized it meanwhile.
+    A class that somebody derived from it has a forward of its own."""
+    kind = type(module)
+    parametrized = nn.utils.parametrize.is_parametrized(module)
+    return kind is SparseConv2d or (parametrized and kind.__bases__ == (SparseConv2d,))
 
 
 def restore(model: M, *, inplace: bool = False) -> M:
     """Back to `nn.Conv2d` everywhere: the inverse of `jsc.apply`.
 
-    The parameters are the model's own in any case; `inplace=False` builds a new module tree.
+    The parameters are the model's own in any case; `inplace=False` builds a new module tree. Layers
+    that were parametrized or pruned since then stay so. Your own subclasses of `SparseConv2d` stay
+    what they are.
+
+    Raises
+    ------
+    TypeError  if `model` is no nn.Module.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     model = model if inplace else share(model)
     unfuse(model)
-    for module in model.modules():
-        if isinstance(module, SparseConv2d):
+    for module in list(model.modules()):
+        if is_converted(module):
+            assert isinstance(module, SparseConv2d)
             to_dense(module)
     return model

@@ -1,4 +1,4 @@
-"""The forward of a network as a list of steps, found by `torch.fx`.
+"""The forward of a network as a list of steps, found with the proxies of `torch.fx`.
 
 A trace is true for as long as everything is the same that Python looked at on the way: so modules
 are only looked into where that is little (see `_open`), and `Graph.fits` says whether it still is.
@@ -6,6 +6,8 @@ are only looked into where that is little (see `_open`), and `Graph.fits` says w
 
 from __future__ import annotations
 
+import functools
+import inspect
 import operator
 import types
 from collections.abc import Callable, Iterator
@@ -13,13 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.nn.modules import module as hooks
 
-from jsc.optimize.capture import evaluating
+from jsc.optimize.share import share
 
 # What every module has; the rest of its attributes are its own.
 _INTERNAL = frozenset(vars(nn.Module()))
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_REQUIRED = inspect.Parameter.empty
 _PLAIN = (
     type(None), bool, int, float, complex, str, bytes, type, types.FunctionType,
     types.BuiltinFunctionType, torch.dtype, torch.device, torch.memory_format,
@@ -116,29 +120,80 @@ def trace(model: nn.Module) -> Graph | None:
     """The graph of the model's forward in evaluation mode, or None where there is none to be had:
     control flow that depends on data, side effects, attributes that can change unseen.
 
-    `torch.fx` replaces `nn.Module.__call__` while it traces: no other thread may run a module."""
-    before = {module: dict(vars(module)) for module in model.modules()}
-    if not _open(model):
+    A private copy of the module tree is traced; nothing that anybody else can see is changed."""
+    if not _open(model) or hooks._global_forward_hooks or hooks._global_forward_pre_hooks:
         return None
-    tracer = _Tracer()
     try:
-        with evaluating(model):
-            graph = _convert(tracer.trace(model), tracer.inlined(model))
+        root = share(model, buffers=False)
+        with torch.no_grad():
+            root.eval()
+            tracer = _Tracer(root)
+            before = [dict(vars(module)) for module in tracer.modules]
+            versions = [buffer._version for buffer in tracer.buffers]
+            tracer.record()
+            for module, attributes in zip(tracer.modules, before, strict=True):
+                now = vars(module)
+                if now.keys() != attributes.keys() or any(now[k] is not attributes[k] for k in now):
+                    return None  # a forward that writes is no function
+            if versions != [buffer._version for buffer in tracer.buffers]:
+                return None
     except Exception:  # whatever the network does with a proxy
-        graph = None
-    for module, attributes in before.items():
-        now = vars(module)
-        if now.keys() != attributes.keys() or any(now[k] is not attributes[k] for k in now):
-            graph = None  # a forward that writes is no function
-            now.clear()
-            now.update(attributes)
-    return graph
+        return None
+    return _convert(tracer.graph, tracer.inlined(model))
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        own = m.__module__.startswith(("torch.nn.", "jsc.nn."))
-        return (own and not isinstance(m, nn.Sequential)) or hooked(m) or not _open(m)
+class _Tracer(fx.proxy.GraphAppendingTracer):
+    """Runs the forward of `root` with proxies and writes down what it does.
+
+    `fx.Tracer` replaces `nn.Module.__call__` and `__getattr__` meanwhile, for every thread. Here
+    `root` is a copy that nobody else has: its modules get a `forward` that records the call, or
+    follows their own, and dicts of parameters that record who reads them.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__(fx.Graph())
+        self.root, self.modules, self.buffers = root, list(root.modules()), list(root.buffers())
+        self.entered: set[str] = set()
+        self._paths = {id(b): path for path, b in root.named_buffers()}
+        self._paths |= {id(p): path for path, p in root.named_parameters()}
+        for path, module in root.named_modules():
+            call = self._step if self._is_leaf(module) else self._follow
+            state = vars(module)
+            state["_parameters"] = _Recorded(self, state["_parameters"])
+            for name in _HOOKS:
+                state[name] = type(state[name])()
+            state["forward"] = functools.partial(call, path, module)
+        del vars(root)["forward"]  # its class's is run, with placeholders
+
+    @staticmethod
+    def _is_leaf(m: nn.Module) -> bool:
+        own = m.__module__.startswith(("torch.nn.", "jsc.nn.")) and not isinstance(m, nn.Sequential)
+        return own or not _open(m) or "forward" in vars(m)
+
+    def record(self) -> None:
+        forward, inputs = type(self.root).forward, []
+        for parameter in list(inspect.signature(forward).parameters.values())[1:]:
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                inputs.append(self.create_proxy("placeholder", parameter.name, (), {}))
+            elif parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is _REQUIRED:
+                raise fx.proxy.TraceError(f"a forward with {parameter} has no fixed inputs")
+        output = forward(self.root, *inputs)
+        self.create_node("output", "output", (self.create_arg(output),), {})
+
+    def create_arg(self, a: Any) -> Any:
+        return self.read(a).node if isinstance(a, Tensor) else super().create_arg(a)
+
+    def read(self, tensor: Tensor) -> fx.Proxy:
+        if id(tensor) not in self._paths:
+            raise fx.proxy.TraceError("a tensor that the forward made would become a constant")
+        return self.create_proxy("get_attr", self._paths[id(tensor)], (), {})
+
+    def _step(self, path: str, module: nn.Module, *args: Any, **kwargs: Any) -> fx.Proxy:
+        return self.create_proxy("call_module", path, args, kwargs)
+
+    def _follow(self, path: str, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        self.entered.add(path)
+        return type(module).forward(module, *args, **kwargs)
 
     def inlined(self, model: nn.Module) -> dict[str, Look]:
         """Every module whose forward was followed, and the lists that it may have walked along."""
@@ -146,15 +201,17 @@ class _Tracer(fx.Tracer):
         paths = {name for name, module in model.named_modules() if isinstance(module, lists)}
         return {path: Look.at(model.get_submodule(path)) for path in {"", *self.entered, *paths}}
 
-    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
-        self.entered: set[str] = set()
-        return super().trace(root, concrete_args)
 
-    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        path = self.path_of_module(m)
-        if not self.is_leaf_module(m, path):
-            self.entered.add(path)
-        return super().call_module(m, forward, args, kwargs)
+class _Recorded(dict[str, Any]):
+    """The parameters of a traced module: to read one is a step."""
+
+    def __init__(self, tracer: _Tracer, parameters: dict[str, Any]) -> None:
+        super().__init__(parameters)
+        self._tracer = tracer
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        return None if value is None else self._tracer.read(value)
 
 
 def _own(module: nn.Module) -> dict[str, Any]:
@@ -163,7 +220,7 @@ def _own(module: nn.Module) -> dict[str, Any]:
         return {}
     return {
         key: value
-        for key, value in vars(module).items()
+        for key, value in list(vars(module).items())
         if key not in _INTERNAL and key != "forward"
     }
 

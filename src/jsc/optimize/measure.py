@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,14 @@ from torch import Tensor, nn
 from jsc._geometry import ConvGeometry
 from jsc.nn import SparseConv2d
 from jsc.ops.conv import unsupported
-from jsc.optimize import memory
-from jsc.optimize.capture import Layer
+from jsc.optimize import memory, timing
+from jsc.optimize.capture import Layer, work
 from jsc.optimize.plan import LayerChoice
-from jsc.optimize.timing import Times, interleaved
+from jsc.optimize.timing import Deadline, Times, interleaved
+
+FIRST = 10.0  # dense times that a method's first call, packing included, may take to be timed
+SHORT = 0.05  # seconds that it may take in any case
+LATE = "not tried, the time was over"
 
 
 @dataclass
@@ -66,53 +71,101 @@ def geometry(conv: nn.Conv2d, x: Tensor) -> ConvGeometry:
 
 
 def measure_call(
-    m: Measurement, x: Tensor, methods: tuple[str, ...], rounds: int, seconds: float
+    m: Measurement,
+    x: Tensor,
+    methods: tuple[str, ...],
+    rounds: int,
+    share: Deadline,
+    deadline: Deadline,
+    pace: dict[str, float],
 ) -> None:
-    """Add one call: check every method's result on `x`, then time those that are right."""
+    """Add one call: check every method's result on `x`, then time those that are right.
+
+    One method is begun in any case, and others that will be done within `share`, by the seconds a
+    product took them at the `pace` of their last call; none after `deadline`. A method that is left
+    out once is left out of the calls that follow.
+    """
     conv = m.layer.conv
     g = geometry(conv, x)
     m.input_shape = m.input_shape or (g.N, g.C, g.H, g.W)
     m.elements += x.numel()
     m.nonzeros += int(torch.count_nonzero(x))
+    if not x.numel() or deadline.over:
+        _reject_all(m, methods, LATE if x.numel() else "the sample gives it an empty map")
+        return
+    start = timing.clock()
     expected = conv.forward(x)
+    trial = _Trial(m, x, g, expected, timing.clock() - start)
     for method in () if m.refused else methods:
-        if method not in m.rejected:
-            why = _reject(m, method, x, g, expected)
-            if why:
-                m.rejected[method] = why
-                m.candidates.pop(method, None)
+        if method in m.rejected:
+            continue
+        needed = pace.get(method, 0.0) * work(conv, x)
+        out_of_time = deadline.over or (trial.begun and share.left <= needed)
+        why = LATE if out_of_time else trial.reject(method, pace)
+        if why:
+            m.rejected[method] = why
+            m.candidates.pop(method, None)
     rivals: dict[str, Callable[[], Tensor]] = {"dense": lambda: conv.forward(x)}
     for method, candidate in m.candidates.items():
         rivals[method] = lambda candidate=candidate: candidate.forward(x)  # type: ignore[misc]
-    for method, times in interleaved(rivals, rounds, seconds).items():
+    for method, times in interleaved(rivals, rounds, share.left, least=1).items():
         m.times.setdefault(method, Times()).add(times)
-    for method, count in memory.activation_bytes(x, g).items():
+    for method, count in memory.activation_bytes(x, g, m.candidates).items():
         m.memory[method] = m.memory.get(method, 0) + count
 
 
-def _reject(m: Measurement, method: str, x: Tensor, g: ConvGeometry, expected: Tensor) -> str:
-    """Why `method` is not timed on this call; empty when its result is right."""
-    why = unsupported(method, g)
-    if why:
-        return why
-    try:
-        if method not in m.candidates:
-            m.candidates[method] = SparseConv2d.from_dense(m.layer.conv, method=method)
-        result = m.candidates[method].forward(x)
-    except (ValueError, TypeError) as failure:
-        return str(failure)
-    if result.shape != expected.shape or result.dtype != expected.dtype:
-        return "its result has another shape or type than the dense one"
-    allowed = _allowed_error(m.layer.conv, x)
-    difference = torch.nan_to_num((result - expected).abs(), nan=math.inf)
-    difference[result.isnan() & expected.isnan()] = 0  # both undefined: the same answer
-    difference[result == expected] = 0  # equal infinities
-    scale = float(torch.nan_to_num(expected, 0.0, 0.0, 0.0).abs().max())
-    error = float(difference.max()) / scale if scale else float(difference.max())
-    if bool((difference > allowed).any()):
-        return f"its result is wrong: {error:.0e} from the dense one"
-    m.errors[method] = max(m.errors.get(method, 0.0), error)
-    return ""
+def _reject_all(m: Measurement, methods: tuple[str, ...], why: str) -> None:
+    m.candidates.clear()
+    for method in methods:
+        m.rejected.setdefault(method, why)
+
+
+class _Trial:
+    """First calls of methods on one input, beside the dense result."""
+
+    def __init__(
+        self, m: Measurement, x: Tensor, g: ConvGeometry, expected: Tensor, seconds: float
+    ) -> None:
+        self.m, self.x, self.g, self.expected, self.seconds = m, x, g, expected, seconds
+        self.begun = False
+
+    @cached_property
+    def allowed(self) -> Tensor:
+        return _allowed_error(self.m.layer.conv, self.x)
+
+    def reject(self, method: str, pace: dict[str, float]) -> str:
+        """Why `method` is not timed on this call; empty when its result is right and its time may
+        be good."""
+        why = unsupported(method, self.g)
+        if why:
+            return why
+        m, self.begun = self.m, True
+        start = timing.clock()
+        try:
+            if method not in m.candidates:
+                m.candidates[method] = SparseConv2d.from_dense(m.layer.conv, method=method)
+            result = m.candidates[method].forward(self.x)
+        except (ValueError, TypeError, RuntimeError, MemoryError) as failure:
+            return str(failure) or type(failure).__name__
+        seconds = timing.clock() - start
+        pace[method] = seconds / work(m.layer.conv, self.x)
+        if seconds > max(SHORT, FIRST * self.seconds):
+            return f"{method} took {1e3 * seconds:.0f} ms, dense {1e3 * self.seconds:.0f} ms"
+        return self._check(method, result)
+
+    def _check(self, method: str, result: Tensor) -> str:
+        expected = self.expected
+        if result.shape != expected.shape or result.dtype != expected.dtype:
+            return "its result has another shape or type than the dense one"
+        difference = torch.nan_to_num((result - expected).abs(), nan=math.inf)
+        difference[result.isnan() & expected.isnan()] = 0  # both undefined: the same answer
+        difference[result == expected] = 0  # equal infinities
+        scale = float(torch.nan_to_num(expected, 0.0, 0.0, 0.0).abs().max())
+        error = float(difference.max()) / scale if scale else float(difference.max())
+        if bool((difference > self.allowed).any()):
+            return f"its result is wrong: {error:.0e} from the dense one"
+        self.m.errors[method] = max(self.m.errors.get(method, 0.0), error)
+        return ""
 
 
 def _allowed_error(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -131,6 +184,7 @@ def choose(m: Measurement, min_gain: float, first: bool) -> LayerChoice:
     # A method counts only if it was right on every call.
     times = {k: v for k, v in m.times.items() if k not in m.rejected}
     gains = {k: v.gain_over(times["dense"]) for k, v in times.items() if k != "dense"}
+    counted = {k: v for k, v in m.memory.items() if k not in memory.ENCODED or k in m.candidates}
     best = max(gains, key=gains.__getitem__) if gains else ""
     gain = gains.get(best, 0.0)
     method = best if gain >= min_gain else "dense"
@@ -150,7 +204,7 @@ def choose(m: Measurement, min_gain: float, first: bool) -> LayerChoice:
         reason=_reason(m, method, best, gain, first),
         times_ms={name: t.median for name, t in times.items()},
         max_error=m.errors.get(method, 0.0),
-        memory=m.memory,
+        memory=counted,
     )
 
 

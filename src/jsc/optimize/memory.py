@@ -8,12 +8,13 @@
     bf16x3    the map, and three bfloat16 numbers for each element of the bands worked on
 
 These are counted, not read from the allocator: they are what the activation costs in that form.
-In a network that runs in torch the map itself also exists until the layer is done.
+In a network that runs in torch the map itself also exists until the layer is done. The formats cpo
+and cps have to be made to be counted, so that is done only where they are tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from torch import Tensor
 
@@ -66,11 +67,17 @@ FORMS: dict[str, Callable[[Tensor, ConvGeometry], int]] = {
 }
 
 
-def activation_bytes(x: Tensor, g: ConvGeometry) -> dict[str, int]:
-    """Bytes of `x` by method; a method whose format cannot hold this map is left out."""
+ENCODED = ("cpo", "cps")  # which take time to count
+
+
+def activation_bytes(x: Tensor, g: ConvGeometry, tried: Collection[str]) -> dict[str, int]:
+    """Bytes of `x` by method; of cpo and cps if they are `tried`. A method whose format cannot hold
+    this map is left out."""
     maps = x if x.dim() == 4 else x.unsqueeze(0)
     result = {}
     for method, form in FORMS.items():
+        if method in ENCODED and method not in tried:
+            continue
         try:
             result[method] = form(maps, g)
         except (ValueError, TypeError):  # too large for the format's indices, or half precision

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jsc import _files
 from jsc.ops.conv import METHODS
 from jsc.optimize import strict_json, table
 from jsc.optimize.environment import Environment
@@ -25,11 +26,15 @@ from jsc.optimize.validate import (
     require_mapping,
     require_sequence,
     require_text,
+    shown,
 )
 
 FORMAT = "jsc-plan"
-VERSION = 1
+VERSION = 2
 FORMATS = ("preserve", "channels_last")
+# What version 1 did not say. Its plans were always measured with fusing.
+ADDED: dict[str, Any] = {"fused": True, "channels_last_ms": 0.0}
+NOTABLE = 1.02  # times as fast: from there on it is said that torch alone is faster
 
 T = TypeVar("T")
 
@@ -40,8 +45,8 @@ class LayerChoice:
 
     Times are milliseconds per run of the model, summed over the layer's calls. `max_error` is the
     largest difference of the chosen method's output from the dense one, over the largest dense
-    output. `memory` has the bytes of the input activation in the form of each method, tried or not
-    (see `jsc.optimize.memory`).
+    output. `memory` has the bytes of the input activation in the form of each method; of cpo and
+    cps where they were tried (see `jsc.optimize.memory`).
     """
 
     name: str
@@ -81,7 +86,7 @@ class LayerChoice:
             require_duration(f"times_ms of {method}", time)
         for method, count in require_mapping("memory", self.memory).items():
             if method not in FORMS:
-                raise PlanError(f"memory of an unknown method {method[:40]!r}")
+                raise PlanError(f"memory of an unknown method {shown(method)!r}")
             require_count(f"memory of {method}", count)
         if _require_method(self.method) != "dense" and "dense" not in self.times_ms:
             raise PlanError(f"method {self.method} was chosen without a dense time beside it")
@@ -128,6 +133,9 @@ class Plan:
     spread: float = 1.0  # whole model: median run over fastest run; far above 1 on a busy machine
     environment: Environment = field(default_factory=Environment.current)
     memory_format: str = "preserve"  # or "channels_last": the network gets its maps in this format
+    fused: bool = False  # measured with `fuse=True`, and to be applied so
+    # torch alone with channels-last weights and sample; 0 when it was given so, or not measured
+    channels_last_ms: float = 0.0
 
     def __post_init__(self) -> None:
         require_sequence("layers", self.layers)
@@ -138,10 +146,16 @@ class Plan:
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise PlanError(f"layer {twice!r} appears twice")
-        for key in ("dense_ms", "tuned_ms", "max_error", "min_gain", "spread"):
+        for key in (
+            "dense_ms", "tuned_ms", "max_error", "min_gain", "spread", "channels_last_ms",
+        ):  # fmt: skip
             require_duration(key, getattr(self, key))
+        if not isinstance(self.fused, bool):
+            raise PlanError(f"fused must be true or false, got {type(self.fused).__name__}")
         if self.memory_format not in FORMATS:
-            raise PlanError(f"memory_format must be one of {FORMATS}, got {self.memory_format!r}")
+            raise PlanError(
+                f"memory_format must be one of {FORMATS}, got {shown(self.memory_format)!r}"
+            )
         env = self.environment
         if not isinstance(env, Environment):
             raise PlanError(f"environment must be an Environment, got {type(env).__name__}")
@@ -153,6 +167,11 @@ class Plan:
     def gain(self) -> float:
         """Whole model: dense time / tuned time on the sample."""
         return self.dense_ms / self.tuned_ms if self.tuned_ms > 0 else 1.0
+
+    @property
+    def torch_is_faster(self) -> bool:
+        """Whether torch alone, with everything channels-last, is faster than this plan."""
+        return 0 < self.channels_last_ms * NOTABLE < self.tuned_ms
 
     @property
     def chosen(self) -> tuple[LayerChoice, ...]:
@@ -188,12 +207,16 @@ class Plan:
         if body.pop("format", None) != FORMAT:
             raise PlanError(f'it is not a jsc plan: "format" is not "{FORMAT}"')
         version = body.pop("version", None)
-        if type(version) is not int or version != VERSION:
+        if type(version) is not int or version not in (1, VERSION):
             raise PlanError(
-                f"plan version {str(version)[:20]!r} is not {VERSION}, the one this jsc reads; "
+                f"plan version {shown(version)!r} is not 1 or {VERSION}, which this jsc reads; "
                 "tune again, or use the jsc that wrote it"
             )
-        body.setdefault("memory_format", "preserve")  # plans of earlier versions
+        if version == 1:
+            later = [key for key in ADDED if key in body]
+            if later:
+                raise PlanError(f"version 1 of a plan has no {', '.join(later)}")
+            body = {"memory_format": "preserve", **body, **ADDED}
         check_fields(cls, body)
         body["environment"] = _construct(Environment, body["environment"])
         body["layers"] = tuple(
@@ -213,9 +236,13 @@ class Plan:
         ------
         PlanError  if the file is not, in every bit that matters, a plan that `save` wrote.
         OSError    if it cannot be read.
+        TypeError  if `path` is no path.
         """
-        with open(path, "rb") as file:
-            data = file.read(strict_json.MAX_BYTES + 1)
+        try:
+            with _files.open_regular(path) as file:
+                data = file.read(strict_json.MAX_BYTES + 1)
+        except ValueError as error:
+            raise PlanError(str(error)) from None
         document = strict_json.loads(data, str(path))
         try:
             plan = cls.from_dict({k: v for k, v in document.items() if k != "checksum"})
@@ -237,7 +264,7 @@ class Plan:
 
 def _require_method(method: object) -> str:
     if not isinstance(method, str) or method not in METHODS:
-        raise PlanError(f"unknown method {str(method)[:40]!r}; known are {', '.join(METHODS)}")
+        raise PlanError(f"unknown method {shown(method)!r}; known are {', '.join(METHODS)}")
     return method
 
 

@@ -8,8 +8,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+clock = time.perf_counter
+
 MIN_ROUNDS = 3
 HOPELESS = 3.0  # a rival that never came within three times the baseline is not timed further
+
+
+class Deadline:
+    """A point in time, so many seconds from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = clock() + seconds
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self._end - clock())
+
+    @property
+    def over(self) -> bool:
+        return clock() >= self._end
 
 
 @dataclass
@@ -36,28 +53,29 @@ class Times:
 
 
 def interleaved(
-    rivals: Mapping[str, Callable[[], Any]], rounds: int, seconds: float, baseline: str = "dense"
+    rivals: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    seconds: float,
+    baseline: str = "dense",
+    least: int = MIN_ROUNDS,
 ) -> dict[str, Times]:
-    """Times of each function.
+    """Times of each function, all of which have run before: weights are packed, threads awake.
 
     The functions run in turn, so that a slow spell of the machine hits all of them, and each round
-    starts with another one, so that none always finds the caches its predecessor left. One call
-    of each comes before the clock starts: it packs weights and wakes the threads. Stops after
-    `rounds`, or when `seconds` are over and `MIN_ROUNDS` are done.
+    starts with another one, so that none always finds the caches its predecessor left. Stops after
+    `rounds`, or when `seconds` are over and `least` rounds are done.
     """
-    for function in rivals.values():
-        function()
     samples: dict[str, list[float]] = {name: [] for name in rivals}
     live = list(rivals)
-    end = time.perf_counter() + seconds
+    deadline = Deadline(seconds)
     for done in range(1, rounds + 1):
         for name in live[done % len(live) :] + live[: done % len(live)]:
-            start = time.perf_counter()
+            start = clock()
             result = rivals[name]()
-            samples[name].append(time.perf_counter() - start)
+            samples[name].append(clock() - start)
             del result  # freed outside the clock
         limit = HOPELESS * min(samples[baseline])
         live = [name for name in live if name == baseline or min(samples[name]) <= limit]
-        if done >= MIN_ROUNDS and time.perf_counter() > end:
+        if done >= least and deadline.over:
             break
     return {k: Times(1e3 * statistics.median(v), 1e3 * min(v)) for k, v in samples.items()}

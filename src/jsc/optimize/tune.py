@@ -2,49 +2,56 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from functools import partial
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from jsc._progress import Progress
-from jsc.nn import SparseConv2d
 from jsc.ops.conv import METHODS
+from jsc.optimize import table, timing
 from jsc.optimize.apply import apply
 from jsc.optimize.capture import (
     Layer,
+    Sample,
     count_calls,
     evaluating,
     find_layers,
-    run,
     tensors,
     visit_calls,
+    work,
 )
 from jsc.optimize.convert import restore
+from jsc.optimize.errors import PlanWarning
 from jsc.optimize.measure import Measurement, choose, measure_call, refusal
 from jsc.optimize.plan import LayerChoice, Plan
-from jsc.optimize.timing import interleaved
-from jsc.optimize.variants import PLAIN, bolder, formats, race
+from jsc.optimize.timing import MIN_ROUNDS, Deadline
+from jsc.optimize.validate import shown
+from jsc.optimize.whole import Whole, verify
 
 M = TypeVar("M", bound=nn.Module)
 Filter = Callable[[nn.Module, str], bool]
 
-LAYERS_SHARE = 0.7  # of the time budget; the rest is for the model as a whole
+LAYERS_SHARE = 0.7  # of the time budget, at most; the rest is for the model as a whole
+LONGEST = 1e9  # seconds: numbers that no float holds, and infinity, mean as long as it takes
+WHOLE_RUNS = 3 * (1 + MIN_ROUNDS)  # what comparing the model with a plan and with torch needs
 
 
 def tune(
     model: nn.Module,
     sample: Any,
     *,
+    kwargs: Mapping[str, Any] | None = None,
     methods: Iterable[str] | None = None,
     min_gain: float = 1.05,
+    max_error: float = 1e-4,
     repeats: int = 15,
     budget_s: float = 60.0,
     filter_fn: Filter | None = None,
+    fuse: bool = False,
     progress: bool = True,
 ) -> Plan:
     """Find the fastest convolution method of each layer on this machine, for this kind of input.
@@ -53,27 +60,44 @@ def tune(
     is checked against the dense result and timed in turn on the very activation the layer got, in
     the memory format it came in, encoding included, with torch's present number of threads. A
     method that is wrong is not timed; a layer leaves the dense way only for a gain of `min_gain`.
-    Then the whole model is timed with and without the plan, as it is, with CPC and bf16x3 also
-    where they gain only fused with what follows, and with all maps channels-last; the layer that
-    gained least goes back to dense until the plan is not slower: on the sample, no plan makes a
-    model slower.
+
+    Then the whole model is compared with and without the plan, and layers go back to dense until
+    its outputs are within `max_error` and it is not slower: on the sample, no plan makes the model
+    as it was given slower. Torch may be faster still with channels-last weights and maps. So that
+    is timed as well, and where it beats the plan, a warning and the printed plan say so.
 
     Parameters
     ----------
     model : nn.Module on the CPU
-        Left as it is: training mode, hooks, gradients and torch's random state included.
+        Not touched: a copy of the module tree over the same parameters and buffers runs, with the
+        hooks of the model. Other threads may use the model meanwhile (their load makes the times
+        doubtful). Torch's random state is put back at the end.
     sample : Tensor, tuple (positional arguments) or dict (keyword arguments)
         A *real* batch: the choice depends on how many activations are zero, and random numbers
-        have other zeros.
+        have other zeros. A list that the model takes as one argument goes into a tuple:
+        ``([image, image],)``.
+    kwargs : dict, optional
+        Keyword arguments besides those of `sample`.
     methods : names from `jsc.ops.conv.METHODS`, or None for all
+        They are tried in this order while the time lasts; all, the most promising first.
     min_gain : float
         dense time / method time from which on a layer is changed for its own sake.
+    max_error : float
+        The largest difference of the whole model's outputs, over the largest output, that a plan
+        may make; of outputs that are whole numbers, the share that may differ. `Plan.max_error` is
+        what it makes.
     repeats : int
         Rounds of timing. A method is as fast as its median and its best round both say.
     budget_s : float
-        About how long tuning may take. Fewer rounds are timed when it is short, three at least.
+        About how long tuning may take, however many layers there are: a layer's share goes by its
+        products, no method is begun after it, and the plan has what was found by then. The least
+        it takes is some twelve runs of the model.
     filter_fn : callable (module, name) -> bool
         Layers to try; the others stay dense.
+    fuse : bool
+        Also try what only whole networks can gain: layers fused with what follows them, and maps
+        turned channels-last. What that freezes is told by :func:`jsc.apply`, which has to be
+        called with `fuse=True` as well.
     progress : bool
         A bar on standard error.
 
@@ -81,60 +105,97 @@ def tune(
     -------
     Plan, one entry per convolution; print it.
 
+    Raises
+    ------
+    TypeError, ValueError  for arguments other than these.
+
+    Warns
+    -----
+    PlanWarning  where torch alone is faster with everything channels-last.
+
     Notes
     -----
     A result is right if each output, a sum of n products, differs from the dense one by at most
     ``2 (n + 1) eps (|w| * |x| + |b|)``: the bound on two sums of the same products in two orders.
     """
-    names = _check_arguments(model, sample, methods, min_gain, repeats, budget_s)
-    start = time.perf_counter()
-    if any(isinstance(module, SparseConv2d) for module in model.modules()):
-        model = restore(model)  # gains are counted from the plain network
-    with evaluating(model):
+    names = _check_arguments(model, sample, kwargs, methods, min_gain, max_error, repeats, budget_s)
+    budget_s = min(budget_s, LONGEST)
+    deadline = Deadline(budget_s)
+    given = Sample.of(sample, kwargs)
+    wanted = _filtered(model, filter_fn)
+    model = restore(model)  # a copy for this call alone, and a plain one: gains count from there
+    with evaluating(model) as seed:
         layers = find_layers(model)
-        count_calls(model, sample, layers)
-        seconds = LAYERS_SHARE * budget_s - (time.perf_counter() - start)
+        start = timing.clock()
+        expected = list(tensors(count_calls(model, given, layers)))
+        seconds = timing.clock() - start
+        whole = Whole(model, given, expected, seconds, seed, max_error, repeats, fuse)
+        for_whole = max((1 - LAYERS_SHARE) * budget_s, WHOLE_RUNS * seconds)
         choices, errors = _measure_layers(
-            model, sample, layers, names, min_gain, repeats, seconds, filter_fn, progress
+            model,
+            given,
+            layers,
+            names,
+            min_gain,
+            repeats,
+            Deadline(deadline.left - min(for_whole, budget_s / 2)),
+            wanted,
+            progress,
         )
-        seconds = budget_s - (time.perf_counter() - start)
-        return _verify(model, sample, choices, min_gain, repeats, seconds, progress, errors)
+        plan = verify(whole, choices, min_gain, errors, deadline)
+    if plan.torch_is_faster:
+        warnings.warn(table.torch_is_faster(plan), PlanWarning, stacklevel=2)
+    return plan
 
 
-def optimize(model: M, sample: Any, *, inplace: bool = False, **options: Any) -> M:
+def optimize(
+    model: M, sample: Any, *, inplace: bool = False, fuse: bool = False, **options: Any
+) -> M:
     """`apply(model, tune(model, sample, **options))`: the network with its fastest methods."""
-    return apply(model, tune(model, sample, **options), inplace=inplace)
+    plan = tune(model, sample, fuse=fuse, **options)
+    return apply(model, plan, inplace=inplace, fuse=fuse)
+
+
+def _filtered(model: nn.Module, filter_fn: Filter | None) -> Callable[[str], bool]:
+    """The filter for names: it is asked about the user's own modules."""
+    if filter_fn is None:
+        return lambda name: True
+    modules = dict(model.named_modules(remove_duplicate=False))
+    return lambda name: filter_fn(modules[name], name)
 
 
 def _measure_layers(
     model: nn.Module,
-    sample: Any,
+    sample: Sample,
     layers: list[Layer],
     methods: tuple[str, ...],
     min_gain: float,
     repeats: int,
-    seconds: float,
-    filter_fn: Filter | None,
+    deadline: Deadline,
+    wanted: Callable[[str], bool],
     progress: bool,
 ) -> tuple[list[LayerChoice], dict[str, dict[str, float]]]:
     """A choice for each layer, and by its name the error of every method that was tried."""
     measured = {id(layer): Measurement(layer, refusal(layer.conv)) for layer in layers}
     for layer in layers:
-        if filter_fn is not None and not all(filter_fn(layer.conv, n) for n in layer.names):
+        if not all(map(wanted, layer.names)):
             measured[id(layer)].refused = "left out by filter_fn"
-    total = sum(layer.calls for layer in layers)
-    end = time.perf_counter() + seconds
+    calls, left = (sum(getattr(x, name) for x in layers) for name in ("calls", "work"))
     order: list[Layer] = []
+    pace: dict[str, float] = {}
     for layer in layers:
         layer.calls = 0  # counted again: a model need not take the same way twice
 
-    with Progress("tune", total) if progress else Progress("", total, enabled=False) as bar:
+    with Progress("tune", calls, enabled=progress) as bar:
 
         def visit(layer: Layer, x: Tensor) -> None:
-            share = max(0.0, end - time.perf_counter()) / max(1, total - bar.done)
+            nonlocal left
+            own = work(layer.conv, x)
+            share = Deadline(deadline.left * own / max(own, left, 1))
+            left -= own
             layer.calls += 1
             order.append(layer)
-            measure_call(measured[id(layer)], x, methods, repeats, share)
+            measure_call(measured[id(layer)], x, methods, repeats, share, deadline, pace)
             bar.step(layer.names[0])
 
         visit_calls(model, sample, layers, visit)
@@ -144,96 +205,64 @@ def _measure_layers(
     return choices, errors
 
 
-def _verify(
-    model: nn.Module,
-    sample: Any,
-    choices: list[LayerChoice],
-    min_gain: float,
-    repeats: int,
-    seconds: float,
-    progress: bool,
-    errors: dict[str, dict[str, float]],
-) -> Plan:
-    """Time the whole model with and without the plan; give layers back until it is not slower."""
-    plan = Plan(tuple(choices), 0.0, 0.0, 0.0, min_gain)
-    end = time.perf_counter() + seconds
-    seed = torch.random.get_rng_state()
-    expected = list(tensors(run(model, sample)))
-    while plan.chosen:
-        # Half of what is left, so that another try has its share.
-        best = race(model, sample, formats(plan, sample), repeats, (end - time.perf_counter()) / 4)
-        bold = bolder(best.plan, errors)
-        if bold:
-            rivals = {PLAIN: best.plan, **bold}
-            best = race(model, sample, rivals, repeats, (end - time.perf_counter()) / 3)
-        if best.fast.gain_over(best.dense) >= 1:
-            torch.random.set_rng_state(seed)
-            error = _relative_error(list(tensors(run(best.model, sample))), expected)
-            return replace(
-                best.plan,
-                dense_ms=best.dense.median,
-                tuned_ms=best.fast.median,
-                max_error=error,
-                spread=best.dense.spread,
-            )
-        # Out of time: the promise is kept by giving everything back at once.
-        late = time.perf_counter() > end
-        least = min(layer.gain for layer in plan.chosen)
-        plan = replace(
-            plan,
-            layers=tuple(
-                _give_back(x) if x.method != "dense" and (late or x.gain <= least) else x
-                for x in plan.layers
-            ),
-        )
-    left = max(0.0, end - time.perf_counter())
-    dense = interleaved({"dense": partial(run, model, sample)}, repeats, left)["dense"]
-    return replace(plan, dense_ms=dense.median, tuned_ms=dense.median, spread=dense.spread)
-
-
-def _give_back(layer: LayerChoice) -> LayerChoice:
-    reason = f"dense: {layer.method} gains {layer.gain:.2f}x alone, nothing in the whole model"
-    return replace(layer, method="dense", reason=reason, max_error=0.0)
-
-
-def _relative_error(results: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest difference of the outputs, over the largest of them."""
-    worst = 0.0
-    for result, right in zip(results, expected, strict=True):
-        if right.is_floating_point() and right.numel() and result.shape == right.shape:
-            finite = right.isfinite() & result.isfinite()
-            scale = float(right[finite].abs().max()) if bool(finite.any()) else 0.0
-            difference = float((result - right)[finite].abs().max()) if bool(finite.any()) else 0.0
-            worst = max(worst, difference / scale if scale else difference)
-    return worst
-
-
 def _check_arguments(
-    model: Any, sample: Any, methods: Any, min_gain: float, repeats: int, budget_s: float
+    model: Any,
+    sample: Any,
+    kwargs: Any,
+    methods: Any,
+    min_gain: float,
+    max_error: float,
+    repeats: int,
+    budget_s: float,
 ) -> tuple[str, ...]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
         raise TypeError("tune the model itself, then compile or script what jsc.apply returns")
-    names = METHODS if methods is None else tuple(methods)
+    if methods is not None and (isinstance(methods, str) or not isinstance(methods, Iterable)):
+        raise TypeError(f"methods must be a list of names, got {shown(methods)!r}")
+    # The later methods are the faster ones wherever there are zeros.
+    names = METHODS[::-1] if methods is None else tuple(methods)
     for name in names:
         if name not in METHODS:
-            raise ValueError(f"unknown method {name!r}; known are {', '.join(METHODS)}")
-    if not (min_gain >= 1 and budget_s > 0 and repeats >= 1):
+            raise ValueError(f"unknown method {shown(name)!r}; known are {', '.join(METHODS)}")
+    numbers = {"min_gain": min_gain, "max_error": max_error, "repeats": repeats}
+    for name, value in {**numbers, "budget_s": budget_s}.items():
+        if isinstance(value, bool) or not isinstance(value, int if name == "repeats" else Real):
+            kind = "an int" if name == "repeats" else "a number"
+            raise TypeError(f"{name} must be {kind}, got {type(value).__name__}")
+    if not (min_gain >= 1 and max_error >= 0 and budget_s > 0 and repeats >= 1):
         raise ValueError(
-            "expected min_gain >= 1, repeats >= 1 and budget_s > 0, "
-            f"got {min_gain}, {repeats} and {budget_s}"
+            "expected min_gain >= 1, max_error >= 0, repeats >= 1 and budget_s > 0, "
+            f"got {', '.join(map(shown, (min_gain, max_error, repeats, budget_s)))}"
         )
-    held = [*tensors(sample), *model.parameters(), *model.buffers()]
-    if not any(True for _ in tensors(sample)):
+    _check_sample(model, sample, kwargs)
+    return tuple(name for name in names if name != "dense")
+
+
+def _check_sample(model: nn.Module, sample: Any, kwargs: Any) -> None:
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs must be a dict, got {type(kwargs).__name__}")
+    if isinstance(sample, list):
+        raise TypeError(
+            "sample is a list, which can mean two things: make it a tuple if its items are the "
+            "positional arguments, or put it into one, (sample,), if the model takes a list"
+        )
+    given = Sample.of(sample, kwargs).tensors
+    if not given:
         raise TypeError(
             "sample must be a tensor, a tuple of positional or a dict of keyword arguments, "
             f"got {type(sample).__name__}"
         )
+    if not any(x.numel() for x in given):
+        raise ValueError(
+            f"sample is empty (shape {tuple(given[0].shape)}): tuning needs a real batch, whose "
+            "zeros are those of the activations"
+        )
+    held = [*given, *model.parameters(), *model.buffers()]
     devices = sorted({str(t.device) for t in held if t.device.type != "cpu"})
     if devices:
         raise ValueError(
             f"tune measures CPU kernels, but found tensors on {', '.join(devices)}; "
             "call model.cpu() and sample.cpu() first"
         )
-    return tuple(name for name in names if name != "dense")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -11,10 +10,19 @@ from jsc.optimize.errors import PlanError
 
 MAX_COUNT = 1 << 53  # JSON numbers are exact up to here
 MAX_TEXT = 1000
+MAX_DURATION = 1e300  # sums and quotients of such numbers are finite
+
+
+def shown(value: object) -> str:
+    """The beginning of a value as text, whatever it is: `str` refuses numbers of 5000 digits."""
+    try:
+        return str(value)[:40]
+    except Exception:
+        return "?"
 
 
 def _found(value: object) -> str:
-    return f"{type(value).__name__} {str(value)[:40]!r}"
+    return f"{type(value).__name__} {shown(value)!r}"
 
 
 def require_text(name: str, value: object, *, empty: bool = False) -> str:
@@ -41,8 +49,8 @@ def require_counts(name: str, value: object, lengths: tuple[int, ...]) -> tuple[
 
 
 def require_duration(name: str, value: object) -> float:
-    """A finite number >= 0."""
-    if type(value) not in (int, float) or not (math.isfinite(value) and value >= 0):  # type: ignore[arg-type, operator]
+    """A number from 0 to 1e300."""
+    if type(value) not in (int, float) or not 0 <= value <= MAX_DURATION:  # type: ignore[operator]
         raise PlanError(f"{name} must be a finite number >= 0, got {_found(value)}")
     return value  # type: ignore[return-value]
 
@@ -63,7 +71,7 @@ def check_fields(cls: Any, body: Mapping[str, Any]) -> None:
     """Exactly the fields of a dataclass: none missing, none unknown."""
     names = [f.name for f in fields(cls)]
     missing = [name for name in names if name not in body]
-    unknown = [str(key)[:40] for key in body if key not in names]
+    unknown = [shown(key) for key in body if key not in names]
     if missing or unknown:
         what = [f"without {', '.join(missing)}"] if missing else []
         what += [f"with unknown {', '.join(unknown)}"] if unknown else []

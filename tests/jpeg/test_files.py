@@ -240,7 +240,7 @@ DATA = os.environ.get("JSC_DATA")
 @pytest.mark.skipif(not DATA, reason="JSC_DATA is not set")
 @pytest.mark.parametrize("name", ["imagenet_sample200_256", "flower_photos5_128"])
 def test_decoded_is_libjpeg_on_photographs(name):
-    from benchmarks.images import ImageSet
+    from benchmarks.inputs.images import ImageSet
 
     photos = ImageSet(Path(DATA) / "images" / f"{name}.npz")
     for i in range(0, len(photos), 40):

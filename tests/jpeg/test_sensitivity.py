@@ -200,7 +200,7 @@ def test_authors_mean_absolute_coefficients():
     """Their file of ImageNet against 200 images of it. Low frequencies only: their crops are
     resized, ours lost chroma to an earlier JPEG."""
     pytest.importorskip("PIL.Image")
-    from benchmarks.images import ImageSet
+    from benchmarks.inputs.images import ImageSet
 
     with np.load(Path(DATA) / "jpeg_dl" / "authors_tables.npz") as stored:
         y, c = (stored[f"tables/ImageNet_abs_avg/abs_avg_{name}"] for name in ("Y", "CbCr"))

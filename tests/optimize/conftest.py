@@ -5,7 +5,7 @@ import torch
 from fusing import pair
 from tuning import QUICK, Nested, clock, tune_module
 
-from benchmarks import handmade
+from benchmarks.inputs import toy_networks
 from jsc.optimize import tune
 
 
@@ -44,4 +44,4 @@ def plan(model, sample, monkeypatch, no_promise):
 
 @pytest.fixture
 def net():
-    return pair(handmade.small_resnet(16))
+    return pair(toy_networks.small_resnet(16))

@@ -12,7 +12,7 @@ from concurrent_calls import wrong
 from fusing import Wide, X, pair, program, run
 from torch import fx, nn
 
-from benchmarks import handmade
+from benchmarks.inputs import toy_networks
 from jsc import _config
 from jsc.nn import SparseConv2d
 from jsc.optimize import restore
@@ -24,8 +24,8 @@ from jsc.optimize.fuse import FusedForward, same, unfuse
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: handmade.small_resnet(16),
-        lambda: handmade.small_vgg(24),
+        lambda: toy_networks.small_resnet(16),
+        lambda: toy_networks.small_vgg(24),
         Wide,
         lambda: Wide(True),
         lambda: Wide(False, False),
@@ -117,7 +117,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 @torch.no_grad()
 def test_changes_are_seen(change):
-    network = handmade.small_resnet(16)
+    network = toy_networks.small_resnet(16)
     network, fused = pair(network)
     fused = copy.deepcopy(fused)
     x = torch.randn(X)
@@ -255,7 +255,7 @@ def test_restore(net):
     assert "forward" in vars(fused)
     restore(fused, inplace=True)
     assert "forward" not in vars(fused)
-    outer = nn.Sequential(pair(handmade.small_vgg(8))[1])
+    outer = nn.Sequential(pair(toy_networks.small_vgg(8))[1])
     assert not any("forward" in vars(module) for module in restore(outer).modules())
 
 

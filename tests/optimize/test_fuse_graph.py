@@ -9,7 +9,7 @@ from fusing import Wide, X, pair, program, run
 from torch import nn
 
 import jsc
-from benchmarks import handmade
+from benchmarks.inputs import toy_networks
 from jsc.optimize.chains import Network, chains
 from jsc.optimize.convert import to_sparse
 from jsc.optimize.fuse import FusedForward, fuse, same
@@ -137,7 +137,7 @@ def test_an_untrue_trace_is_not_believed():
 
 
 def test_channels_last_is_inside_only():
-    model, fused = pair(handmade.small_vgg(16), channels_last=True)
+    model, fused = pair(toy_networks.small_vgg(16), channels_last=True)
     x = torch.randn(X)
     torch.testing.assert_close(run(fused, x), run(model, x))
     assert program(fused) is not None
@@ -155,7 +155,7 @@ def test_channels_last_is_inside_only():
 
 def test_channels_last_after_a_layer_that_forgets_it():
     """Every convolution gets its map in the format, the JPEG layer's result is contiguous."""
-    net = nn.Sequential(jsc.nn.JPEG(), handmade.small_vgg(16), nn.Unflatten(1, (5, 2, 1)))
+    net = nn.Sequential(jsc.nn.JPEG(), toy_networks.small_vgg(16), nn.Unflatten(1, (5, 2, 1)))
     model, fused = pair(net, channels_last=True, skip=("1.0", "1.2"))
     model.requires_grad_(False)
     x = torch.rand(X)

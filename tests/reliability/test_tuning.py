@@ -18,7 +18,7 @@ import torch
 from torch import fx, nn
 from tuning import QUICK, Nested, timing_module
 
-from benchmarks import handmade
+from benchmarks.inputs import toy_networks
 from jsc.optimize import apply, capture, restore, tune
 from jsc.optimize.graph import trace
 
@@ -75,7 +75,7 @@ def cpc_everywhere(model, sample):
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return handmade.small_resnet(16).eval()
+    return toy_networks.small_resnet(16).eval()
 
 
 X = (2, 3, 16, 16)
@@ -153,7 +153,7 @@ def test_a_graph_module_and_one_with_hooks_inside_can_be_traced(network):
     found = trace(network)
     assert "3" in {step.target for step in found.steps}
     assert not calls
-    text = fx.symbolic_trace(handmade.small_resnet(16).eval())
+    text = fx.symbolic_trace(toy_networks.small_resnet(16).eval())
     assert [s.target for s in trace(text).steps] == [
         n.target for n in text.graph.nodes if n.op.startswith("call")
     ]

@@ -123,6 +123,16 @@ class Convolution:
         """`input` as the geometry says, of any strides; the output is channels-last."""
         return self.fused(input)[0]
 
+    def band_rows(self, threads: int) -> int:
+        """Output rows of one task: as many as the tile holds, fewer where threads need more tasks.
+
+        Shorter bands read the weights more often, so one thread takes the tallest.
+        """
+        rows, wanted = self._rows, 4 * threads if threads > 1 else 1
+        while rows > 1 and self._tasks_per_band * -(-self.g.Oh // rows) < wanted:
+            rows = -(-rows // 2)
+        return rows
+
     def fused(
         self, input: Tensor, residual: Tensor | None = None, masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
@@ -135,11 +145,7 @@ class Convolution:
         require(input, self.expected, self.dtype, "input")
         out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
         threads = _config.num_threads(self._work)
-        rows = self._rows
-        # Shorter bands read the weights more often: only for threads to have something to share.
-        wanted = 4 * threads if threads > 1 else 1
-        while rows > 1 and self._tasks_per_band * -(-self.g.Oh // rows) < wanted:
-            rows = -(-rows // 2)
+        rows = self.band_rows(threads)
         tile = threads * rows * self._columns
         size = cpc.scratch_bytes(*self._scratch, tile, self._weight.itemsize)
         x = as_pixels(input)

@@ -1,0 +1,1 @@
+"""How a benchmark times its methods, reads its options, draws, and keeps what it found."""

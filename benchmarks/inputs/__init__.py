@@ -1,0 +1,1 @@
+"""What the benchmarks run: layers, networks, images and masks. Nothing here takes a time."""

@@ -1,0 +1,1 @@
+"""Benchmarks of the JPEG layer: its speed, its bits, and (in `training`) its accuracy."""

@@ -1,0 +1,201 @@
+"""The JPEG layer against other differentiable JPEGs: time forward and backward, and memory.
+
+All operators have the same tables (quality 50), a batch of 8 images of 224x224 in float32, and give
+the gradients of images and tables. `x.clone()` is the floor: what reading and writing the images
+costs. Operators with the authors' definition are checked against it in float64, gradients too;
+those defined otherwise (4:2:0, cubic rounding) are checked against their own result in float64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import jsc
+from benchmarks.common import allocation, report
+from benchmarks.common.harness import Ratio, WrongResult, check, interleave, num_threads
+from benchmarks.inputs import images, toy_networks
+from benchmarks.peers.diff_jpeg import CubicJPEG
+from benchmarks.peers.jpeg_dl import AuthorsJPEG
+
+TOLERANCE = 1e-4  # of the largest value or gradient
+PEER_DECIBELS = 50.0  # cubic rounding jumps: a few coefficients may fall on the other side
+AUTHORS = "JPEG-DL authors' operator"
+
+# ITU-T T.81, tables K.1 and K.2: quality 50.
+LUMA = """16 11 10 16 24 40 51 61  12 12 14 19 26 58 60 55  14 13 16 24 40 57 69 56
+14 17 22 29 51 87 80 62  18 22 37 56 68 109 103 77  24 35 55 64 81 104 113 92
+49 64 78 87 103 121 120 101  72 92 95 98 112 100 103 99"""
+CHROMA = (
+    """17 18 24 47 99 99 99 99  18 21 26 66 99 99 99 99  24 26 56 99 99 99 99 99
+47 66 99 99 99 99 99 99"""
+    + " 99" * 32
+)
+
+
+def quality_50(dtype: torch.dtype = torch.float32) -> Tensor:
+    values = [float(word) for word in (LUMA + " " + CHROMA).split()]
+    return torch.tensor(values, dtype=dtype).view(2, 8, 8)
+
+
+class Clone(nn.Module):
+    def __init__(self, tables: Tensor) -> None:
+        super().__init__()
+        self.tables = nn.Parameter(tables.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+
+class Kornia(nn.Module):
+    """kornia.enhance.jpeg_codec_differentiable, which takes images in [0, 1]."""
+
+    def __init__(self, tables: Tensor) -> None:
+        super().__init__()
+        from kornia.enhance import jpeg_codec_differentiable
+
+        self.codec = jpeg_codec_differentiable
+        self.tables = nn.Parameter(tables.clone())
+        self.quality = torch.full((1,), 50.0, dtype=tables.dtype)  # leaves the tables as they are
+
+    def forward(self, x: Tensor) -> Tensor:
+        luma, chroma = self.tables
+        return self.codec(x / 255, self.quality, luma[None], chroma[None]) * 255
+
+
+def contenders(kappa: float) -> dict[str, tuple[nn.Module, nn.Module | None]]:
+    """Each layer, and the definition that it must agree with (None: itself in float64)."""
+    tables = quality_50()
+    alpha = kappa / tables**2
+    exact64 = AuthorsJPEG(tables.double(), alpha.double(), 17, None, chroma_offset=0.0)
+    window64 = AuthorsJPEG(tables.double(), alpha.double(), chroma_offset=0.0)
+    options = {"alpha": alpha, "peak": 255.0}  # as the authors': alpha does not follow the tables
+    found: dict[str, tuple[nn.Module, nn.Module | None]] = {
+        "jsc, exact": (jsc.nn.JPEG(tables, **options), exact64),
+        "jsc, window 5, levels 127": (
+            jsc.nn.JPEG(tables, window=5, levels=127, **options),
+            window64,
+        ),
+        "jsc, exact, 4:2:0": (jsc.nn.JPEG(tables, subsampling="4:2:0", **options), None),
+        AUTHORS: (AuthorsJPEG(tables, alpha, chroma_offset=0.0), window64),
+        "Diff-JPEG style (4:2:0, cubic)": (CubicJPEG(tables), None),
+    }
+    try:
+        found["kornia jpeg_codec_differentiable"] = (Kornia(tables), None)
+    except ImportError:
+        print("kornia is not installed: left out (pip install kornia)")
+    found["x.clone()"] = (Clone(tables), None)
+    return found
+
+
+def gradients(layer: nn.Module, x: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
+    y = layer(x)
+    wanted = (x, layer.tables)
+    return (y, *torch.autograd.grad(y, wanted, grad, allow_unused=True, materialize_grads=True))
+
+
+def verify(name: str, layer: nn.Module, oracle: nn.Module | None, x: Tensor, grad: Tensor) -> None:
+    """`WrongResult` unless output and gradients are those of the definition."""
+    exact = oracle or copy.deepcopy(layer).double()
+    _to_double(exact)
+    wanted = gradients(exact, x.detach().double().requires_grad_(), grad.double())
+    given = gradients(layer, x, grad)
+    if oracle is not None:
+        for what, result, reference in zip(("", ", dx", ", dq"), given, wanted, strict=True):
+            check(name + what, result, reference, TOLERANCE)
+        return
+    noise = (given[0].double() - wanted[0]).square().mean()
+    decibels = 10 * torch.log10(255**2 / noise.clamp_min(1e-12)).item()
+    if not decibels >= PEER_DECIBELS:
+        raise WrongResult(f"{name}: {decibels:.1f} dB from its own float64 result; not timed")
+
+
+def _to_double(layer: nn.Module) -> None:
+    # Constants that peers keep as plain attributes, which .double() does not convert.
+    for key, value in vars(layer).items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            setattr(layer, key, value.double())
+
+
+def pictures(options: argparse.Namespace, count: int, size: int) -> Tensor:
+    """Real photographs where there is a data folder, else smooth random images with noise."""
+    if options.data is None:
+        x = 127.5 + 110 * toy_networks.image(count, size) + 4 * torch.randn(count, 3, size, size)
+        return x.clamp(0, 255).round()
+    photos = images.ImageSet(options.data / "images" / "flowers12_224.npz")
+    chosen = [photos[i * len(photos) // count][:size, :size] for i in range(count)]
+    return torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1).float() for p in chosen])
+
+
+def measure(options: argparse.Namespace, count: int, size: int) -> list[dict[str, Any]]:
+    x = pictures(options, count, size).requires_grad_()
+    grad = torch.randn_like(x)
+    layers = contenders(options.kappa)
+    for name, (layer, oracle) in layers.items():
+        verify(name, layer, oracle, x, grad)
+
+    def forward(layer: nn.Module) -> Callable[[], Tensor]:
+        return torch.no_grad()(lambda: layer(x))
+
+    def both(layer: nn.Module) -> Callable[[], Any]:
+        return lambda: gradients(layer, x, grad)
+
+    rows = []
+    passes = {"forward": forward, "forward+backward": both}
+    for threads in options.threads:
+        for what, make in passes.items():
+            runs = {name: make(layer) for name, (layer, _) in layers.items()}
+            with num_threads(threads):
+                times = interleave(runs, options.rounds)
+            for name, timing in times.items():
+                ratio = Ratio.of(times[AUTHORS], timing)
+                rows.append({
+                    "operator": name, "threads": threads, "pass": what,
+                    "ms per image": 1e3 * timing.median / count, "ratio": ratio.value,
+                    "low": ratio.low, "high": ratio.high,
+                })  # fmt: skip
+    return rows + [
+        {
+            "operator": name,
+            "saved MB": allocation.saved_bytes(lambda m=layer: m(x), (x, layer.tables))
+            / 1e6
+            / count,
+            "peak MB": allocation.peak_bytes(both(layer)) / 1e6 / count,
+        }
+        for name, (layer, _) in layers.items()
+    ]
+
+
+def time_table(rows: list[dict[str, Any]]) -> str:
+    shown: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        line = shown.setdefault(row["operator"], {"operator": row["operator"]})
+        if "pass" in row:
+            key = f"{row['pass']}, {row['threads']} thr."
+            line[f"{key}, ms"] = row["ms per image"]
+            line[f"{key}, ratio"] = f"{row['ratio']:.2f} ({row['low']:.2f}–{row['high']:.2f})"
+    return report.table(list(shown.values()))
+
+
+def main(arguments: list[str]) -> None:
+    parser = report.parser("jpeg", __doc__)
+    parser.add_argument(
+        "--kappa", type=float, default=2.0, help="sharpness alpha q^2 of the soft ones"
+    )
+    options = report.parse(parser, arguments)
+    count, size = (2, 32) if options.quick else (8, 224)
+    options.rounds = min(options.rounds, 3) if options.quick else options.rounds
+    torch.manual_seed(0)
+    rows = measure(options, count, size)
+    memory = [row for row in rows if "saved MB" in row]
+    page = {
+        f"Milliseconds per image, {count} x {size}x{size}; ratio to the authors'": time_table(rows),
+        "MB per image: saved for backward, and peak of forward+backward": report.table(memory),
+    }
+    data = {"rows": rows, "batch": count, "size": size, "kappa": options.kappa}
+    report.write(options, __doc__, page, data=data)

@@ -9,17 +9,24 @@ KERNEL_SOURCES := $(wildcard src/jsc/_kernels/*.pyx src/jsc/_kernels/*.pxd src/j
 # Threads that wait in sleep: where cores are shared, waiting in a loop costs minutes.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 
-# For how long, and from which seed, `make fuzz` and `make mutate` try new cases.
+# For how long `make fuzz` and `make mutate` try new cases, how many calls and cases `make races` and
+# `make differential` try, and from which seed.
 SECONDS ?= 300
+CALLS ?= 1000000
+CASES ?= 10000
 SEED ?= 0
 
-.PHONY: help demo test test-slow test-data test-debug fuzz mutate lint bench dist clean
+.PHONY: help demo test test-slow test-data test-debug lint bench dist clean
+.PHONY: fuzz mutate races growth differential emulate sanitize
 help:
 	@echo "make demo        own environment, install, then the main job on real images (about 2 minutes)"
 	@echo "make test        own environment, install, then the tests (some minutes)"
 	@echo "make test-slow   deeper property tests      make test-debug  tests with bounds checks compiled in"
 	@echo "make test-data   tests that need JSC_DATA   make lint        ruff, cython-lint, mypy"
 	@echo "make fuzz        hostile calls (SECONDS=300) make mutate      damaged plans and JPEG files (SECONDS=300)"
+	@echo "make races       threads (CALLS=1000000)     make growth      memory over 20,000 calls"
+	@echo "make differential  methods against float64 (CASES=10000), on this processor's instruction sets"
+	@echo "make emulate     kernel tests with AVX-512 and AMX emulated     make sanitize    the same with sanitizers"
 	@echo "make bench       quick benchmarks           make dist        sdist and wheel, tried in a clean environment"
 	@echo "make clean       remove everything that was built"
 
@@ -63,9 +70,31 @@ test-debug: $(VENV)/.ready
 fuzz mutate: $(VENV)/.built
 	@$(BIN)/python -W ignore -m tests.reliability.$@ --seconds $(SECONDS) --seed $(SEED)
 
-lint: $(VENV)/.ready
-	@$(PIP) install -c constraints.txt -e ".[lint]" --no-build-isolation
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/cython-lint src && $(BIN)/mypy
+races: $(VENV)/.built
+	@$(BIN)/python -W ignore -m tests.reliability.races --calls $(CALLS) --seed $(SEED)
+
+growth: $(VENV)/.built
+	@$(BIN)/python -W ignore -m tests.reliability.growth
+
+differential: $(VENV)/.built
+	@$(BIN)/python -W ignore -m tests.reliability.differential --cases $(CASES) --seed $(SEED)
+
+# Builds of their own, beside the ordinary one.
+emulate: $(VENV)/.built
+	@JSC_EMULATE=1 sh scripts/variant.sh $(BIN)/python build/emulate
+	@cd build/emulate && PYTHONPATH=$$PWD/src OMP_WAIT_POLICY=passive ../../$(BIN)/python -m pytest -q \
+		tests/kernels tests/formats tests/test_conv.py tests/test_conv_edges.py tests/test_conv_semantics.py
+	@cd build/emulate && PYTHONPATH=$$PWD/src ../../$(BIN)/python -W ignore -m tests.reliability.differential \
+		--cases $(CASES) --seed $(SEED)
+
+sanitize: $(VENV)/.built
+	@sh scripts/sanitize.sh $(BIN)/python
+
+# The tools of the extra `lint`, without building jsc again. cython-lint looks for pycodestyle on the path.
+lint: $(VENV)/.built
+	@$(PIP) install -c constraints.txt ruff cython-lint mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint src
 	@echo "jsc: nothing to mend"
 
 bench: $(VENV)/.built

@@ -1,6 +1,7 @@
 #!/bin/sh
-# The kernels' tests with the address and undefined-behaviour sanitizers compiled in, once for what this
-# processor has and once with AVX-512 and AMX emulated (native/emulate.h). Silent, or it fails.
+# The kernels' tests with the address and undefined-behaviour sanitizers compiled in, AVX-512 and AMX
+# emulated (native/emulate.h) beside what the processor has. Silent, or it fails. JSC_EMULATE=0 takes the
+# processor's own instructions, JSC_EMULATE="0 1" both.
 #   sh scripts/sanitize.sh .venv/bin/python [pytest arguments]
 set -eu
 python=$(realpath -s "$1")
@@ -8,7 +9,7 @@ shift
 tests="tests/kernels tests/formats tests/test_conv.py tests/test_conv_edges.py tests/test_conv_semantics.py tests/test_conv_training.py tests/reliability/test_differential.py"
 root=$(pwd)
 compiler=${CC:-gcc}
-for emulate in ${JSC_EMULATE:-0 1}; do
+for emulate in ${JSC_EMULATE:-1}; do
     directory=$root/build/sanitize$emulate
     echo "jsc: building with sanitizers, JSC_EMULATE=$emulate (some minutes) ..."
     JSC_EMULATE=$emulate JSC_SANITIZE=address,undefined sh scripts/variant.sh "$python" "$directory"
@@ -22,8 +23,8 @@ for emulate in ${JSC_EMULATE:-0 1}; do
         UBSAN_OPTIONS="print_stacktrace=1:log_path=$directory/report" \
         "$python" -m pytest -q -p no:cacheprovider -k "not compile" $tests "$@"
     cd "$root"
-    if ls "$directory"/report.* >/dev/null 2>&1; then
-        cat "$directory"/report.*
+    # Tests ask for more memory than there is: that it was refused is no fault.
+    if cat "$directory"/report.* 2>/dev/null | grep -v "WARNING: AddressSanitizer failed to allocate"; then
         echo "jsc: the sanitizers found something" >&2
         exit 1
     fi

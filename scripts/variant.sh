@@ -3,7 +3,7 @@
 # there, with whatever JSC_EMULATE, JSC_SANITIZE, CC and CXX say. Its tests: PYTHONPATH=DIRECTORY/src.
 #   JSC_EMULATE=1 sh scripts/variant.sh .venv/bin/python build/emulate
 set -eu
-python=$1
+python=$(realpath -s "$1")
 directory=$2
 mkdir -p "$directory"
 for name in setup.py pyproject.toml README.md LICENSE constraints.txt Makefile CONTRIBUTING.md CHANGELOG.md docs scripts src tests benchmarks; do

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from strategies import ConvCase, conv_cases
 
 import jsc
-from jsc.ops import conv as ops
+from jsc import methods as ops
 
 METHODS = [m for m in ops.METHODS if m != "dense"]
 SPARSE = [m for m in ("cpo", "cps", "cpc") if m in METHODS]

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import jsc
+from jsc import methods as ops
 from jsc.formats import CPC, CPO, CPS
-from jsc.ops import conv as ops
 
 METHODS = [m for m in ops.METHODS if m != "dense"]
 FORMATS = [CPO, CPS, CPC]

@@ -1,6 +1,6 @@
 """What every convolution method promises, on a fixed grid of geometries and on unusual inputs.
 
-A method is covered as soon as it is in `jsc.ops.conv.METHODS`. What one promises less than the
+A method is covered as soon as it is in `jsc.methods.METHODS`. What one promises less than the
 others stands in a table here.
 """
 
@@ -20,8 +20,8 @@ from torch import Tensor
 
 import jsc
 from jsc import _config
+from jsc import methods as ops
 from jsc._kernels import cpu
-from jsc.ops import conv as ops
 
 METHODS = [m for m in ops.METHODS if m != "dense"]
 LIBRARY = ("im2col", "mec")  # products of a library, whatever our instruction set

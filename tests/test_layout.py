@@ -23,13 +23,15 @@ ALLOWED: dict[str, set[str]] = {
     "_kernels": set(),
     "ops": {"_kernels", "reference"},  # second derivatives go through the reference
     "reference": set(),
-    "functional": {"ops", "reference", "jpeg"},
+    "functional": {"methods", "ops", "reference", "jpeg"},
     "formats": {"ops"},
     "jpeg": {"functional", "reference"},
-    "nn": {"functional", "ops", "jpeg"},
-    "optimize": {"nn", "functional", "ops", "formats", "jsc"},
+    "methods": {"ops", "formats"},
+    "nn": {"functional", "methods", "ops", "jpeg"},
+    "optimize": {"nn", "methods", "functional", "ops", "formats", "jsc"},
     "cli": {
         "nn",
+        "methods",
         "functional",
         "ops",
         "formats",

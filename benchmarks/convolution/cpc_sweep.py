@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from benchmarks.common.harness import interleave
 from jsc import _config
+from jsc import methods as ops
 from jsc._kernels import cpc as kernel
-from jsc.ops import conv as ops
 from jsc.ops import cpc
 
 SOURCE = Path(__file__).with_name("cpc_sweep.cpp")

@@ -24,9 +24,9 @@ from benchmarks.common.harness import check, interleave, num_threads
 from benchmarks.convolution import claims, memory, plots
 from benchmarks.convolution.claims import OURS, RANDOM, SWEEP, Row
 from benchmarks.inputs import networks, workloads
+from jsc import methods as ops
 from jsc._kernels import cpo, cps
 from jsc.ops import columns
-from jsc.ops import conv as ops
 
 METHODS = ("im2col", "mec", "cpo", "cps", "cpc")
 POINTWISE = ("im2col", "cpc")  # of networks: 1x1 layers take no part in the selection

@@ -26,6 +26,7 @@ from benchmarks.common.harness import Ratio, compare, interleave, num_threads
 from benchmarks.inputs import networks, toy_networks, workloads
 from jsc._geometry import ConvGeometry
 from jsc.ops import cpc
+from jsc.ops.epilogue import Epilogue, Norm
 
 TOLERANCE = 1e-4  # of the largest output: the error of a whole network
 LAST = torch.channels_last
@@ -53,9 +54,9 @@ def parts(shape: tuple[int, int, int, int, int], options: argparse.Namespace) ->
     packed, norm = cpc.pack(conv.weight, g), nn.BatchNorm2d(K).eval()
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    values = cpc.Norm(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+    values = Norm(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
     plain = cpc.Convolution(packed, conv.bias, g)
-    whole = cpc.Convolution(packed, conv.bias, g, cpc.Epilogue(values, True, True))
+    whole = cpc.Convolution(packed, conv.bias, g, Epilogue(values, True, True))
     y, masks = whole.fused(x)
     assert masks is not None
     given, added = cpc.encode(x)[1], torch.rand(y.shape).contiguous(memory_format=LAST)

@@ -28,7 +28,7 @@ from benchmarks.common.harness import (
     num_threads,
 )
 from benchmarks.networks import steps
-from jsc.ops import conv as ops
+from jsc import methods as ops
 from jsc.ops import cpc, cpc_grad, training
 
 TORCH = ("torch NCHW", "torch NHWC")

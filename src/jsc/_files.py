@@ -15,7 +15,10 @@ File = str | PathLike[str] | BinaryIO
 
 def open_regular(path: str | PathLike[str]) -> BinaryIO:
     """The file, open for reading; ValueError if it is a pipe, a device or a socket, where reading
-    may wait for ever. OSError if it cannot be opened."""
+    may wait for ever; TypeError if it is no path (a number would be a descriptor of this process).
+    OSError if it cannot be opened."""
+    if not isinstance(path, (str, PathLike)):
+        raise TypeError(f"path must be a str or a path, got {type(path).__name__}")
     # without O_NONBLOCK the opening of a pipe waits for somebody who writes
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:

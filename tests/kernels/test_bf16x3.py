@@ -13,7 +13,7 @@ import jsc
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc.ops import bf16x3
-from jsc.ops.cpc import Epilogue, Norm
+from jsc.ops.epilogue import Epilogue, Norm
 
 needs_amx = pytest.mark.skipif(not _config.amx(), reason="this CPU has no AMX tiles")
 fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -10,9 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import jsc
+from jsc import methods
 from jsc._geometry import ConvGeometry
 from jsc.formats import CPC, CPO, CPS
-from jsc.ops import bf16x3, columns, conv, lowering
+from jsc.ops import bf16x3, columns, lowering
 
 ARRAYS = ("column", "kernel_column", "rank", "ptr_first", "ptr_last")
 STEPS = {"stride": 1, "padding": 0, "dilation": 1}  # and what they are unless given
@@ -85,8 +86,8 @@ def test_wide_steps_take_what_the_data_take(method, steps, num_threads):
             assert made.nbytes < 4096
         return
     expected = wide(x, w, **steps)
-    g = conv.geometry(x, w, *(both(steps.get(name, d)) for name, d in STEPS.items()), 1)
-    if conv.unsupported(method, g):
+    g = methods.geometry(x, w, *(both(steps.get(name, d)) for name, d in STEPS.items()), 1)
+    if methods.unsupported(method, g):
         assert method in ("mec", "bf16x3")
         with pytest.raises(ValueError, match=r"padding|dilation|strides"):
             jsc.functional.conv2d(x, w, method=method, **steps)

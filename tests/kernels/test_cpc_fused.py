@@ -14,6 +14,7 @@ from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels import cpc as kernel
 from jsc.ops import cpc
+from jsc.ops.epilogue import Epilogue, Norm
 
 fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -51,7 +52,7 @@ def batch_norm(x, norm):
 
 
 def some_norm(K, dtype=torch.float32, weight=True, bias=True):
-    return cpc.Norm(
+    return Norm(
         torch.randn(K, dtype=dtype), torch.rand(K, dtype=dtype) + 0.1,
         torch.randn(K, dtype=dtype) if weight else None,
         torch.randn(K, dtype=dtype) if bias else None, 1e-5,
@@ -79,7 +80,7 @@ def test_fused_is_one_by_one(isa, num_threads, case, dtype, adds, relu, handed):
     x, packed, b, g, residual = problem(case, dtype)
     if g.N == 0:
         return
-    fused = cpc.Convolution(packed, b, g, cpc.Epilogue(relu=relu, masks=True))
+    fused = cpc.Convolution(packed, b, g, Epilogue(relu=relu, masks=True))
     given = cpc.encode(x)[1] if handed else None
     out, masks = fused.fused(x, residual if adds else None, given)
     expected = one_by_one(x, packed, b, g, None, residual if adds else None, relu)
@@ -94,7 +95,7 @@ def test_batch_norm_has_the_bits_of_torch(isa, case, weight, bias):
     if g.N == 0:
         return
     norm = some_norm(g.K, weight=weight, bias=bias)
-    fused = cpc.Convolution(packed, b, g, cpc.Epilogue(norm, True, True))
+    fused = cpc.Convolution(packed, b, g, Epilogue(norm, True, True))
     for _ in range(2):
         out, masks = fused.fused(x, residual)
         expected = one_by_one(x, packed, b, g, norm, residual, True)
@@ -111,7 +112,7 @@ def test_masks_of_every_number_of_filters(isa, dtype, K, kernel):
     x[1, 3, 2, 2], x[0, 1, 0, 0] = torch.inf, torch.nan
     g = ConvGeometry(*x.shape, K, *kernel, 1, 1, kernel[0] // 2, kernel[1] // 2, 1, 1)
     packed = cpc.pack(torch.randn(K, 70, *kernel, dtype=dtype), g)
-    fused = cpc.Convolution(packed, None, g, cpc.Epilogue(relu=True, masks=True))
+    fused = cpc.Convolution(packed, None, g, Epilogue(relu=True, masks=True))
     out, masks = fused.fused(x)
     expected = one_by_one(x, packed, None, g, None, None, True)
     assert torch.equal(bits(out), bits(expected))
@@ -125,9 +126,9 @@ def test_special_numbers_as_torch(isa, dtype):
     g = ConvGeometry(1, 3, 7, 7, 7, 1, 1, 1, 1, 0, 0, 1, 1)
     packed = cpc.pack(torch.ones(7, 3, 1, 1, dtype=dtype), g)
     residual = special.view(1, 1, 1, -1).expand(1, 7, 7, 7)
-    odd = cpc.Norm(special, torch.rand(7, dtype=dtype), special.flip(0), special, 1e-5)
+    odd = Norm(special, torch.rand(7, dtype=dtype), special.flip(0), special, 1e-5)
     for norm in (None, odd):
-        fused = cpc.Convolution(packed, special, g, cpc.Epilogue(norm, True, True))
+        fused = cpc.Convolution(packed, special, g, Epilogue(norm, True, True))
         for added in (None, residual):
             out, masks = fused.fused(x, added)
             expected = one_by_one(x, packed, special, g, norm, added, True)
@@ -142,7 +143,7 @@ def test_threads_and_bands_do_not_change_a_bit(isa, dtype, K, monkeypatch):
     g = ConvGeometry(*x.shape, K, 3, 3, 2, 1, 1, 1, 1, 1)
     packed, bias = cpc.pack(torch.randn(K, 65, 3, 3, dtype=dtype), g), torch.randn(K, dtype=dtype)
     residual = torch.randn(3, K, g.Oh, g.Ow, dtype=dtype)
-    epilogue = cpc.Epilogue(some_norm(K, dtype), True, True)
+    epilogue = Epilogue(some_norm(K, dtype), True, True)
     results = []
     before = torch.get_num_threads()
     for threads in (1, 2, 3):
@@ -177,7 +178,7 @@ def test_masks_take_whole_words():
     x = torch.full((1, 5, 4, 4), 2.0)
     g = ConvGeometry(*x.shape, 5, 1, 1, 1, 1, 0, 0, 1, 1)
     packed = cpc.pack(torch.ones(5, 5, 1, 1), g)
-    fused = cpc.Convolution(packed, None, g, cpc.Epilogue(masks=True))
+    fused = cpc.Convolution(packed, None, g, Epilogue(masks=True))
     fused.fused(x)[1].view(torch.int64).fill_(-1)  # the memory of the next call's
     assert torch.equal(fused.fused(x)[1].view(torch.int64), torch.full((1, 1, 4, 4), 31))
 

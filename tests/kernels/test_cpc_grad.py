@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from strategies import conv_cases
 
-from jsc.ops import conv as ops
+from jsc import methods as ops
 from jsc.ops import cpc, cpc_grad
 
 fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

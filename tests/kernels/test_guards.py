@@ -1,4 +1,4 @@
-"""Arguments that do not fit a kernel, by shape, dtype or weights, are errors, not accesses."""
+"""Other shapes, dtypes and weights than a kernel expects are errors, not accesses."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jsc import _config
+from jsc import _config, methods
 from jsc._geometry import ConvGeometry
-from jsc.ops import bf16x3, conv, cpc, cpc_grad, cpo, cps, lowering
+from jsc.ops import bf16x3, cpc, cpc_grad, cpo, cps, lowering
 
 G = ConvGeometry(2, 70, 9, 8, 20, 3, 3, 1, 1, 1, 1)
 LOWERED = {
@@ -103,7 +103,7 @@ def test_gradients_check_their_maps(maps):
     assert cpc_grad.visit(x[:0], grad[:0], w, G._replace(N=0), input_visited=True) is None
 
 
-@pytest.mark.parametrize("method", conv.available())
+@pytest.mark.parametrize("method", methods.available())
 @pytest.mark.parametrize("last", [False, True])
 def test_lazy_negation_is_seen(isa, method, last, maps):
     x, w, b = maps

@@ -132,6 +132,7 @@ def test_starts():
         (lambda: JPEG(kappa=0.0, train_alpha=True), "positive if it is trained"),
         (lambda: JPEG(quantizer="none"), "quantizer"),
         (lambda: JPEG(mean=(0.1, float("nan"), 0.3)), "finite"),
+        (lambda: JPEG(std=()), "must be a number or"),
         (lambda: JPEG.preset("jpeg"), "jpeg-dl"),
         (lambda: JPEG.from_quality(0), "1 to 100"),
         (lambda: JPEG.from_sensitivity(torch.ones(2, 8, 8)), "zig-zag"),

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from tuning import measure_module, timing_module, tune_module, whole_module
 
+from jsc.methods import METHODS, get
 from jsc.nn import SparseConv2d
-from jsc.ops.conv import METHODS
-from jsc.optimize import memory, tune
+from jsc.optimize import tune
 from jsc.optimize.measure import FIRST
 from jsc.optimize.timing import Deadline
 
@@ -88,13 +88,14 @@ def test_what_is_not_tried_is_not_run(work, detector, methods, monkeypatch):
         encoded.append(1)
         return 1
 
-    for name in memory.ENCODED:
-        monkeypatch.setitem(memory.FORMS, name, spy)
+    slow = {name for name in METHODS if get(name).slow_to_count}
+    for name in slow:
+        monkeypatch.setattr(get(name), "stored_bytes", spy)
     _, _, runs = work
     plan = tune(detector, X, methods=methods, budget_s=1e4, **QUIET)
     assert {method for method, _ in runs} == set(methods)
     assert not encoded
-    assert set(plan.layers[0].memory) == set(memory.FORMS) - set(memory.ENCODED)
+    assert set(plan.layers[0].memory) == set(METHODS) - slow
 
 
 def test_a_method_that_is_hopeless_at_first_is_not_timed(work, detector):

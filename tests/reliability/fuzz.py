@@ -28,7 +28,7 @@ from tests.reliability.values import hostile, shown
 MODULE = "tests.reliability.fuzz"
 ALLOWED = (TypeError, ValueError, RuntimeError)
 NOT_ALLOWED = (RecursionError,)  # although it is one of these
-FILES = ("jpeg.load", "jpeg.read_tables", "Plan.load")  # they may say that there is none
+FILES = ("jpeg.load", "jpeg.read_tables", "jpeg.plot_tables", "Plan.load")  # may find none
 LARGE = (
     1 << 28
 )  # bytes of a tensor, or a number, from which on a refusal for memory is to be expected
@@ -86,7 +86,8 @@ class Case:
         return any(
             value.numel() * value.element_size() > LARGE
             if isinstance(value, Tensor) and value.layout == torch.strided
-            else isinstance(value, (int, float)) and abs(value) >= 1 << 14
+            else isinstance(value, bytes)  # for torch a sequence of sizes
+            or (isinstance(value, (int, float)) and abs(value) >= 1 << 14)
             for value in _flat(self.arguments)
         )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import gc
 import itertools
 import os
@@ -25,7 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import jsc
-from jsc.ops.conv import available
+from jsc.methods import available
 from tests.reliability.networks import Net, applied, trained
 
 LIMIT = 256 * 1024
@@ -51,6 +52,8 @@ def path(function: Callable[[], Path]) -> Callable[[], Path]:
 def resident() -> int:
     """Bytes of this process in memory, what Python and the allocator could give back given back."""
     gc.collect()
+    with contextlib.suppress(AttributeError):  # a libc other than glibc
+        ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * PAGE
 
@@ -282,7 +285,7 @@ PATHS["5,041 sizes, cpc fused"] = _sizes(["cpc"], True)
 
 @path
 def two_thousand_threads() -> Path:
-    """A thread for every request, as in simple servers: scratch memory goes with its thread."""
+    """A thread for every request, as simple servers have it: scratch goes with its thread."""
     modules = [jsc.nn.SparseConv2d(8, 16, 3, method=method).eval() for method in METHODS]
     layer, x, image = jsc.nn.JPEG(), numbers(1, 8, 20, 20), torch.rand(1, 3, 16, 16)
 
@@ -326,6 +329,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
         if options.only in name:
             made = make()
             grown = growth(made, options.calls)
+            if grown > LIMIT:  # what leaks grows again; caches and the allocator's heaps do not
+                grown = min(grown, growth(made, options.calls))
             worst = max(worst, grown)
             calls = made.calls if options.calls is None else min(made.calls, options.calls)
             note = "   MORE THAN THE LIMIT" if grown > LIMIT else ""

@@ -1,4 +1,4 @@
-"""What the tests of processes and threads share: own interpreters, and a bit of all work."""
+"""What the tests of processes and threads share: interpreters, and a bit of all work."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional as F
 
 import jsc
-from jsc.ops.conv import available
+from jsc.methods import available
 
-LIMIT = 300  # seconds after which a process hangs for certain
+LIMIT = 120  # seconds after which a process hangs for certain
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(jsc.__file__).parents[1]
 METHODS = [method for method in available() if method != "dense"]

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import jsc
-from jsc.ops.conv import available
+from jsc.methods import available
 from tests.reliability.networks import Net, applied, plan_by_hand, trained
 from tests.reliability.races import Scenario
 

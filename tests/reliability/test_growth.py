@@ -3,16 +3,20 @@ of ours in them, each in this process."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.reliability.growth import LIMIT, PATHS, Path, growth
 
+# That torch alone were faster with other maps is a matter of times, and not of results.
+pytestmark = pytest.mark.filterwarnings("ignore::jsc.PlanWarning")
+
 CALLS = 400
 QUICK = [
-    *(name for name in PATHS if name.startswith(("module,", "new weights,"))),
-    "training with cpc", "jpeg forward and backward", "encode and decode, CPO",
-    "encode and decode of 4,489 sizes, CPC", "refused calls", "network, cpc fused, weights written",
-    "5,041 sizes, cpc", "two thousand threads",
+    *(name for name in PATHS if name.startswith("module,")),
+    "new weights, cpc", "training with cpc", "jpeg forward and backward", "encode and decode, CPO",
+    "refused calls", "two thousand threads",
 ]  # fmt: skip
 
 
@@ -20,9 +24,9 @@ QUICK = [
 def test_memory_does_not_grow(name):
     made = PATHS[name]()
     # The allocator takes a page now and then; what leaks at each call grows every time.
-    assert min(growth(made, CALLS) for _ in range(3)) <= LIMIT
+    assert any(growth(made, CALLS) <= LIMIT for _ in range(3))
 
 
 def test_the_measure_sees_a_leak():
     kept = []
-    assert growth(Path(lambda: kept.append(bytearray(4096))), CALLS) > LIMIT
+    assert growth(Path(lambda: kept.append(os.urandom(4096))), CALLS) > LIMIT

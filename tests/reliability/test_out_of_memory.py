@@ -14,7 +14,7 @@ import resource, sys
 import torch, torch.nn.functional as F
 import jsc
 from jsc.formats import CPC, CPO, CPS
-from jsc.ops import conv
+from jsc import methods
 
 MiB = 2**20
 kinds = {"CPO": CPO, "CPS": CPS, "CPC": CPC}
@@ -31,7 +31,7 @@ small, w = torch.randint(-4, 5, (1, 4, 9, 9)).float(), torch.randint(-4, 5, (4, 
 large = torch.randint(0, 2, (1, 4, 1024, 1024)).float()  # 16 MiB
 torch.set_num_threads(2)
 F.conv2d(torch.zeros(1, 8, 64, 64), torch.zeros(8, 8, 3, 3))  # threads and libraries are there
-names = [*kinds, *(m for m in conv.available() if m != "dense")]
+names = [*kinds, *(m for m in methods.available() if m != "dense")]
 for name in names:
     call(name, torch.zeros(1, 4, 64, 64), w)
 seen = {}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
 from tests.reliability.races import Scenario, storm
 from tests.reliability.races_scenarios import SCENARIOS
 
-SHARE = 16_000 / sum(entry.weight for entry in SCENARIOS.values())  # calls for a weight of 1
+# That torch alone were faster with other maps is a matter of times, and not of results.
+pytestmark = pytest.mark.filterwarnings("ignore::jsc.PlanWarning")
+
+SHARE = 8_000 / sum(entry.weight for entry in SCENARIOS.values())  # calls for a weight of 1
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +38,7 @@ class Kept:
     def __call__(self, i):
         if not self.holds(i):
             self.value = i
-        self.holds(i)
+        time.sleep(0)  # lets go of the interpreter, as a kernel does
         return self.value
 
     def holds(self, i):
@@ -47,7 +52,7 @@ def test_the_harness_finds_a_race():
         i = rng.randrange(9)
         return kept(i) == i
 
-    assert storm(Scenario(call), calls=200_000).wrong > 0
+    assert storm(Scenario(call), calls=20_000).wrong > 0
 
 
 def test_the_harness_reports_errors():

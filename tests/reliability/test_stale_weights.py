@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import jsc
-from jsc.ops.conv import METHODS
+from jsc.methods import METHODS
 from tests.reliability.stale_changes import CHANGES
 
 SPARSE = [method for method in METHODS if method != "dense"]

@@ -72,6 +72,7 @@ def examine() -> dict[str, Any]:
         "isa_used": used,
         "isa_limited": used != best,
         "amx": _config.amx(),
+        "emulated": cpu.emulated(),
         "threads": torch.get_num_threads(),
         "openmp_build": openmp,
         "openmp_runtimes": runtimes,
@@ -95,7 +96,8 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         (
             "instructions",
             f"{found['isa_used']}{forced}, available {', '.join(found['isa_available'])}"
-            f"{', AMX tiles' if found['amx'] else ''}",
+            f"{', AMX tiles' if found['amx'] else ''}"
+            f"{' (AVX-512 and AMX emulated: for tests, slow)' if found['emulated'] else ''}",
         ),
         ("threads", f"{found['threads']} (torch.set_num_threads changes it)"),
         ("OpenMP of build", f"{openmp}" if openmp else "none"),

@@ -14,7 +14,7 @@ from torch import Tensor
 from jsc import _config
 from jsc._kernels import cpu
 from jsc.functional import block_dct, conv2d
-from jsc.ops.conv import available
+from jsc.methods import available
 
 Case = tuple[str, Callable[[], Tensor], Tensor, float]  # name, kernel, right answer, tolerance
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from jsc.ops.conv import METHODS
+from jsc.methods import METHODS
 from jsc.optimize import tune
 
 HELP = "choose convolution methods for a model and save the plan"

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jsc import _checks
+from jsc import _checks, methods
 from jsc._geometry import ConvGeometry
-from jsc.ops import conv as ops
 from jsc.ops import training
 from jsc.ops._library import call, eager
 
@@ -99,8 +98,7 @@ def convolve(
     dilation: int | Sequence[int], groups: int, method: str, *, keep: bool,
 ) -> Tensor:  # fmt: skip
     """`conv2d`; with `keep`, what is packed of `weight` is kept with it (ops/packs.py)."""
-    if method not in ops.METHODS:
-        raise ValueError(f"method must be one of {', '.join(ops.METHODS)}; got {method!r}")
+    methods.get(method)
     _checks.require_tensor(input, "input")
     _checks.require_tensor(weight, "weight")
     if bias is not None:
@@ -120,21 +118,21 @@ def convolve(
         input, padding = named_padding(input, weight, padding, stride, dilation)
     padding = _checks.pair(padding, "padding", 0)
     _require_shapes(input, weight, bias, groups)
-    g = ops.geometry(input, weight, stride, padding, dilation, groups)
+    g = methods.geometry(input, weight, stride, padding, dilation, groups)
     require_output(g)
     if method == "dense" or input.device.type not in ("cpu", "meta"):
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    if reason := ops.unsupported(method, g):
-        able = [m for m in ops.METHODS if ops.unsupported(m, g) is None]
+    if reason := methods.unsupported(method, g):
+        able = [m for m in methods.METHODS if methods.unsupported(m, g) is None]
         raise ValueError(
             f'method "{method}" cannot do this convolution: {reason}; use one of {", ".join(able)}'
         )
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (input, weight, bias)
     ):
-        watched = method != "cpc" or not eager(input)
-        density = None if watched else training.input_density(input, g)
-        return ops.Conv2d.call(
+        counted = methods.get(method).trains and eager(input)
+        density = training.input_density(input, g) if counted else None
+        return methods.Conv2d.call(
             input, weight, None, bias, stride, padding, dilation, groups, method, density
         )
     return call(

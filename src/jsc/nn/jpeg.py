@@ -282,7 +282,7 @@ def _as_tensor(value: Tensor | float, name: str, dtype: torch.dtype) -> Tensor:
 def _normalisation(mean: Any, std: Any) -> tuple[Any, Any]:
     """What `normalisation` takes, in numbers of Python's: each None, a number or a tuple."""
     count = {len(v) for v in (mean, std) if isinstance(v, (tuple, list))} or {1}
-    means, stds = normalisation(mean, std, max(count))
+    means, stds = normalisation(mean, std, max(count) or 1)  # () is refused in words
     return tuple(
         given if given is None else tuple(v) if isinstance(given, (tuple, list)) else v[0]
         for given, v in ((mean, means), (std, stds))

@@ -19,7 +19,7 @@ from jsc._geometry import ConvGeometry
 from jsc._kernels import bf16x3
 from jsc.ops._buffer import as_pixels, buffer, require
 from jsc.ops._scratch import scratch
-from jsc.ops.cpc import PLAIN, Epilogue, addresses
+from jsc.ops.epilogue import PLAIN, Epilogue, addresses
 
 BLOCK = 32  # filters to a block, pixels to a step of a task
 WINDOW = 512  # numbers of the largest window

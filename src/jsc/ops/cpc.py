@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from jsc._geometry import ConvGeometry
 from jsc._kernels import cpc
 from jsc.ops._buffer import as_pixels, buffer, require
 from jsc.ops._scratch import scratch
+from jsc.ops.epilogue import PLAIN, Epilogue, addresses
 
 SET = 64  # channels to a mask
 HELD_BYTES = 1024 * 1024  # masks of one layer's output that are kept from call to call
@@ -62,36 +62,6 @@ def require_packed(packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None
     require(packed, (blocks, sets, g.Kh, SET, g.Kw, block), packed.dtype, "the packed weight")
     if bias is not None:
         require(bias, (g.K,), packed.dtype, "bias")
-
-
-class Norm(NamedTuple):
-    """A batch-norm in evaluation; every tensor (K,) of the convolution's dtype."""
-
-    mean: Tensor
-    variance: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
-    eps: float
-
-
-class Epilogue(NamedTuple):
-    """What the store of the output does besides: relu(batch_norm(out) + residual), with the bits of
-    torch's own operators one after the other (in float32; see native/cpc_store.h)."""
-
-    norm: Norm | None = None  # read at every call
-    relu: bool = False
-    masks: bool = False  # of the result, for the convolution that reads it
-
-
-PLAIN = Epilogue()
-
-
-def addresses(norm: Norm | None) -> tuple[list[Tensor | None], tuple[Any, ...]]:
-    """Tensors to be held, and what kernels take of them: four addresses and epsilon."""
-    parts = norm[:4] if norm else (None,) * 4
-    held = [None if x is None else x.detach().resolve_neg().contiguous() for x in parts]
-    places = [0 if x is None else x.data_ptr() for x in held]
-    return held, (*places, norm.eps if norm else 0.0)
 
 
 class Convolution:

@@ -1,36 +1,56 @@
 """Packed weights, kept from call to call, and how it is known that they are still right.
 
-A pack belongs to the weight tensor it was made from and goes with it. It is used again only while
-the weight's `stamp` is what it was: address, version, shape, strides, dtype and a fingerprint of
-its numbers. So it does not matter who changed the weight: torch counts a version for most changes,
-and where it does not (fused optimizers, `weight.data`, numpy and DLPack views, other processes)
-another address or another fingerprint tells. The fingerprint of a tensor that has a gradient is
-that of all its elements, since an optimizer changes only those whose gradient is not zero; others
-are sampled. What no stamp shows is a change of single elements of a tensor without gradient that
-torch did not count; :meth:`jsc.nn.SparseConv2d.repack` is for whoever makes one.
+A pack is kept by the memory of the weight it was made from (its storage and address in it), and is
+used again only while the weight's `stamp` is what it was: address, version, shape, strides, dtype
+and a fingerprint of its numbers. So it does not matter who changed the weight: torch counts a
+version for most changes, and where it does not (fused optimizers, `weight.data`, numpy and DLPack
+views, other processes) another storage or another fingerprint tells. The fingerprint of a tensor
+that has a gradient is that of all its elements, since an optimizer changes only those whose
+gradient is not zero; others are sampled. What no stamp shows is a change of single elements of a
+tensor without gradient that torch did not count; :meth:`jsc.nn.SparseConv2d.repack` is for whoever
+makes one.
+
+The storage is held weakly, by torch's own means: a weak reference of Python to the parameter would
+make `torch.utils.swap_tensors` refuse it. While it is held its identity is not given to another
+storage. What was packed of a storage that is gone goes at the next packing, or at the next full
+garbage collection.
 """
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from jsc._kernels.fingerprint import fingerprint
 
 KEPT = 4  # packs of one weight: of other methods, strides, instruction sets
 
 Stamp = tuple[Any, ...]
-# Of one weight: {what for: (stamp, the weight's memory, its pack)}. While the memory is held, its
-# address cannot be given to another weight.
-_Packs = dict[Any, tuple[Stamp, Tensor, Tensor | None]]
 
-_held: Any = WeakTensorKeyDictionary()
-_lock = threading.Lock()
+
+class _Packs:
+    """The packs of one weight: {what for: (stamp, pack)}."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.storage = StorageWeakRef(weight.untyped_storage())
+        self.made: dict[Any, tuple[Stamp, Tensor | None]] = {}
+
+
+_held: dict[tuple[int, int], _Packs] = {}  # by storage and address
+# Reentrant, because a signal handler or a garbage collection may come while its thread holds it: so
+# what is done with it must be right wherever it is interrupted.
+_lock = threading.RLock()
+# A child has no thread that could unlock what another one had locked when it was forked.
+os.register_at_fork(
+    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+)
 
 
 def stamp(tensor: Tensor) -> Stamp | None:
@@ -54,10 +74,15 @@ def _dense(tensor: Tensor) -> bool:
     return tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)
 
 
+def _place(weight: Tensor) -> tuple[int, int]:
+    return weight.untyped_storage()._cdata, weight.data_ptr()
+
+
 def forget(weight: Tensor) -> None:
     """Drop what was packed of `weight`."""
-    with _lock:
-        _held.pop(weight, None)
+    if weight.device.type == "cpu" and type(weight) in (Tensor, torch.nn.Parameter):
+        with _lock:
+            _held.pop(_place(weight), None)
 
 
 def packed(weight: Tensor, what_for: Any, pack: Callable[[], Tensor | None]) -> Tensor | None:
@@ -65,16 +90,35 @@ def packed(weight: Tensor, what_for: Any, pack: Callable[[], Tensor | None]) -> 
     now = stamp(weight)  # before packing: whoever writes meanwhile leaves another one
     if now is None:
         return pack()
+    place = _place(weight)
     with _lock:
-        found = _held.get(weight, {}).get(what_for)
+        held = _held.get(place)
+        found = None if held is None else held.made.get(what_for)
     if found is not None and found[0] == now:
-        result: Tensor | None = found[2]
-        return result
+        return found[1]
     made = pack()
     with _lock:
-        packs: _Packs = _held.setdefault(weight, {})
-        packs.pop(what_for, None)
-        while len(packs) >= KEPT:
-            del packs[next(iter(packs))]
-        packs[what_for] = now, weight.detach(), made
+        _drop_expired()
+        held = _held.setdefault(place, _Packs(weight))
+        held.made.pop(what_for, None)
+        for oldest in list(held.made)[: max(0, len(held.made) - KEPT + 1)]:
+            held.made.pop(oldest, None)
+        held.made[what_for] = now, made
     return made
+
+
+def _drop_expired() -> None:
+    for place, held in list(_held.items()):
+        if held.storage.expired():
+            _held.pop(place, None)
+
+
+def _collected(phase: str, info: dict[str, int]) -> None:
+    if phase == "stop" and info["generation"] == 2 and _lock.acquire(blocking=False):
+        try:
+            _drop_expired()
+        finally:
+            _lock.release()
+
+
+gc.callbacks.append(_collected)

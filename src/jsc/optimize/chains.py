@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from jsc.methods import FUSIBLE
 from jsc.nn import SparseConv2d
-from jsc.nn.sparse_conv import FUSIBLE
 from jsc.optimize.graph import Graph, Step, Value, hooked, values
 
 _ADDITIONS = (torch.add, operator.add, operator.iadd)

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import module as hooks
 
+from jsc.methods import FUSIBLE, is_channels_last
 from jsc.nn import SparseConv2d
-from jsc.nn.sparse_conv import FUSIBLE
 from jsc.ops._library import eager
-from jsc.ops.conv import is_channels_last
 from jsc.optimize.graph import Graph, trace
 from jsc.optimize.program import Program, Trial
 

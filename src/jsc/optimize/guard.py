@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from jsc import _config
 from jsc.nn import SparseConv2d
-from jsc.ops.conv import pack_key
 from jsc.ops.packs import stamp
 from jsc.optimize.chains import Chain
 from jsc.optimize.graph import Graph
@@ -43,7 +43,7 @@ class Guard:
 
     def _now(self) -> tuple[Any, ...]:
         return (
-            pack_key(),
+            _config.isa(),
             list(map(type, self._modules)),
             [type(m).forward for m in self._modules],
             list(map(self._settings, self._sparse)),

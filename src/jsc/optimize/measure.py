@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from jsc._geometry import ConvGeometry
+from jsc.methods import get, unsupported
 from jsc.nn import SparseConv2d
-from jsc.ops.conv import unsupported
 from jsc.optimize import memory, timing
 from jsc.optimize.capture import Layer, work
 from jsc.optimize.plan import LayerChoice
@@ -184,7 +184,7 @@ def choose(m: Measurement, min_gain: float, first: bool) -> LayerChoice:
     # A method counts only if it was right on every call.
     times = {k: v for k, v in m.times.items() if k not in m.rejected}
     gains = {k: v.gain_over(times["dense"]) for k, v in times.items() if k != "dense"}
-    counted = {k: v for k, v in m.memory.items() if k not in memory.ENCODED or k in m.candidates}
+    counted = {k: v for k, v in m.memory.items() if k in m.candidates or not get(k).slow_to_count}
     best = max(gains, key=gains.__getitem__) if gains else ""
     gain = gains.get(best, 0.0)
     method = best if gain >= min_gain else "dense"

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jsc import _files
-from jsc.ops.conv import METHODS
+from jsc.methods import METHODS
 from jsc.optimize import strict_json, table
 from jsc.optimize.environment import Environment
 from jsc.optimize.errors import PlanError
-from jsc.optimize.memory import FORMS
 from jsc.optimize.validate import (
     check_fields,
     require_count,
@@ -46,7 +45,7 @@ class LayerChoice:
     Times are milliseconds per run of the model, summed over the layer's calls. `max_error` is the
     largest difference of the chosen method's output from the dense one, over the largest dense
     output. `memory` has the bytes of the input activation in the form of each method; of cpo and
-    cps where they were tried (see `jsc.optimize.memory`).
+    cps where they were tried (see `jsc.methods.Method.stored_bytes`).
     """
 
     name: str
@@ -85,7 +84,7 @@ class LayerChoice:
             _require_method(method)
             require_duration(f"times_ms of {method}", time)
         for method, count in require_mapping("memory", self.memory).items():
-            if method not in FORMS:
+            if method not in METHODS:
                 raise PlanError(f"memory of an unknown method {shown(method)!r}")
             require_count(f"memory of {method}", count)
         if _require_method(self.method) != "dense" and "dense" not in self.times_ms:

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jsc import _config
+from jsc.methods import FusedConvolution, is_channels_last
 from jsc.nn import SparseConv2d
-from jsc.ops import bf16x3, cpc
-from jsc.ops.conv import is_channels_last
-from jsc.ops.cpc import Epilogue, Norm
+from jsc.ops.epilogue import Epilogue, Norm
 from jsc.optimize.chains import Chain, Network, chains, looks
 from jsc.optimize.graph import Graph, Value, function_of, substitute, values
 from jsc.optimize.guard import Guard
@@ -154,7 +153,7 @@ class Program:
                 freed[reader].append(self._slots[name])
         scheduled = []
         for name, function, args, kwargs in calls:
-            fused = isinstance(function, (cpc.Convolution, bf16x3.Convolution))
+            fused = isinstance(function, FusedConvolution)
             simple = not fused and not kwargs and all(isinstance(a, Value) for a in args)
             if simple or fused:
                 args = tuple(self._slots[a.name] for a in args)
@@ -198,7 +197,7 @@ def _unit(
     network: Network,
     units: dict[str, Chain],
     norms: dict[str, Norm | None],
-) -> cpc.Convolution | bf16x3.Convolution | None:
+) -> FusedConvolution | None:
     conv, form = model.get_submodule(fused.conv), forms[fused.input]
     assert isinstance(conv, SparseConv2d)
     if form is None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from jsc._progress import Progress
-from jsc.ops.conv import METHODS
+from jsc.methods import METHODS
 from jsc.optimize import table, timing
 from jsc.optimize.apply import apply
 from jsc.optimize.capture import (
@@ -78,7 +78,7 @@ def tune(
         ``([image, image],)``.
     kwargs : dict, optional
         Keyword arguments besides those of `sample`.
-    methods : names from `jsc.ops.conv.METHODS`, or None for all
+    methods : names from `jsc.methods.METHODS`, or None for all
         They are tried in this order while the time lasts; all, the most promising first.
     min_gain : float
         dense time / method time from which on a layer is changed for its own sake.

@@ -8,8 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from jsc.nn.sparse_conv import FUSIBLE
-from jsc.ops.conv import is_channels_last
+from jsc.methods import FUSIBLE, is_channels_last
 from jsc.optimize.capture import Sample, turnable
 from jsc.optimize.plan import LayerChoice, Plan
 from jsc.optimize.share import share

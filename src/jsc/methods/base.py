@@ -1,0 +1,88 @@
+"""What a convolution method is: everything that the rest of the package knows about one.
+
+A method is one object of a subclass of `Method`, in a file of its own, and one line in
+`registry.py`. Nobody else has a list of methods or asks for one by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from jsc import _checks
+from jsc._geometry import ConvGeometry
+from jsc.ops.epilogue import Epilogue
+
+Convolution = Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class FusedConvolution(Protocol):
+    """A prepared convolution whose store does an epilogue."""
+
+    def fused(
+        self, input: Tensor, residual: Tensor | None = None, masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]: ...
+
+
+class Method(ABC):
+    """One way to convolve. Every geometry that a method is given has one group, except for
+    `stored_bytes`.
+
+    Attributes
+    ----------
+    name : what users call it
+    sparse : it skips zeros of the input, so that its time falls with the density
+    trains : it also skips zeros in the passes of training where that pays (ops/training.py)
+    fuses : its store can do an epilogue (batch-norm, residual, ReLU): it has `prepare_fused`
+    slow_to_count : `stored_bytes` encodes the map
+    """
+
+    name: ClassVar[str]
+    sparse: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
+    fuses: ClassVar[bool] = False
+    slow_to_count: ClassVar[bool] = False
+
+    def available(self) -> bool:
+        """Whether this machine's processor can run it."""
+        return True
+
+    def unsupported(self, g: ConvGeometry) -> str | None:
+        """Why it cannot convolve `g`, in words; None where it can."""
+        return None
+
+    def accepts(self, weight: Tensor) -> bool:
+        """Whether it gives the right answer with these weights. With weights that are not finite,
+        a method that skips zeros does not: 0 * inf and 0 * nan are no zeros."""
+        return weight.dtype in _checks.KERNEL_DTYPES and bool(torch.isfinite(weight).all())
+
+    @abstractmethod
+    def pack(self, weight: Tensor, g: ConvGeometry) -> Tensor:
+        """(K, C, Kh, Kw) as `prepare` wants it. It depends on `g` without N, H and W."""
+
+    @abstractmethod
+    def prepare(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:
+        """All of the convolution but its input: (N, C, H, W) of any strides -> (N, K, Oh, Ow),
+        contiguous in the memory format that is natural to the method. It may be called by several
+        threads at once, and holds the memory of `packed` and `bias`."""
+
+    def prepare_fused(
+        self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue
+    ) -> FusedConvolution:
+        """The same with an epilogue in its store."""
+        raise ValueError(f'the store of "{self.name}" has no epilogue')
+
+    @abstractmethod
+    def stored_bytes(self, input: Tensor, g: ConvGeometry) -> int:
+        """Bytes of `input`, (N, C, H, W), in the form that the method convolves. They are counted,
+        not read from the allocator; in a network that runs in torch the map itself also exists
+        until the layer is done. ValueError where the form cannot hold the map."""
+
+
+def map_bytes(input: Tensor) -> int:
+    return input.element_size() * input.numel()

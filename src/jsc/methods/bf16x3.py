@@ -1,0 +1,40 @@
+"""The method `bf16x3`: dense float32 convolution on AMX tiles."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from jsc import _config
+from jsc._geometry import ConvGeometry
+from jsc.methods.base import Convolution, FusedConvolution, Method, map_bytes
+from jsc.ops import bf16x3
+from jsc.ops.epilogue import Epilogue
+
+
+class Bf16x3(Method):
+    name = "bf16x3"
+    fuses = True
+
+    def available(self) -> bool:
+        return _config.amx()
+
+    def unsupported(self, g: ConvGeometry) -> str | None:
+        return bf16x3.unsupported(g)
+
+    def accepts(self, weight: Tensor) -> bool:
+        return bf16x3.takes(weight)
+
+    def pack(self, weight: Tensor, g: ConvGeometry) -> Tensor:
+        return bf16x3.pack(weight, g)
+
+    def prepare(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:
+        return bf16x3.Convolution(packed, bias, g)
+
+    def prepare_fused(
+        self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue
+    ) -> FusedConvolution:
+        return bf16x3.Convolution(packed, bias, g, epilogue)
+
+    def stored_bytes(self, input: Tensor, g: ConvGeometry) -> int:
+        """The map, and three bfloat16 numbers for each element of the bands worked on."""
+        return map_bytes(input) + min(6 * input.numel(), bf16x3.SHARED_BYTES)

@@ -1,0 +1,36 @@
+"""The method `cpc`: channel bitmasks, and the register-tiled convolution over the non-zeros."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from jsc._geometry import ConvGeometry
+from jsc.methods.base import Convolution, FusedConvolution, Method, map_bytes
+from jsc.ops import cpc
+from jsc.ops.epilogue import Epilogue
+
+
+class Cpc(Method):
+    name = "cpc"
+    sparse = True
+    trains = True
+    fuses = True
+
+    def unsupported(self, g: ConvGeometry) -> str | None:
+        return cpc.unsupported(g)
+
+    def pack(self, weight: Tensor, g: ConvGeometry) -> Tensor:
+        return cpc.pack(weight, g)
+
+    def prepare(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:
+        return cpc.Convolution(packed, bias, g)
+
+    def prepare_fused(
+        self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue
+    ) -> FusedConvolution:
+        return cpc.Convolution(packed, bias, g, epilogue)
+
+    def stored_bytes(self, input: Tensor, g: ConvGeometry) -> int:
+        """The map, which the kernel reads in place, and a bit for each element beside it."""
+        masks = g.groups * -(-g.C // (cpc.SET * g.groups))  # words of 64 channels
+        return map_bytes(input) + 8 * g.N * masks * g.H * g.W

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from jsc.optimize.convert import to_sparse
-from jsc.optimize.fuse import fuse
-from jsc.optimize.share import share
+from jsc._share import share
+from jsc.fusing.fuse import fuse
+from jsc.tuning.convert import to_sparse
 
 X = (2, 3, 16, 16)
 

@@ -9,7 +9,7 @@ import torch
 
 from jsc.cli import demo, doctor, extras
 from jsc.cli.main import main
-from jsc.optimize import Plan
+from jsc.tuning import Plan
 
 # Small networks are tuned in earnest here.
 pytestmark = pytest.mark.filterwarnings("ignore:torch alone takes:jsc.PlanWarning")

@@ -7,18 +7,21 @@ from pathlib import Path
 
 import pytest
 
+import jsc
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "jsc"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each layer and the layers it may import (docs/design.md). Leaves may be imported by all.
-LEAVES = {"_checks", "_extras", "_files", "_geometry", "_config", "_progress"}
+LEAVES = {"_checks", "_extras", "_files", "_geometry", "_config", "_progress", "_share"}
 ALLOWED: dict[str, set[str]] = {
     "_checks": set(),
     "_extras": set(),
     "_files": set(),
     "_geometry": set(),
     "_progress": set(),
+    "_share": set(),
     "_config": {"_kernels"},
     "_kernels": set(),
     "ops": {"_kernels", "reference"},  # second derivatives go through the reference
@@ -28,7 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "jpeg": {"functional", "reference"},
     "methods": {"ops", "formats"},
     "nn": {"functional", "methods", "ops", "jpeg"},
-    "optimize": {"nn", "methods", "functional", "ops", "formats", "jsc"},
+    "fusing": {"nn", "methods", "ops"},
+    "tuning": {"nn", "methods", "fusing", "jsc"},
     "cli": {
         "nn",
         "methods",
@@ -36,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
         "ops",
         "formats",
         "jpeg",
-        "optimize",
+        "tuning",
         "reference",
         "_kernels",
         "jsc",
@@ -80,6 +84,13 @@ def test_imports_run_one_way(path):
     if name == "__init__":
         return
     assert imported_layers(path) <= ALLOWED[name] | LEAVES | {name}
+
+
+def test_no_name_is_a_function_and_a_package():
+    for name in ("optimize", "tune", "apply", "restore"):
+        assert callable(getattr(jsc, name))
+        assert not (PACKAGE / name).exists()
+        assert not (PACKAGE / f"{name}.py").exists()
 
 
 def test_only_ops_registers_operators():

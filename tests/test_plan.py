@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsc.optimize import Environment, LayerChoice, Plan, PlanError, strict_json
+from jsc.tuning import Environment, LayerChoice, Plan, PlanError
+from jsc.tuning.plan import strict_json
 
 LAYER = LayerChoice(
     name="stage.conv1",

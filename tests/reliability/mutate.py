@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 import jsc
-from jsc.optimize import strict_json
+from jsc.tuning.plan import strict_json
 from tests.reliability import watch
 from tests.reliability.calls_plan import a_plan
 

@@ -15,12 +15,12 @@ from typing import ClassVar
 
 import pytest
 import torch
+from fake_times import QUICK, Nested, timing_module
 from torch import fx, nn
-from tuning import QUICK, Nested, timing_module
 
 from benchmarks.inputs import toy_networks
-from jsc.optimize import apply, capture, restore, tune
-from jsc.optimize.graph import trace
+from jsc.fusing.graph import trace
+from jsc.tuning import apply, capture, restore, tune
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch alone takes:jsc.PlanWarning")
 THREADS = 6

@@ -18,7 +18,7 @@ import jsc
 from jsc import _config
 from jsc._kernels import cpu
 from jsc.cli.selftest import self_test
-from jsc.optimize.environment import cpu_name
+from jsc.tuning.plan.environment import cpu_name
 
 HELP = "check this installation: versions, instruction sets, threads, kernels"
 

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from jsc.methods import METHODS
-from jsc.optimize import tune
+from jsc.tuning import tune
 
 HELP = "choose convolution methods for a model and save the plan"
 

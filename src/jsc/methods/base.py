@@ -68,8 +68,9 @@ class Method(ABC):
     @abstractmethod
     def prepare(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:
         """All of the convolution but its input: (N, C, H, W) of any strides -> (N, K, Oh, Ow),
-        contiguous in the memory format that is natural to the method. It may be called by several
-        threads at once, and holds the memory of `packed` and `bias`."""
+        contiguous in the memory format that is natural to the method. The input may record
+        gradients and be negated lazily. It may be called by several threads at once, and holds the
+        memory of `packed` and `bias`."""
 
     def prepare_fused(
         self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue

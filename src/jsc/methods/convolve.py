@@ -77,13 +77,13 @@ def prepare(
     bias = None if bias is None else plain(bias)
     if g.groups == 1:
         convolution = get(method).prepare(packed[0], bias, g)
-        return lambda input: convolution(plain(input)).contiguous(memory_format=form)
+        return lambda input: convolution(input).contiguous(memory_format=form)
     one = g.per_group()
     biases = (None,) * g.groups if bias is None else bias.chunk(g.groups)
     parts = [get(method).prepare(w, b, one) for w, b in zip(packed, biases, strict=True)]
 
     def grouped(input: Tensor) -> Tensor:
-        maps = plain(input).chunk(g.groups, 1)
+        maps = input.detach().chunk(g.groups, 1)
         outputs = [part(x) for part, x in zip(parts, maps, strict=True)]
         return torch.cat(outputs, 1).contiguous(memory_format=form)
 

@@ -244,7 +244,9 @@ def _state(
     ordinary CPU tensor, gradients are recorded, or changes cannot be seen."""
     if not isinstance(input, Tensor) or not eager(input) or _records(input, weight, bias):
         return None
-    if autocast(input) or not _ordinary(weight) or not (bias is None or _ordinary(bias)):
+    if torch.is_autocast_enabled("cpu") or not _ordinary(weight):
+        return None
+    if bias is not None and not _ordinary(bias):
         return None
     weight_stamp = packs.stamp(weight)
     bias_stamp = None if bias is None else packs.stamp(bias)
@@ -282,7 +284,8 @@ def _is_torchs(input: Any) -> bool:
 
 
 def _ordinary(tensor: Any) -> bool:
-    return type(tensor) in (Tensor, nn.Parameter) and _on_cpu(tensor)
+    kind = type(tensor)
+    return (kind is nn.Parameter or kind is Tensor) and tensor.is_cpu and not tensor.is_sparse
 
 
 def _on_cpu(tensor: Any) -> bool:

@@ -65,7 +65,7 @@ def eager(x: Tensor) -> bool:
     return not (
         torch.compiler.is_compiling()
         or type(x) not in _ORDINARY
-        or x.device.type != "cpu"
+        or not x.is_cpu
         or x.is_neg()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._are_functorch_transforms_active()

@@ -115,7 +115,8 @@ class Convolution:
         at = arena()
         start = at["start"]
         streams = columns.Streams(at["DA"], at["IN"], start, at.get("word", start), at["rows"])
-        columns.encode_into(streams, input, self.plan, self.kernels, at["transposed"], encoders)
+        x = input.detach().resolve_neg()
+        columns.encode_into(streams, x, self.plan, self.kernels, at["transposed"], encoders)
         kernel.convolve(
             streams.DA, start, streams.rows, self.plan, self.weight, self.bias,
             at["tile"], at["mask"], at["partial"], out.permute(0, 2, 3, 1).numpy(),

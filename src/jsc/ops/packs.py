@@ -56,22 +56,17 @@ os.register_at_fork(
 def stamp(tensor: Tensor) -> Stamp | None:
     """All that changes when the tensor does, or None where that cannot be told: a tensor made in
     inference mode has no version, one with gaps no words that lie one after the other."""
-    if tensor.is_inference() or not _dense(tensor):
+    if not tensor.is_contiguous() and not tensor.is_contiguous(memory_format=torch.channels_last):
+        return None
+    if tensor.is_inference():
         return None
     address = tensor.data_ptr()
+    # An optimizer may change some elements of a tensor that has a gradient, and leave the others.
+    trained = tensor.is_leaf and tensor.grad is not None
     return (
         address, tensor._version, tensor.shape, tensor.stride(), tensor.dtype, tensor.is_neg(),
-        fingerprint(address, tensor.nbytes, _trained(tensor)),
+        fingerprint(address, tensor.nbytes, trained),
     )  # fmt: skip
-
-
-def _trained(tensor: Tensor) -> bool:
-    """Whether an optimizer may change some elements of it at any moment, the others not."""
-    return tensor.is_leaf and tensor.grad is not None
-
-
-def _dense(tensor: Tensor) -> bool:
-    return tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _place(weight: Tensor) -> tuple[int, int]:

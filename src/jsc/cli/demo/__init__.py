@@ -20,7 +20,7 @@ from jsc.cli.demo import data, report, training
 from jsc.cli.demo.network import QUICK_STAGES, STAGES, make_network
 from jsc.jpeg import sensitivity
 from jsc.nn import JPEG
-from jsc.optimize import apply, tune
+from jsc.tuning import apply, tune
 
 HELP = "train with and without a JPEG layer on real images, then tune"
 EPOCHS = 6

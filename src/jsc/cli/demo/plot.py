@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jsc.cli.demo.report import CHANNELS
 from jsc.cli.extras import need
-from jsc.optimize import Plan
+from jsc.tuning import Plan
 
 BLUE, ORANGE, GREY = "#2f6db3", "#d9772b", "#9aa0a6"
 

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from jsc import _config
+from jsc.fusing.chains import Chain
+from jsc.fusing.graph import Graph
 from jsc.nn import SparseConv2d
 from jsc.ops.packs import stamp
-from jsc.optimize.chains import Chain
-from jsc.optimize.graph import Graph
 
 
 class Guard:

@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jsc.optimize.plan import LayerChoice, Plan
+    from jsc.tuning.plan.plan import LayerChoice, Plan
 
 HEADER = (
     "layer", "input", "kernel", "density", "method",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import module as hooks
 
-from jsc.optimize.share import share
+from jsc._share import share
 
 # What every module has; the rest of its attributes are its own.
 _INTERNAL = frozenset(vars(nn.Module()))

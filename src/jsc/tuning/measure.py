@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from jsc._geometry import ConvGeometry
 from jsc.methods import get, unsupported
 from jsc.nn import SparseConv2d
-from jsc.optimize import memory, timing
-from jsc.optimize.capture import Layer, work
-from jsc.optimize.plan import LayerChoice
-from jsc.optimize.timing import Deadline, Times, interleaved
+from jsc.tuning import memory, timing
+from jsc.tuning.capture import Layer, work
+from jsc.tuning.plan.plan import LayerChoice
+from jsc.tuning.timing import Deadline, Times, interleaved
 
 FIRST = 10.0  # dense times that a method's first call, packing included, may take to be timed
 SHORT = 0.05  # seconds that it may take in any case

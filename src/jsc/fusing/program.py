@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jsc import _config
+from jsc.fusing.chains import Chain, Network, chains, looks
+from jsc.fusing.graph import Graph, Value, function_of, substitute, values
+from jsc.fusing.guard import Guard
 from jsc.methods import FusedConvolution, is_channels_last
 from jsc.nn import SparseConv2d
 from jsc.ops.epilogue import Epilogue, Norm
-from jsc.optimize.chains import Chain, Network, chains, looks
-from jsc.optimize.graph import Graph, Value, function_of, substitute, values
-from jsc.optimize.guard import Guard
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fake_times import measure_module, timing_module, tune_module, whole_module
 from torch import nn
-from tuning import measure_module, timing_module, tune_module, whole_module
 
 from jsc.methods import METHODS, get
 from jsc.nn import SparseConv2d
-from jsc.optimize import tune
-from jsc.optimize.measure import FIRST
-from jsc.optimize.timing import Deadline
+from jsc.tuning import tune
+from jsc.tuning.measure import FIRST
+from jsc.tuning.timing import Deadline
 
 LAYERS = 120
 SECONDS = {"dense": 0.1, "im2col": 2.0, "mec": 4.0, "cpo": 30.0, "cps": 30.0, "cpc": 0.08}

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fake_times import QUICK, Nested, clock, methods_of, tune_module, variants_module, whole_module
 from torch import nn
-from tuning import QUICK, Nested, clock, methods_of, tune_module, variants_module, whole_module
 
 from jsc.nn import SparseConv2d
-from jsc.optimize import PlanError, PlanWarning, apply, tune
-from jsc.optimize.capture import Sample
-from jsc.optimize.timing import Times
-from jsc.optimize.whole import relative_error
+from jsc.tuning import PlanError, PlanWarning, apply, tune
+from jsc.tuning.capture import Sample
+from jsc.tuning.timing import Times
+from jsc.tuning.whole import relative_error
 
 
 def race(monkeypatch, milliseconds):

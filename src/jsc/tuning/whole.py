@@ -13,12 +13,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from jsc.optimize import timing
-from jsc.optimize.apply import apply
-from jsc.optimize.capture import Sample, run, set_random_state, tensors
-from jsc.optimize.plan import LayerChoice, Plan
-from jsc.optimize.timing import MIN_ROUNDS, Deadline, Times, interleaved
-from jsc.optimize.variants import PLAIN, bolder, formats, torch_channels_last
+from jsc.tuning import timing
+from jsc.tuning.applying import apply
+from jsc.tuning.capture import Sample, run, set_random_state, tensors
+from jsc.tuning.plan.plan import LayerChoice, Plan
+from jsc.tuning.timing import MIN_ROUNDS, Deadline, Times, interleaved
+from jsc.tuning.variants import PLAIN, bolder, formats, torch_channels_last
 
 GAIN = 1.02  # over the plain plan, for another one to be taken
 TORCH = "torch, channels-last"

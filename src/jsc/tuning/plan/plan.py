@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from jsc import _files
 from jsc.methods import METHODS
-from jsc.optimize import strict_json, table
-from jsc.optimize.environment import Environment
-from jsc.optimize.errors import PlanError
-from jsc.optimize.validate import (
+from jsc.tuning.plan import strict_json, table
+from jsc.tuning.plan.environment import Environment
+from jsc.tuning.plan.errors import PlanError
+from jsc.tuning.plan.schema import (
     check_fields,
     require_count,
     require_counts,

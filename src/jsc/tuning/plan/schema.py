@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from jsc.optimize.errors import PlanError
+from jsc.tuning.plan.errors import PlanError
 
 MAX_COUNT = 1 << 53  # JSON numbers are exact up to here
 MAX_TEXT = 1000

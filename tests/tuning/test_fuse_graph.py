@@ -10,11 +10,11 @@ from torch import nn
 
 import jsc
 from benchmarks.inputs import toy_networks
-from jsc.optimize.chains import Network, chains
-from jsc.optimize.convert import to_sparse
-from jsc.optimize.fuse import FusedForward, fuse, same
-from jsc.optimize.graph import trace
-from jsc.optimize.share import share
+from jsc._share import share
+from jsc.fusing.chains import Network, chains
+from jsc.fusing.fuse import FusedForward, fuse, same
+from jsc.fusing.graph import trace
+from jsc.tuning.convert import to_sparse
 
 
 class Chain(nn.Module):

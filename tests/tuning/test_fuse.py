@@ -14,9 +14,9 @@ from torch import fx, nn
 
 from benchmarks.inputs import toy_networks
 from jsc import _config
+from jsc.fusing.fuse import FusedForward, same, unfuse
 from jsc.nn import SparseConv2d
-from jsc.optimize import restore
-from jsc.optimize.fuse import FusedForward, same, unfuse
+from jsc.tuning import restore
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -7,14 +7,14 @@ from typing import Literal, TypeVar
 
 from torch import nn
 
+from jsc._share import share
+from jsc.fusing.fuse import fuse as set_fused_forward
+from jsc.fusing.fuse import unfuse
 from jsc.nn import SparseConv2d
-from jsc.optimize.convert import is_converted, to_dense, to_sparse
-from jsc.optimize.environment import Environment
-from jsc.optimize.errors import PlanError, PlanWarning
-from jsc.optimize.fuse import fuse as set_fused_forward
-from jsc.optimize.fuse import unfuse
-from jsc.optimize.plan import LayerChoice, Plan
-from jsc.optimize.share import share
+from jsc.tuning.convert import is_converted, to_dense, to_sparse
+from jsc.tuning.plan.environment import Environment
+from jsc.tuning.plan.errors import PlanError, PlanWarning
+from jsc.tuning.plan.plan import LayerChoice, Plan
 
 M = TypeVar("M", bound=nn.Module)
 

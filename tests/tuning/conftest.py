@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from fake_times import QUICK, Nested, clock, tune_module
 from fusing import pair
-from tuning import QUICK, Nested, clock, tune_module
 
 from benchmarks.inputs import toy_networks
-from jsc.optimize import tune
+from jsc.tuning import tune
 
 
 def pytest_collection_modifyitems(items):

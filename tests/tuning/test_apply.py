@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fake_times import QUICK, Nested, methods_of
 from torch import nn
 from torch.nn.utils import parametrizations, prune
-from tuning import QUICK, Nested, methods_of
 
 from jsc.nn import SparseConv2d
-from jsc.optimize import PlanError, PlanWarning, apply, optimize, restore, tune
+from jsc.tuning import PlanError, PlanWarning, apply, optimize, restore, tune
 
 
 def test_apply_shares_parameters_and_structure(model, sample, plan):

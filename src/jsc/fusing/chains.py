@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from jsc.fusing.graph import Graph, Step, Value, hooked, values
 from jsc.methods import FUSIBLE
 from jsc.nn import SparseConv2d
-from jsc.optimize.graph import Graph, Step, Value, hooked, values
 
 _ADDITIONS = (torch.add, operator.add, operator.iadd)
 _RELUS = (torch.relu, torch.relu_, F.relu, F.relu_)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import module as hooks
 
+from jsc.fusing.graph import Graph, trace
+from jsc.fusing.program import Program, Trial
 from jsc.methods import FUSIBLE, is_channels_last
 from jsc.nn import SparseConv2d
 from jsc.ops._library import eager
-from jsc.optimize.graph import Graph, trace
-from jsc.optimize.program import Program, Trial
 
 KINDS = 16  # sizes of input that programs are kept for
 PATIENCE = 1024  # calls after which a program that did not hold is made anew, at most

@@ -13,7 +13,7 @@ import math
 import re
 from typing import Any
 
-from jsc.optimize.errors import PlanError
+from jsc.tuning.plan.errors import PlanError
 
 MAX_BYTES = 16 << 20  # some 20 000 layers
 

@@ -1,19 +1,14 @@
-"""Models, clocks and settings of the tests in `optimize`."""
+"""Models, clocks and settings of the tests of tuning."""
 
 from __future__ import annotations
 
-import importlib
-
 from torch import nn
 
-from jsc.optimize.timing import Times
+from jsc.tuning import measure, timing, tuner, variants, whole
+from jsc.tuning.timing import Times
 
-# `jsc.optimize` and `jsc.optimize.tune` are functions too, so the modules are looked up by name.
-tune_module = importlib.import_module("jsc.optimize.tune")
-measure_module = importlib.import_module("jsc.optimize.measure")
-variants_module = importlib.import_module("jsc.optimize.variants")
-whole_module = importlib.import_module("jsc.optimize.whole")
-timing_module = importlib.import_module("jsc.optimize.timing")
+tune_module, measure_module, timing_module = tuner, measure, timing
+variants_module, whole_module = variants, whole
 
 QUICK = {"repeats": 3, "budget_s": 1.0, "progress": False}
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from torch import nn
 
+from jsc._share import share
+from jsc.fusing.fuse import unfuse
 from jsc.nn import SparseConv2d
-from jsc.optimize.fuse import unfuse
-from jsc.optimize.share import share
 
 M = TypeVar("M", bound=nn.Module)
 

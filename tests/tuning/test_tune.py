@@ -5,13 +5,13 @@ import time
 
 import pytest
 import torch
+from fake_times import QUICK, clock, methods_of
 from torch import nn
-from tuning import QUICK, clock, methods_of
 
 from jsc.nn import SparseConv2d
-from jsc.optimize import apply, tune
-from jsc.optimize.capture import find_layers
-from jsc.optimize.timing import Times, interleaved
+from jsc.tuning import apply, tune
+from jsc.tuning.capture import find_layers
+from jsc.tuning.timing import Times, interleaved
 
 
 class ByName(nn.Module):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from jsc._progress import Progress
 from jsc.methods import METHODS
-from jsc.optimize import table, timing
-from jsc.optimize.apply import apply
-from jsc.optimize.capture import (
+from jsc.tuning import timing
+from jsc.tuning.applying import apply
+from jsc.tuning.capture import (
     Layer,
     Sample,
     count_calls,
@@ -24,13 +24,14 @@ from jsc.optimize.capture import (
     visit_calls,
     work,
 )
-from jsc.optimize.convert import restore
-from jsc.optimize.errors import PlanWarning
-from jsc.optimize.measure import Measurement, choose, measure_call, refusal
-from jsc.optimize.plan import LayerChoice, Plan
-from jsc.optimize.timing import MIN_ROUNDS, Deadline
-from jsc.optimize.validate import shown
-from jsc.optimize.whole import Whole, verify
+from jsc.tuning.convert import restore
+from jsc.tuning.measure import Measurement, choose, measure_call, refusal
+from jsc.tuning.plan import table
+from jsc.tuning.plan.errors import PlanWarning
+from jsc.tuning.plan.plan import LayerChoice, Plan
+from jsc.tuning.plan.schema import shown
+from jsc.tuning.timing import MIN_ROUNDS, Deadline
+from jsc.tuning.whole import Whole, verify
 
 M = TypeVar("M", bound=nn.Module)
 Filter = Callable[[nn.Module, str], bool]

@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from jsc._share import share
 from jsc.methods import FUSIBLE, is_channels_last
-from jsc.optimize.capture import Sample, turnable
-from jsc.optimize.plan import LayerChoice, Plan
-from jsc.optimize.share import share
+from jsc.tuning.capture import Sample, turnable
+from jsc.tuning.plan.plan import LayerChoice, Plan
 
 PLAIN = "tuned"
 SHARES = (0.8, 0.4, 0.0)  # of the dense speed alone: from there on layers are tried fused

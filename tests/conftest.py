@@ -55,6 +55,15 @@ def num_threads(request, monkeypatch):
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def threads(monkeypatch):
+    """Sets the number of threads, for small work too."""
+    monkeypatch.setattr("jsc._config.SERIAL_WORK", 0)
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
 def dtype(request):
     return request.param

@@ -124,15 +124,6 @@ def test_the_grid_has_every_value_with_every_stride():
     assert {case.padding[0] - case.kernel[0] for case in CASES} >= {-1, 0}
 
 
-@pytest.fixture
-def threads(monkeypatch):
-    """Sets the number of threads, for small work too."""
-    monkeypatch.setattr("jsc._config.SERIAL_WORK", 0)
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize(("method", "isa"), PATHS, indirect=["isa"])
 def test_integers_are_exact_and_bad_numbers_as_in_dense(method, isa, dtype, threads):
     """Bit for bit, also where some windows hold a NaN or an infinity."""

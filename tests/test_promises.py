@@ -17,15 +17,6 @@ OWN = [method for method in available() if method not in ("dense", "im2col", "me
 REPEATS = 1000
 
 
-@pytest.fixture
-def threads(monkeypatch):
-    """Sets the number of threads, for small work too."""
-    monkeypatch.setattr("jsc._config.SERIAL_WORK", 0)
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def convolution(method):
     module = jsc.nn.SparseConv2d(19, 33, 3, stride=2, padding=1, method=method).eval()
     return module.requires_grad_(False), torch.relu(torch.randn(5, 19, 15, 13))

@@ -10,9 +10,10 @@ import scipy.fft
 import torch
 
 import jsc
+from jsc.functional import JpegOptions
 from jsc.jpeg.sensitivity import _pixels, coefficients
 from jsc.nn import JPEG
-from jsc.reference.jpeg import YCC_TO_RGB
+from jsc.reference.jpeg import ycc_to_rgb
 
 
 def network():
@@ -41,14 +42,15 @@ def test_sensitivity_is_its_definition_and_leaves_the_model_alone():
     assert all(p.grad is None for p in model.parameters())
 
     model.eval()
+    options = JpegOptions(mean=0.5, std=0.5)
     expected = torch.zeros(3, 8, 8, dtype=torch.float64)
     for x, target in data:
         for one, label in zip(
             x, target, strict=True
         ):  # image by image: the split into batches does not count
-            z = coefficients(one[None], 0.5, 0.5).requires_grad_()
+            z = coefficients(one[None], options).requires_grad_()
             (g,) = torch.autograd.grad(
-                loss(model(_pixels(z, one[None], 0.5, 0.5, 1.0)), label[None]), z
+                loss(model(_pixels(z, one.shape[1:], options)), label[None]), z
             )
             expected += g.double().square().sum((0, 2, 3))
     torch.testing.assert_close(s, expected / 5, rtol=1e-4, atol=1e-12)
@@ -97,7 +99,8 @@ def test_sensitivity_of_a_linear_loss_is_known():
     )
     # of the inverse colour transform the transpose, of the inverse DCT the DCT
     weights = w * (peak / 255 / w.new_tensor(std)).view(3, 1, 1)
-    planes = torch.einsum("rc,rhw->chw", w.new_tensor(YCC_TO_RGB), weights)
+    rgb_of_unit = torch.stack([torch.stack(ycc_to_rgb(*unit)) for unit in torch.eye(3).to(w)])
+    planes = torch.einsum("cr,rhw->chw", rgb_of_unit, weights)
     blocks = planes.view(3, 2, 8, 3, 8).transpose(2, 3)
     z = torch.from_numpy(scipy.fft.dctn(blocks.numpy(), axes=(3, 4), norm="ortho"))
     expected = z.square().sum((1, 2)) * factors.square().mean()

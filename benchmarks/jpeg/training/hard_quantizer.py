@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from jsc.jpeg.sensitivity import coefficients
 def options(layer: jsc.nn.JPEG, **changed: Any) -> Iterator[None]:
     """`layer` with other options for a while."""
     before = layer.options
-    layer.options = {**before, **changed}
+    layer.options = replace(before, **changed)
     try:
         yield
     finally:
@@ -31,7 +32,7 @@ def levels(layer: jsc.nn.JPEG, x: Tensor) -> Tensor:
     """round(z / q), clamped to the layer's levels: (N, 3, rows, columns, 8, 8)."""
     q = layer.tables.clamp_min(1e-5)[[0, 1, 1]][:, None, None]
     k = (coefficients(x) / q).round()
-    limit = layer.options["levels"]
+    limit = layer.options.levels
     return k if limit is None else k.clamp(-limit, limit)
 
 
@@ -59,6 +60,6 @@ def swapped(model: loop.Classifier, split: Split) -> dict[str, Any]:
         if module is not layer:
             x = module(x)  # what comes before the tables
     k = levels(layer, x)
-    limit = layer.options["levels"]
+    limit = layer.options.levels
     saturated = 0.0 if limit is None else float((k.abs() == limit).double().mean())
     return {"hard accuracy": hard, "bpp": bits_per_pixel(k), "saturated": saturated}

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from jsc import _checks
+from jsc.ops import _torch
 from jsc.ops.dct import BlockDct, BlockIdct
-from jsc.reference import jpeg as reference
 
 KERNEL_DEVICES = ("cpu", "meta")
 
@@ -51,7 +51,7 @@ def block_dct(x: Tensor) -> Tensor:
     if x.device.type in KERNEL_DEVICES:
         return BlockDct.call(x)
     with torch.autocast(x.device.type, enabled=False):
-        return reference.block_dct(x)
+        return _torch.block_dct(x)
 
 
 def block_idct(z: Tensor) -> Tensor:
@@ -75,4 +75,4 @@ def block_idct(z: Tensor) -> Tensor:
     if z.device.type in KERNEL_DEVICES:
         return BlockIdct.call(z)
     with torch.autocast(z.device.type, enabled=False):
-        return reference.block_idct(z)
+        return _torch.block_idct(z)

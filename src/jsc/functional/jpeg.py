@@ -3,8 +3,7 @@ tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +11,10 @@ from torch import Tensor
 from jsc import _checks
 from jsc.functional import planes
 from jsc.functional.dct import KERNEL_DEVICES, block_dct, block_idct
-from jsc.functional.planes import SUBSAMPLINGS
-from jsc.functional.quant import check_window, hardness_of, positive, quantize
+from jsc.functional.options import JpegOptions, Scale
+from jsc.functional.quant import hardness_of, positive, quantize
 from jsc.ops.jpeg import Jpeg
 from jsc.ops.quant import MODES
-
-PADDINGS = ("replicate", "zero")
 
 
 def jpeg(
@@ -30,8 +27,8 @@ def jpeg(
     window: int | None = None,
     levels: int | None = None,
     subsampling: str = "4:4:4",
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
+    mean: Scale = None,
+    std: Scale = None,
     peak: float = 1.0,
     chroma_offset: float = 0.0,
     padding: str = "replicate",
@@ -114,18 +111,31 @@ def jpeg(
     >>> x = torch.rand(8, 3, 224, 224)
     >>> y = jsc.functional.jpeg(x, jsc.jpeg.quality_tables(75), kappa=10.0)
     """
-    _checks.require_tensor(x, "x")
-    _checks.require_tensor(tables, "tables")
-    x, tables = _checks.autocast_to_float32(x), _checks.autocast_to_float32(tables)
-    _checks.require_kernel_dtype(x, "x")
-    _checks.require_same_dtype(tables, "tables", x, "x")
-    _checks.require_same_device(tables, "tables", x, "x")
-    require_shapes(x, tables)
-    require_options(quantizer, subsampling, padding, peak, chroma_offset)
-    window, levels = check_window(window, levels)
-    peak, chroma_offset = float(peak), float(chroma_offset)
+    options = JpegOptions(
+        quantizer=quantizer,
+        window=window,
+        levels=levels,
+        subsampling=subsampling,
+        mean=mean,
+        std=std,
+        peak=peak,
+        chroma_offset=chroma_offset,
+        padding=padding,
+    )
+    return jpeg_with(options, x, tables, alpha, kappa, generator)
+
+
+def jpeg_with(
+    options: JpegOptions,
+    x: Tensor,
+    tables: Tensor,
+    alpha: Tensor | float = 5.0,
+    kappa: Tensor | float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """:func:`jpeg` with options that are checked already."""
+    x, tables = checked(x, tables)
     channels = x.shape[1]
-    means, stds = normalisation(mean, std, channels)
     q = positive(tables)
     hardness = hardness_of(q, alpha if kappa is None else None, kappa, x)
     hardness = hardness.expand(q.shape)
@@ -133,75 +143,31 @@ def jpeg(
         q, hardness = q.narrow(-3, 0, 1), hardness.narrow(-3, 0, 1)
     if q.ndim == 4 and len(q) == 1:
         q, hardness = q[0], hardness[0]
-    fused = (subsampling == "4:4:4" or channels == 1) and quantizer != "sample" and q.ndim == 3
-    # sizes last: traced, the comparison becomes a guard
-    if (
-        fused
-        and x.device.type in KERNEL_DEVICES
-        and (padding == "replicate" or (x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0))
-    ):
-        options = (
-            MODES[quantizer],
-            window or 0,
-            levels or 0,
-            means,
-            stds,
-            peak,
-            chroma_offset,
-        )
-        return Jpeg.call(x, q, hardness, options)
-    return _step_by_step(
-        x,
-        q,
-        hardness,
-        quantizer,
-        window,
-        levels,
-        subsampling,
-        means,
-        stds,
-        peak,
-        chroma_offset,
-        padding,
-        generator,
+    means, stds = options.normalisation(channels)
+    one_pass = (
+        (options.subsampling == "4:4:4" or channels == 1)
+        and options.quantizer != "sample"
+        and q.ndim == 3
     )
+    # The sizes come last: in a traced program their comparison becomes a guard.
+    if (
+        one_pass
+        and x.device.type in KERNEL_DEVICES
+        and (options.padding == "replicate" or (x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0))
+    ):
+        scales = (means, stds, options.peak, options.chroma_offset)
+        return Jpeg.call(x, q, hardness, (*_quantizer_arguments(options), *scales))
+    return _step_by_step(options, x, q, hardness, generator)
 
 
-def _step_by_step(
-    x: Tensor, q: Tensor, kappa: Tensor, quantizer: str, window: int | None, levels: int | None,
-    subsampling: str, mean: list[float], std: list[float], peak: float, chroma_offset: float,
-    padding: str, generator: torch.Generator | None,
-) -> Tensor:  # fmt: skip
-    """q and kappa: (tables, 8, 8), or (rounds, tables, 8, 8)."""
-    if x.numel() == 0:
-        return x * q.sum()  # keeps the graph
-    out = []
-    parts = planes.split(x, subsampling, mean, std, peak, chroma_offset, padding)
-    for c, plane in enumerate(parts):
-        step, hardness = (t[..., c, :, :].reshape(-1, 8, 8) for t in (q, kappa))
-        if len(step) == 1 and quantizer != "sample" and x.device.type in KERNEL_DEVICES:
-            # Grey images, but for the level shift: it is done already, and mean 128 undoes it.
-            options = (MODES[quantizer], window or 0, levels or 0, [128.0], [1.0], 255.0, 0.0)
-            grey = plane.reshape(-1, 1, *plane.shape[2:])
-            out.append(Jpeg.call(grey, step, hardness, options).view(plane.shape))
-            continue
-        z = block_dct(plane)
-        for steps, sharpness in zip(step, hardness, strict=True):
-            noise, mode = None, quantizer
-            if quantizer == "sample":
-                noise, mode = _uniform_like(z, generator), "soft"
-            z = quantize(z, steps, sharpness, mode, window, levels, noise)
-        out.append(block_idct(z))
-    return planes.join(out, x.shape[2:], subsampling, mean, std, peak, chroma_offset)
-
-
-def _uniform_like(z: Tensor, generator: torch.Generator | None) -> Tensor:
-    if generator is None:  # `rand` does not take symbolic sizes together with `generator=None`
-        return torch.rand_like(z)
-    return torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
-
-
-def require_shapes(x: Tensor, tables: Tensor) -> None:
+def checked(x: Tensor, tables: Tensor) -> tuple[Tensor, Tensor]:
+    """Images and tables that the layer takes, in the precision it computes in."""
+    _checks.require_tensor(x, "x")
+    _checks.require_tensor(tables, "tables")
+    x, tables = _checks.autocast_to_float32(x), _checks.autocast_to_float32(tables)
+    _checks.require_kernel_dtype(x, "x")
+    _checks.require_same_dtype(tables, "tables", x, "x")
+    _checks.require_same_device(tables, "tables", x, "x")
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(f"x must be (N, 3, H, W) or (N, 1, H, W), got {tuple(x.shape)}")
     if (
@@ -214,52 +180,44 @@ def require_shapes(x: Tensor, tables: Tensor) -> None:
             "tables must be (2, 8, 8): steps of Y, and of Cb and Cr; or (K, 2, 8, 8) for K rounds; "
             f"got {tuple(tables.shape)}"
         )
+    return x, tables
 
 
-def require_options(
-    quantizer: str, subsampling: str, padding: str, peak: float, chroma_offset: float
-) -> None:
-    for value, name, known in (
-        (quantizer, "quantizer", tuple(MODES)),
-        (subsampling, "subsampling", tuple(SUBSAMPLINGS)),
-        (padding, "padding", PADDINGS),
-    ):
-        if not isinstance(value, str) or value not in known:
-            raise ValueError(
-                f"{name} must be one of {', '.join(known)}; got {_checks.shown(value)}"
-            )
-    require_peak(peak)
-    _checks.number(chroma_offset, "chroma_offset")
+def _quantizer_arguments(options: JpegOptions) -> tuple[int, int, int]:
+    """The options of the quantiser as operators take them: 0 stands for None."""
+    return MODES[options.quantizer], options.window or 0, options.levels or 0
 
 
-def require_peak(peak: float) -> None:
-    if not _checks.number(peak, "peak") > 0:
-        raise ValueError(
-            "peak must be positive: 1 for images in [0, 1], 255 for [0, 255]; "
-            f"got {_checks.shown(peak)}"
-        )
+def _step_by_step(
+    options: JpegOptions,
+    x: Tensor,
+    q: Tensor,
+    kappa: Tensor,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """q and kappa: (tables, 8, 8), or (rounds, tables, 8, 8)."""
+    if x.numel() == 0:
+        return x * q.sum()  # the result stays part of the graph of x and q
+    sample = options.quantizer == "sample"
+    mode = "soft" if sample else options.quantizer
+    # A plane is a grey image, but for the level shift: `split` has done it, and mean 128 undoes it.
+    grey_image: Any = (*_quantizer_arguments(options), [128.0], [1.0], 255.0, 0.0)
+    out = []
+    for c, plane in enumerate(planes.split(x, options)):
+        step, hardness = (t[..., c, :, :].reshape(-1, 8, 8) for t in (q, kappa))
+        if len(step) == 1 and not sample and x.device.type in KERNEL_DEVICES:
+            grey = plane.reshape(-1, 1, *plane.shape[2:])
+            out.append(Jpeg.call(grey, step, hardness, grey_image).view(plane.shape))
+            continue
+        z = block_dct(plane)
+        for steps, sharpness in zip(step, hardness, strict=True):
+            noise = _uniform_like(z, generator) if sample else None
+            z = quantize(z, steps, sharpness, mode, options.window, options.levels, noise)
+        out.append(block_idct(z))
+    return planes.join(out, x.shape[2:], options)
 
 
-def normalisation(
-    mean: float | Sequence[float] | None, std: float | Sequence[float] | None, channels: int
-) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel."""
-    means, stds = per_channel(mean, "mean", channels, 0.0), per_channel(std, "std", channels, 1.0)
-    if not all(s > 0 for s in stds):
-        raise ValueError(f"std must be positive, got {_checks.shown(std)}")
-    return means, stds
-
-
-def per_channel(
-    value: float | Sequence[float] | None, name: str, channels: int, default: float
-) -> list[float]:
-    if value is None:
-        return [default] * channels
-    if isinstance(value, (int, float, Real)):
-        return [_checks.number(value, name)] * channels
-    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or len(value) != channels:
-        raise (ValueError if isinstance(value, (tuple, list)) else TypeError)(
-            f"{name} must be a number or {channels} numbers, one per channel, "
-            f"got {_checks.shown(value)}"
-        )
-    return [_checks.number(v, name) for v in value]
+def _uniform_like(z: Tensor, generator: torch.Generator | None) -> Tensor:
+    if generator is None:  # `rand` does not take symbolic sizes together with `generator=None`
+        return torch.rand_like(z)
+    return torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)

@@ -5,55 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from operator import mul
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from jsc.functional.dct import block_dct
-from jsc.reference import jpeg as reference
+from jsc.functional.options import SUBSAMPLINGS, JpegOptions
+from jsc.ops import _torch
 
-SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}  # vertical, horizontal
 
-
-def split(
-    x: Tensor, subsampling: str, mean: Sequence[float], std: Sequence[float], peak: float,
-    chroma_offset: float, padding: str,
-) -> list[Tensor]:  # fmt: skip
+def split(x: Tensor, options: JpegOptions) -> list[Tensor]:
     """(N, C, H, W), C = 3 or 1 -> [Y (N, 1, ...), Cb and Cr (N, 2, ...)] or [Y], in grey levels
     around 0 and whole blocks. Chroma is averaged."""
     channels = x.shape[1]
-    scale = [s * 255 / peak for s in std]
-    shift = [m * 255 / peak - 128 for m in mean]
+    scale, shift = _grey_levels(options, channels)
     if channels == 1:
         planes = x * scale[0] + shift[0]
     else:
-        matrix = [[m * s for m, s in zip(row, scale, strict=True)] for row in reference.RGB_TO_YCC]
-        constant = [sum(map(mul, row, shift)) for row in reference.RGB_TO_YCC]
-        planes = _affine(x, matrix, [constant[0], *(c + chroma_offset for c in constant[1:])])
+        offset = options.chroma_offset
+        matrix = [[m * s for m, s in zip(row, scale, strict=True)] for row in _torch.RGB_TO_YCC]
+        constant = [sum(map(mul, row, shift)) for row in _torch.RGB_TO_YCC]
+        planes = _affine(x, matrix, [constant[0], *(c + offset for c in constant[1:])])
     found = []
     for c, plane in enumerate(planes.split([1, 2] if channels == 3 else [1], 1)):
-        v, u = SUBSAMPLINGS[subsampling] if c else (1, 1)
-        plane = reference.pad_to_multiple(plane, 8 * v, 8 * u, padding)
+        v, u = SUBSAMPLINGS[options.subsampling] if c else (1, 1)
+        plane = _torch.pad_to_multiple(plane, 8 * v, 8 * u, options.padding)
         if (v, u) != (1, 1):  # far faster than avg_pool2d, forward and backward
             plane = sum(plane[:, :, i::v, j::u] for i in range(v) for j in range(u)) * (1 / (v * u))
         found.append(plane)
     return found
 
 
-def coefficients(x: Tensor, *options: Any) -> list[Tensor]:
+def coefficients(x: Tensor, options: JpegOptions) -> list[Tensor]:
     """The block DCT of the planes of :func:`split`: each (N, planes, rows, columns, 8, 8)."""
-    return [block_dct(plane) for plane in split(x, *options)]
+    return [block_dct(plane) for plane in split(x, options)]
 
 
-def join(
-    found: Sequence[Tensor], size: Sequence[int], subsampling: str, mean: Sequence[float],
-    std: Sequence[float], peak: float, chroma_offset: float,
-) -> Tensor:  # fmt: skip
+def join(found: Sequence[Tensor], size: Sequence[int], options: JpegOptions) -> Tensor:
     """The inverse of `split`, for an image of `size` (H, W). Chroma is interpolated."""
     h, w = size
-    v, u = SUBSAMPLINGS[subsampling] if len(found) == 2 else (1, 1)
+    v, u = SUBSAMPLINGS[options.subsampling] if len(found) == 2 else (1, 1)
     out = []
     for c, plane in enumerate(found):
         if c and (v, u) != (1, 1):
@@ -64,16 +56,22 @@ def join(
             )
         out.append(plane[:, :, :h, :w])
     planes = torch.cat(out, 1)
-    scale = [s * 255 / peak for s in std]
-    shift = [m * 255 / peak - 128 for m in mean]
+    scale, shift = _grey_levels(options, planes.shape[1])
     if len(found) == 1:
         return (planes - shift[0]) / scale[0]
-    matrix = [[m / s for m in row] for row, s in zip(reference.YCC_TO_RGB, scale, strict=True)]
+    matrix = [[m / s for m in row] for row, s in zip(_torch.YCC_TO_RGB, scale, strict=True)]
     constant = [
-        -(chroma_offset * (row[1] + row[2]) + t) / s
-        for row, t, s in zip(reference.YCC_TO_RGB, shift, scale, strict=True)
+        -(options.chroma_offset * (row[1] + row[2]) + t) / s
+        for row, t, s in zip(_torch.YCC_TO_RGB, shift, scale, strict=True)
     ]
     return _affine(planes, matrix, constant)
+
+
+def _grey_levels(options: JpegOptions, channels: int) -> tuple[list[float], list[float]]:
+    """Of each channel scale and shift, by which x * scale + shift is in grey levels around 0."""
+    means, stds = options.normalisation(channels)
+    peak = options.peak
+    return [s * 255 / peak for s in stds], [m * 255 / peak - 128 for m in means]
 
 
 def _affine(x: Tensor, matrix: Sequence[Sequence[float]], constant: Sequence[float]) -> Tensor:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from jsc import _checks
 from jsc.functional.dct import KERNEL_DEVICES
+from jsc.functional.options import check_window
+from jsc.ops import _torch
 from jsc.ops.quant import MODES, Floor, SoftQuantize
-from jsc.reference import jpeg as reference
 
 SMALLEST_STEP = 1e-5
 # The kernels spend about 0.1 us on every table entry before they start.
@@ -106,7 +107,7 @@ def quantize(
     levels: int | None,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Checked arguments (q and kappa of one shape) -> operator or reference."""
+    """Checked arguments (q and kappa of one shape) -> operator or _torch."""
     folded = fold(tuple(z.shape), tuple(q.shape))
     if z.device.type in KERNEL_DEVICES and folded is not None and q.numel() <= MOST_ENTRIES:
         groups, period = folded[1], folded[3]
@@ -119,12 +120,12 @@ def quantize(
         )
         return y.reshape(z.shape)
     if noise is not None:
-        mean = reference.soft_quantize(z, q, kappa, window, levels)
-        drawn = q * reference.sample_levels(z, q, kappa, noise, window, levels)
+        mean = _torch.soft_quantize(z, q, kappa, window, levels)
+        drawn = q * _torch.sample_levels(z, q, kappa, noise, window, levels)
         return mean + (drawn - mean).detach()
     if mode == "soft":
-        return reference.soft_quantize(z, q, kappa, window, levels)
-    return (reference.hard_quantize if mode == "hard" else reference.ste_quantize)(z, q, levels)
+        return _torch.soft_quantize(z, q, kappa, window, levels)
+    return (_torch.hard_quantize if mode == "hard" else _torch.ste_quantize)(z, q, levels)
 
 
 def fold(shape: tuple[int, ...], table: tuple[int, ...]) -> tuple[int, int, int, int] | None:
@@ -141,26 +142,6 @@ def fold(shape: tuple[int, ...], table: tuple[int, ...]) -> tuple[int, int, int,
                 return None
         sizes[part] *= size
     return sizes[0], sizes[1], sizes[2], sizes[3]
-
-
-def check_window(window: int | None, levels: int | None) -> tuple[int | None, int | None]:
-    """Both as Python's integers."""
-    if levels is not None and (not _checks.is_whole(levels) or not 1 <= levels < 2**31):
-        raise ValueError(
-            f"levels must be None or an int from 1 to 2^31 - 1, got {_checks.shown(levels)}"
-        )
-    levels = None if levels is None else int(levels)
-    if window is None:
-        return None, levels
-    if not _checks.is_whole(window) or window % 2 == 0 or not 3 <= window <= 23:
-        raise ValueError(
-            f"window must be None or an odd int from 3 to 23, got {_checks.shown(window)}"
-        )
-    if levels is not None and 2 * levels + 1 < window:
-        raise ValueError(
-            f"a window of {window} levels does not fit into -{levels}..{levels}; use fewer"
-        )
-    return int(window), levels
 
 
 def as_operand(value: Tensor | float, name: str, like: Tensor) -> Tensor:

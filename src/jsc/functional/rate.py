@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from jsc import _checks
 from jsc.functional import planes
-from jsc.functional.jpeg import normalisation, require_options, require_shapes
-from jsc.functional.quant import check_window, hardness_of, positive, quantize
+from jsc.functional.jpeg import checked
+from jsc.functional.options import JpegOptions, Scale
+from jsc.functional.quant import hardness_of, positive, quantize
 from jsc.ops.quant import MODES
 from jsc.ops.rate import LevelEntropy
 
@@ -24,8 +22,8 @@ def jpeg_rate(
     window: int | None = None,
     levels: int | None = None,
     subsampling: str = "4:4:4",
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
+    mean: Scale = None,
+    std: Scale = None,
     peak: float = 1.0,
     chroma_offset: float = 0.0,
     padding: str = "replicate",
@@ -94,27 +92,38 @@ def jpeg_rate(
     >>> loss = (layer(x) - x).square().mean() + 1e-3 * layer.rate(x)
     >>> loss.backward()
     """
-    _checks.require_tensor(x, "x")
-    _checks.require_tensor(tables, "tables")
-    x, tables = _checks.autocast_to_float32(x), _checks.autocast_to_float32(tables)
-    _checks.require_kernel_dtype(x, "x")
-    _checks.require_same_dtype(tables, "tables", x, "x")
-    _checks.require_same_device(tables, "tables", x, "x")
-    require_shapes(x, tables)
-    require_options(quantizer, subsampling, padding, peak, chroma_offset)
-    window, levels = check_window(window, levels)
-    peak, chroma_offset = float(peak), float(chroma_offset)
-    means, stds = normalisation(mean, std, x.shape[1])
+    options = JpegOptions(
+        quantizer=quantizer,
+        window=window,
+        levels=levels,
+        subsampling=subsampling,
+        mean=mean,
+        std=std,
+        peak=peak,
+        chroma_offset=chroma_offset,
+        padding=padding,
+    )
+    return jpeg_rate_with(options, x, tables, alpha, kappa)
+
+
+def jpeg_rate_with(
+    options: JpegOptions,
+    x: Tensor,
+    tables: Tensor,
+    alpha: Tensor | float = 5.0,
+    kappa: Tensor | float | None = None,
+) -> Tensor:
+    """:func:`jpeg_rate` with options that are checked already."""
+    x, tables = checked(x, tables)
     q = positive(tables)
     hardness = hardness_of(q, alpha if kappa is None else None, kappa, x).expand(q.shape)
     if x.numel() == 0:
-        return x.sum() + 0 * q.sum()  # keeps the graph
+        return x.sum() + 0 * q.sum()  # the result stays part of the graph of x and q
     bits = x.new_zeros(())
-    found = planes.coefficients(x, subsampling, means, stds, peak, chroma_offset, padding)
-    mode = "soft" if quantizer == "sample" else quantizer
-    options = (MODES[mode], window or 0, levels or 0)
+    mode = "soft" if options.quantizer == "sample" else options.quantizer
+    window, levels = options.window, options.levels
     q, hardness = (t.reshape(-1, *t.shape[-3:]) for t in (q, hardness))  # (rounds, tables, 8, 8)
-    for c, z in enumerate(found):
+    for c, z in enumerate(planes.coefficients(x, options)):
         for step, sharp in zip(q[:-1, c], hardness[:-1, c], strict=True):
             z = quantize(z, step, sharp, mode, window, levels)
         count = z.shape[1]
@@ -123,7 +132,7 @@ def jpeg_rate(
             rows,
             q[-1, c].reshape(64).repeat(count),
             hardness[-1, c].reshape(64).repeat(count),
-            options,
+            (MODES[mode], window or 0, levels or 0),
         )
         bits = bits + rows.shape[1] * entropies.sum()
     return bits / (x.shape[0] * x.shape[2] * x.shape[3])

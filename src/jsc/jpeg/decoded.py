@@ -14,14 +14,11 @@ jdcolor.c of libjpeg-turbo.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jsc.functional.jpeg import normalisation
-from jsc.functional.planes import SUBSAMPLINGS
+from jsc.functional.options import SUBSAMPLINGS, JpegOptions, Scale
 from jsc.jpeg.files import require_integer_tables, to_bytes
 
 
@@ -68,8 +65,8 @@ def decoded(
     tables: Tensor,
     *,
     subsampling: str = "4:4:4",
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
+    mean: Scale = None,
+    std: Scale = None,
     peak: float = 1.0,
 ) -> Tensor:
     """What comes back from a JPEG file with these tables: :func:`save` and :func:`load` in one, for
@@ -97,28 +94,32 @@ def decoded(
     straight-through layer: `y = layer(x); y = y + (layer.decoded(x) - y).detach()`.
     Cost: plain torch in float64, about 100 times the layer.
     """
+    options = JpegOptions(subsampling=subsampling, mean=mean, std=std, peak=peak)
+    return decoded_with(options, x, tables)
+
+
+def decoded_with(options: JpegOptions, x: Tensor, tables: Tensor) -> Tensor:
+    """:func:`decoded` with options that are checked already; those of the quantiser do not count:
+    a file rounds."""
     pixels = x
     normalised = x.is_floating_point() if isinstance(x, Tensor) else False
     if normalised:
         if x.ndim != 4:
             raise ValueError(f"x must be (N, 3, H, W) or (N, 1, H, W), got {tuple(x.shape)}")
         mean_, std_ = (
-            x.new_tensor(values).view(1, -1, 1, 1)
-            for values in normalisation(mean, std, x.shape[1])
+            x.new_tensor(values).view(1, -1, 1, 1) for values in options.normalisation(x.shape[1])
         )
         pixels = x.detach() * std_ + mean_
-    pixels = to_bytes(pixels, peak)
+    pixels = to_bytes(pixels, options.peak)
     if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
         raise ValueError(f"x must be (N, 3, H, W) or (N, 1, H, W), got {tuple(x.shape)}")
     require_integer_tables(tables, pixels.shape[1])
-    if subsampling not in SUBSAMPLINGS:
-        raise ValueError(
-            f"subsampling must be one of {', '.join(SUBSAMPLINGS)}; got {subsampling!r}"
-        )
     if not pixels.numel():
         return x.clone()
-    found = _decode(pixels.double(), tables.double().to(pixels.device), subsampling)
-    return (found.to(x.dtype) * (peak / 255) - mean_) / std_ if normalised else found.to(x.dtype)
+    found = _decode(pixels.double(), tables.double().to(pixels.device), options.subsampling)
+    if not normalised:
+        return found.to(x.dtype)
+    return (found.to(x.dtype) * (options.peak / 255) - mean_) / std_
 
 
 def _decode(pixels: Tensor, tables: Tensor, subsampling: str) -> Tensor:

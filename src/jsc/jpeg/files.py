@@ -14,8 +14,7 @@ from torch import Tensor
 from jsc import _checks
 from jsc._extras import need
 from jsc._files import File, read_bytes
-from jsc.functional.jpeg import require_peak
-from jsc.functional.planes import SUBSAMPLINGS
+from jsc.functional.options import JpegOptions
 
 # A progressive file of some kilobytes can ask for thousands of passes over a large image.
 MOST_SCANS = 500
@@ -60,7 +59,8 @@ def save(
     >>> torch.equal(jsc.jpeg.read_tables("image.jpg"), layer.quant_tables())
     True
     """
-    pixels = to_bytes(image, peak)
+    used = JpegOptions(subsampling=subsampling, peak=peak)
+    pixels = to_bytes(image, used.peak)
     if pixels.ndim == 2:
         pixels = pixels.unsqueeze(0)
     if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or not pixels.numel():
@@ -68,16 +68,12 @@ def save(
     if max(pixels.shape[1:]) > 65535:
         raise ValueError(f"a JPEG file has at most 65535 rows and columns, got {image.shape}")
     require_integer_tables(tables, pixels.shape[0])
-    if subsampling not in SUBSAMPLINGS:
-        raise ValueError(
-            f"subsampling must be one of {', '.join(SUBSAMPLINGS)}; got {subsampling!r}"
-        )
     array = np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
     picture = _pillow().fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-    used = tables[: 1 if pixels.shape[0] == 1 else 2]
+    steps = tables[: 1 if pixels.shape[0] == 1 else 2]
     options: dict[str, Any] = {
-        "qtables": [table.flatten().tolist() for table in used],
-        "subsampling": subsampling if pixels.shape[0] == 3 else -1,
+        "qtables": [table.flatten().tolist() for table in steps],
+        "subsampling": used.subsampling if pixels.shape[0] == 3 else -1,
         "optimize": bool(optimize),
         "progressive": bool(progressive),
     }
@@ -163,8 +159,7 @@ def to_bytes(image: Tensor, peak: float) -> Tensor:
         return image.detach()
     if not image.is_floating_point():
         raise TypeError(f"image must be uint8 or floating, got {image.dtype}")
-    require_peak(peak)
-    pixels = image.detach() * (255 / float(peak))
+    pixels = image.detach() * (255 / peak)
     if not bool(pixels.isfinite().all()):
         raise ValueError("image must be finite, got NaN or infinity")
     return pixels.round().clamp(0, 255).to(torch.uint8)

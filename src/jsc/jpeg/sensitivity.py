@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from jsc import _checks
-from jsc.functional.dct import block_dct, block_idct
-from jsc.functional.jpeg import normalisation, require_peak
-from jsc.reference.jpeg import RGB_TO_YCC, YCC_TO_RGB, colour, pad_to_multiple
-
-Scale = float | Sequence[float] | None
+from jsc.functional import planes
+from jsc.functional.dct import block_idct
+from jsc.functional.options import JpegOptions, Scale
 
 
 @torch.inference_mode(False)
@@ -67,6 +65,7 @@ def sensitivity(
         raise TypeError(
             f"loss must be a function (output, targets) -> scalar, got {_checks.shown(loss)}"
         )
+    options = JpegOptions(mean=mean, std=std, peak=peak)
     _require_count(max_images)
     total, images = torch.zeros(3, 8, 8, dtype=torch.float64), 0
     modes = {module: module.training for module in model.modules()}
@@ -79,8 +78,8 @@ def sensitivity(
                 )
             x, target = batch[0], batch[1]
             with torch.enable_grad():
-                z = coefficients(x, mean, std, peak).detach().requires_grad_()
-                value = loss(model(_pixels(z, x, mean, std, peak)), target)
+                z = coefficients(x, options).detach().requires_grad_()
+                value = loss(model(_pixels(z, x.shape[2:], options)), target)
                 (gradient,) = torch.autograd.grad(value, z)
             # of the loss of one image, not of the mean over its batch (the last may be smaller)
             gradient = gradient.double() * x.shape[0]
@@ -107,12 +106,13 @@ def mean_absolute(
     `loader` yields image batches, or tuples that start with one; the rest as in
     :func:`sensitivity`.
     """
+    options = JpegOptions(mean=mean, std=std, peak=peak)
     _require_count(max_images)
     total, blocks, images = torch.zeros(3, 8, 8, dtype=torch.float64), 0, 0
     for batch in loader:
         x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
         with torch.no_grad():
-            z = coefficients(x, mean, std, peak)
+            z = coefficients(x, options)
         total += z.double().abs().sum((0, 2, 3)).cpu()
         blocks += z.shape[0] * z.shape[2] * z.shape[3]
         images += x.shape[0]
@@ -122,28 +122,22 @@ def mean_absolute(
     return total / blocks
 
 
-def coefficients(x: Tensor, mean: Scale = None, std: Scale = None, peak: float = 1.0) -> Tensor:
+PLAIN = JpegOptions()  # 4:4:4, pixels in [0, 1]
+
+
+def coefficients(x: Tensor, options: JpegOptions = PLAIN) -> Tensor:
     """Unquantised coefficients (N, 3, rows, columns, 8, 8) of images, in grey levels; edges
     replicated."""
     _checks.require_tensor(x, "images")
     _checks.require_kernel_dtype(x, "images")
     if x.ndim != 4 or x.shape[1] != 3:
         raise ValueError(f"images must be (N, 3, H, W), got {tuple(x.shape)}")
-    require_peak(peak)
-    mean_, std_ = _normalisation(x, mean, std)
-    planes = colour((x * std_ + mean_) * (255 / peak) - 128, RGB_TO_YCC)
-    return block_dct(pad_to_multiple(planes, 8, 8, "replicate"))
+    return torch.cat(planes.coefficients(x, options), 1)
 
 
-def _pixels(z: Tensor, like: Tensor, mean: Scale, std: Scale, peak: float) -> Tensor:
-    mean_, std_ = _normalisation(like, mean, std)
-    planes = block_idct(z)[:, :, : like.shape[2], : like.shape[3]]
-    return ((colour(planes, YCC_TO_RGB) + 128) * (peak / 255) - mean_) / std_
-
-
-def _normalisation(x: Tensor, mean: Scale, std: Scale) -> tuple[Tensor, Tensor]:
-    means, stds = normalisation(mean, std, 3)
-    return x.new_tensor(means).view(1, 3, 1, 1), x.new_tensor(stds).view(1, 3, 1, 1)
+def _pixels(z: Tensor, size: Sequence[int], options: JpegOptions) -> Tensor:
+    """The images of `size` (H, W) that have these coefficients."""
+    return planes.join(block_idct(z).split([1, 2], 1), size, options)
 
 
 def _require_count(max_images: int | None) -> None:

@@ -1,7 +1,7 @@
 """Modules: parameters plus one call of `jsc.functional`."""
 
 from jsc.nn.jpeg import JPEG as JPEG
-from jsc.nn.jpeg import BlockDCT as BlockDCT
-from jsc.nn.jpeg import InverseBlockDCT as InverseBlockDCT
-from jsc.nn.jpeg import SoftQuantizer as SoftQuantizer
+from jsc.nn.jpeg_parts import BlockDCT as BlockDCT
+from jsc.nn.jpeg_parts import InverseBlockDCT as InverseBlockDCT
+from jsc.nn.jpeg_parts import SoftQuantizer as SoftQuantizer
 from jsc.nn.sparse_conv import SparseConv2d as SparseConv2d

@@ -1,20 +1,20 @@
-"""The JPEG layer and its parts as modules."""
+"""The JPEG layer as a module."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jsc import _checks
-from jsc.functional.dct import block_dct, block_idct
-from jsc.functional.jpeg import jpeg, normalisation, require_options
-from jsc.functional.quant import SMALLEST_STEP, check_window, require_broadcast, soft_quantize
-from jsc.functional.rate import jpeg_rate
-from jsc.jpeg.decoded import decoded
+from jsc.functional.jpeg import jpeg_with
+from jsc.functional.options import JpegOptions, Scale
+from jsc.functional.quant import SMALLEST_STEP, require_broadcast
+from jsc.functional.rate import jpeg_rate_with
+from jsc.jpeg.decoded import decoded_with
 from jsc.jpeg.tables import from_zigzag, quality_tables
+from jsc.nn._hardness import Hardness
 
 # The whole operator of the authors' code (github.com/JpegInspiredDl/JPEG-Inspired-DL, 071650f):
 # images in [0, 255], levels -127..127 of which the five nearest count, Cb and Cr moved by 0.5,
@@ -27,30 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class _Hardness(nn.Module):
-    """Holds alpha or kappa: a buffer of that name, or the Parameter log_<name> if trained."""
-
-    def _register_hardness(
-        self, alpha: Tensor | float, kappa: Tensor | float | None, train: bool, dtype: torch.dtype
-    ) -> None:
-        self.hardness_name = "alpha" if kappa is None else "kappa"
-        value = _as_tensor(alpha if kappa is None else kappa, self.hardness_name, dtype)
-        if not bool((value >= 0).all()) or (train and not bool((value > 0).all())):
-            raise ValueError(
-                f"{self.hardness_name} must not be negative, positive if it is trained; "
-                f"got {_checks.shown(value)}"
-            )
-        if train:
-            setattr(self, f"log_{self.hardness_name}", nn.Parameter(value.log()))
-        else:
-            self.register_buffer(self.hardness_name, value)
-
-    def _hardness(self) -> dict[str, Any]:
-        log = self._parameters.get(f"log_{self.hardness_name}")
-        return {self.hardness_name: getattr(self, self.hardness_name) if log is None else log.exp()}
-
-
-class JPEG(_Hardness):
+class JPEG(Hardness):
     """A trainable JPEG encoder and decoder in front of a network (see :func:`jsc.functional.jpeg`).
 
     (N, 3, H, W) or (N, 1, H, W) -> same shape, any H and W, float32 or float64.
@@ -78,6 +55,9 @@ class JPEG(_Hardness):
         Trained as they are, as in the paper, so that learning rates carry over. They cannot become
         unusable: the operator reads max(tables, 1e-5), and passes to an entry below that floor only
         gradients that lift it, so none gets stuck or runs away. Nothing is changed in place.
+    options : JpegOptions
+        The options, checked once, here. Assign `dataclasses.replace(layer.options, ...)` to change
+        some of them.
 
     Notes
     -----
@@ -101,17 +81,25 @@ class JPEG(_Hardness):
         window: int | None = None,
         levels: int | None = None,
         subsampling: str = "4:4:4",
-        mean: float | Sequence[float] | None = None,
-        std: float | Sequence[float] | None = None,
+        mean: Scale = None,
+        std: Scale = None,
         peak: float = 1.0,
         chroma_offset: float = 0.0,
         padding: str = "replicate",
         train_alpha: bool = False,
     ) -> None:
         super().__init__()
-        require_options(quantizer, subsampling, padding, peak, chroma_offset)
-        window, levels = check_window(window, levels)
-        mean, std = _normalisation(mean, std)
+        self.options = JpegOptions(
+            quantizer=quantizer,
+            window=window,
+            levels=levels,
+            subsampling=subsampling,
+            mean=mean,
+            std=std,
+            peak=peak,
+            chroma_offset=chroma_offset,
+            padding=padding,
+        )
         tables = quality_tables(50, torch.get_default_dtype()) if tables is None else tables
         _checks.require_tensor(tables, "tables")
         tables = _repeated(tables, rounds)
@@ -124,11 +112,6 @@ class JPEG(_Hardness):
         self._register_hardness(alpha, kappa, train_alpha, dtype)
         for name, value in self._hardness().items():
             require_broadcast(value, name, tables.shape, "tables")
-        self.options: dict[str, Any] = {
-            "quantizer": quantizer, "window": window, "levels": levels, "subsampling": subsampling,
-            "mean": mean, "std": std, "peak": float(peak), "chroma_offset": float(chroma_offset),
-            "padding": padding,
-        }  # fmt: skip
 
     @classmethod
     def from_quality(cls, quality: int, **options: Any) -> JPEG:
@@ -185,19 +168,18 @@ class JPEG(_Hardness):
         )
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return jpeg(x, self.tables, **self._hardness(), generator=generator, **self.options)
+        return jpeg_with(self.options, x, self.tables, **self._hardness(), generator=generator)
 
     def rate(self, x: Tensor) -> Tensor:
         """Bits per pixel of a batch, differentiable: train with `loss + lam * layer.rate(x)`. See
         :func:`jsc.functional.jpeg_rate`; `x` is what the layer takes."""
-        return jpeg_rate(x, self.tables, **self._hardness(), **self.options)
+        return jpeg_rate_with(self.options, x, self.tables, **self._hardness())
 
     def decoded(self, x: Tensor) -> Tensor:
         """What the network sees if its images come from real JPEG files with `quant_tables()`: this
         layer with hard rounding and 8-bit pixels, bit for bit as libjpeg. No gradient. See
         :func:`jsc.jpeg.decoded`."""
-        options = {k: self.options[k] for k in ("subsampling", "mean", "std", "peak")}
-        return decoded(x, self.quant_tables(), **options)
+        return decoded_with(self.options, x, self.quant_tables())
 
     def quant_tables(self) -> Tensor:
         """(2, 8, 8) int64: the tables rounded to what a baseline JPEG file can hold, 1 to 255. Of
@@ -206,87 +188,15 @@ class JPEG(_Hardness):
         return last.round().clamp(1, 255).to(torch.int64)
 
     def extra_repr(self) -> str:
-        shown = {k: v for k, v in self.options.items() if v is not None}
         trained = f"log_{self.hardness_name}" in self._parameters
         rounds = [f"rounds={len(self.tables)}"] if self.tables.ndim == 4 else []
         return ", ".join(
             [
                 *rounds,
                 f"{'trained' if trained else 'fixed'} {self.hardness_name}",
-                *(f"{k}={v!r}" for k, v in shown.items()),
+                self.options.shown(),
             ]
         )
-
-
-class SoftQuantizer(_Hardness):
-    """:func:`jsc.functional.soft_quantize` with trainable steps.
-
-    Parameters
-    ----------
-    q : float or Tensor
-        Initial steps, broadcastable to the input; kept as the Parameter `q` and used as max(q,
-        1e-5).
-    alpha, kappa, train_alpha : as in :class:`JPEG`
-    window, levels : as in :func:`jsc.functional.soft_quantize`
-    """
-
-    def __init__(
-        self,
-        q: Tensor | float = 1.0,
-        *,
-        alpha: Tensor | float = 5.0,
-        kappa: Tensor | float | None = None,
-        window: int | None = None,
-        levels: int | None = None,
-        train_alpha: bool = False,
-    ) -> None:
-        super().__init__()
-        window, levels = check_window(window, levels)
-        floating = isinstance(q, Tensor) and q.is_floating_point()
-        dtype = q.dtype if floating else torch.get_default_dtype()  # type: ignore[union-attr]
-        self.q = nn.Parameter(_as_tensor(q, "q", dtype))
-        if not bool(((self.q > 0) & self.q.isfinite()).all()):
-            raise ValueError("q must be positive and finite")
-        self._register_hardness(alpha, kappa, train_alpha, dtype)
-        self.window, self.levels = window, levels
-
-    def forward(self, z: Tensor) -> Tensor:
-        return soft_quantize(z, self.q, **self._hardness(), window=self.window, levels=self.levels)
-
-    def extra_repr(self) -> str:
-        size = tuple(self.q.shape)
-        return f"q={size}, {self.hardness_name}, window={self.window}, levels={self.levels}"
-
-
-class BlockDCT(nn.Module):
-    """:func:`jsc.functional.block_dct`: (N, C, H, W) -> (N, C, H / 8, W / 8, 8, 8)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return block_dct(x)
-
-
-class InverseBlockDCT(nn.Module):
-    """:func:`jsc.functional.block_idct`: (N, C, H / 8, W / 8, 8, 8) -> (N, C, H, W)."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        return block_idct(z)
-
-
-def _as_tensor(value: Tensor | float, name: str, dtype: torch.dtype) -> Tensor:
-    """A copy of a tensor, or of a number."""
-    if not isinstance(value, Tensor):
-        return torch.tensor(_checks.number(value, name, "a number or a tensor"), dtype=dtype)
-    return value.detach().to(dtype, copy=True)
-
-
-def _normalisation(mean: Any, std: Any) -> tuple[Any, Any]:
-    """What `normalisation` takes, in numbers of Python's: each None, a number or a tuple."""
-    count = {len(v) for v in (mean, std) if isinstance(v, (tuple, list))} or {1}
-    means, stds = normalisation(mean, std, max(count) or 1)  # () is refused in words
-    return tuple(
-        given if given is None else tuple(v) if isinstance(given, (tuple, list)) else v[0]
-        for given, v in ((mean, means), (std, stds))
-    )  # type: ignore[return-value]
 
 
 def _repeated(tables: Tensor, rounds: int | None) -> Tensor:

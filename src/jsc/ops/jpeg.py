@@ -2,7 +2,7 @@
 
 x is (N, C, H, W) with C = 3 or 1; q and kappa are (2, 8, 8), or (1, 8, 8) when C = 1. Only x is
 kept for the backward pass. Gradients are at constant kappa (see `jsc.ops.quant`), and second
-derivatives go through `jsc.reference`.
+derivatives are computed in plain torch (`jsc.ops._torch`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._kernels import jpeg
+from jsc.ops import _torch
 from jsc.ops._buffer import buffer
 from jsc.ops._library import Function, call, register
 from jsc.ops.quant import MODES, prepare
-from jsc.reference import jpeg as reference
 
 WORK = 64  # element operations a pixel and channel
 
@@ -37,7 +37,7 @@ def _colours(
     """(4, 12): x -> planes, planes -> y, and the transposes of both matrices, in the kernel's
     order."""
     scale, shift = np.array(std) * (255 / peak), np.array(mean) * (255 / peak) - 128
-    into, back = np.array(reference.RGB_TO_YCC), np.array(reference.YCC_TO_RGB)
+    into, back = np.array(_torch.RGB_TO_YCC), np.array(_torch.YCC_TO_RGB)
     offsets = np.array([0.0, offset, offset])
     if channels == 1:
         scale, shift = np.resize(scale, 3), np.resize(shift, 3)
@@ -116,12 +116,12 @@ register(
 )
 
 
-def _reference(
+def _plain(
     x: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int,
     mean: Sequence[float], std: Sequence[float], peak: float, offset: float,
 ) -> Tensor:  # fmt: skip
     quantizer = {number: name for name, number in MODES.items()}[mode]
-    return reference.jpeg(
+    return _torch.jpeg(
         x, q, kappa, quantizer=quantizer, window=window or None, levels=levels or None,
         mean=mean, std=std, peak=peak, chroma_offset=offset,
     )  # fmt: skip
@@ -167,7 +167,7 @@ class JpegBackward(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         def first_order(g: Tensor, *inputs: Tensor) -> Any:
-            return torch.func.vjp(lambda *a: _reference(*a, *ctx.options), *inputs)[1](g)
+            return torch.func.vjp(lambda *a: _plain(*a, *ctx.options), *inputs)[1](g)
 
         dx, *dtables = grads
         if not ctx.wanted & 1:

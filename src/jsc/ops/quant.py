@@ -1,9 +1,9 @@
 """Operators of the quantiser: `jsc::soft_quantize`, its backward, `jsc::sample_quantize`.
 
 Tensors are (O, G, N, P): entry (g, p) of `q` and `kappa` belongs to z[:, g, :, p]. Gradients are at
-constant kappa; callers that hold alpha constant write kappa = alpha q^2 and let autograd do the
-rest.
-Second and higher derivatives go through `jsc.reference`.
+constant kappa; callers that hold alpha constant write kappa = alpha q^2, and autograd adds what
+follows from that.
+Second and higher derivatives are computed in plain torch (`jsc.ops._torch`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._kernels import quant
+from jsc.ops import _torch
 from jsc.ops._buffer import buffer
 from jsc.ops._library import Function, call, register
-from jsc.reference import jpeg as reference
 
 MODES = {"soft": 0, "hard": 1, "ste": 2, "sample": 3}
 WORK = 32  # element operations a coefficient
@@ -92,11 +92,11 @@ register(
 )
 
 
-def _reference(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Tensor:
+def _plain(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Tensor:
     q, kappa = q.unsqueeze(1), kappa.unsqueeze(1)
     if mode == MODES["soft"]:
-        return reference.soft_quantize(z, q, kappa, window or None, levels or None)
-    quantize = reference.hard_quantize if mode == MODES["hard"] else reference.ste_quantize
+        return _torch.soft_quantize(z, q, kappa, window or None, levels or None)
+    quantize = _torch.hard_quantize if mode == MODES["hard"] else _torch.ste_quantize
     return quantize(z, q, levels or None)
 
 
@@ -165,6 +165,6 @@ class SoftQuantizeBackward(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         def first_order(g: Tensor, *inputs: Tensor) -> Any:
-            return torch.func.vjp(lambda *a: _reference(*a, *ctx.options), *inputs)[1](g)
+            return torch.func.vjp(lambda *a: _plain(*a, *ctx.options), *inputs)[1](g)
 
         return *torch.func.vjp(first_order, *ctx.saved_tensors)[1](grads), None

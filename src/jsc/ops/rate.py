@@ -7,7 +7,7 @@ and added into a histogram of the frequency:
     w(kappa) = 1/2 + sqrt(-log(eps) / kappa) levels to each side, eps = 1e-7 (float64: 1e-12)
 
 A lattice softer than SOFTEST would need many. There P is so wide that the level's residue modulo
-s = 2^j is uniform and tells nothing (`sample_levels` of the reference rests on the same), so
+s = 2^j is uniform and tells nothing (`sample_levels` in `jsc.ops._torch` rests on the same), so
 
     H(q, kappa) = H(s q, s^2 kappa) + log2 s
 

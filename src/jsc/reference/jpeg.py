@@ -1,98 +1,98 @@
-"""The JPEG layer in plain torch: slow, obvious, differentiable to any order.
+"""The JPEG layer by its definition: double sums for the DCT, every level for the quantisers.
 
-It is the oracle of the tests, the path of devices without a compiled kernel, and what the kernels'
-second derivatives are computed with. Equations: docstrings of `jsc.functional`.
+Production has closed forms, series and one pass over memory; here each equation stands as the
+standards and the paper have it. Autograd gives the derivatives.
+
+Source: ITU-T T.81 (1992), A.3.3; ITU-T T.871 (2011), section 7; arXiv:2410.07081, section 3.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-# ITU-T T.871 (JFIF), section 7: full-range BT.601.
-RGB_TO_YCC = (
-    (0.299, 0.587, 0.114),
-    (-0.299 / 1.772, -0.587 / 1.772, 0.5),
-    (0.5, -0.587 / 1.402, -0.114 / 1.402),
-)
-YCC_TO_RGB = (
-    (1.0, 0.0, 1.402),
-    (1.0, -0.114 * 1.772 / 0.587, -0.299 * 1.402 / 0.587),
-    (1.0, 1.772, 0.0),
-)
-
-# Below this hardness the lattice sum converges faster in its dual form (spec of the soft
-# quantiser).
-DUAL_BELOW = 2.0
-SOFTEST = 0.05
+# Below this hardness the mean of all levels is u, to 2 pi / kappa exp(-pi^2 / kappa) < 1e-400.
+IDENTITY_BELOW = 0.01
 
 
-# D of Z = D X D' (ITU-T T.81, A.3.3).
-DCT_ROWS = tuple(
-    tuple(
-        (math.sqrt(0.5) if k == 0 else 1.0) / 2 * math.cos((2 * n + 1) * k * math.pi / 16)
-        for n in range(8)
-    )
-    for k in range(8)
-)
+def dct_basis() -> Tensor:
+    """(8, 8, 8, 8) float64: basis[k, l, m, n], by which T.81 weights pixel (m, n) in Z(k, l)."""
+    basis = torch.zeros(8, 8, 8, 8, dtype=torch.float64)
+    for k in range(8):
+        for l in range(8):  # noqa: E741
+            scale = (math.sqrt(0.5) if k == 0 else 1) * (math.sqrt(0.5) if l == 0 else 1) / 4
+            for m in range(8):
+                for n in range(8):
+                    vertical = math.cos((2 * m + 1) * k * math.pi / 16)
+                    basis[k, l, m, n] = scale * vertical * math.cos((2 * n + 1) * l * math.pi / 16)
+    return basis
+
+
+BASIS = dct_basis()
 
 
 def block_dct(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, H/8, W/8, 8, 8)."""
+    """(N, C, H, W) -> (N, C, H/8, W/8, 8, 8): Z(k, l) = sum_m,n basis[k, l, m, n] x(m, n)."""
     n, c, h, w = x.shape
-    blocks = x.reshape(n, c, h // 8, 8, w // 8, 8).transpose(3, 4)
-    matrix = x.new_tensor(DCT_ROWS)
-    return matrix @ blocks @ matrix.T
+    blocks = x.reshape(n, c, h // 8, 8, w // 8, 8)
+    return torch.einsum("abymxn,klmn->abyxkl", blocks, BASIS.to(x))
 
 
 def block_idct(z: Tensor) -> Tensor:
-    """(N, C, H/8, W/8, 8, 8) -> (N, C, H, W)."""
+    """(N, C, H/8, W/8, 8, 8) -> (N, C, H, W): x(m, n) = sum_k,l basis[k, l, m, n] Z(k, l)."""
     n, c, rows, columns = z.shape[:4]
-    matrix = z.new_tensor(DCT_ROWS)
-    return (matrix.T @ z @ matrix).transpose(3, 4).reshape(n, c, 8 * rows, 8 * columns)
+    blocks = torch.einsum("abyxkl,klmn->abymxn", z, BASIS.to(z))
+    return blocks.reshape(n, c, 8 * rows, 8 * columns)
 
 
-def _moment(u: Tensor, kappa: Tensor, levels: Tensor) -> Tensor:
-    """sum_k k softmax_k(-kappa (u - k)^2) over the last axis of `levels` (constants)."""
+def rgb_to_ycc(r: Tensor, g: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Y, Cb and Cr of T.871, Cb and Cr around 0."""
+    y = 0.299 * r + 0.587 * g + 0.114 * b
+    return y, (b - y) / 1.772, (r - y) / 1.402
+
+
+def ycc_to_rgb(y: Tensor, cb: Tensor, cr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The inverse of `rgb_to_ycc`: its three equations solved for R, B and then G."""
+    r, b = y + 1.402 * cr, y + 1.772 * cb
+    return r, (y - 0.299 * r - 0.114 * b) / 0.587, b
+
+
+def mean_level(u: Tensor, kappa: Tensor, levels: Tensor, counts: Tensor | None = None) -> Tensor:
+    """sum_k k P(k), P(k) ~ exp(-kappa (u - k)^2), over the last axis of `levels`; only the levels
+    where `counts` is true count."""
     logits = -kappa.unsqueeze(-1) * (u.unsqueeze(-1) - levels) ** 2
+    if counts is not None:
+        logits = logits.masked_fill(~counts, -torch.inf)
     return (torch.softmax(logits, -1) * levels).sum(-1)
 
 
 def lattice_mean(u: Tensor, kappa: Tensor) -> Tensor:
-    """m(u) = sum_k k P(k) over all integers, P(k) ~ exp(-kappa (u - k)^2).
-
-    Direct sum over the 11 levels nearest to u, or Jacobi's transform of it:
-    m = u - (2 pi / kappa) sum_j j r_j sin(2 pi j u) / (1 + 2 sum_j r_j cos(2 pi j u)), with
-    r_j = exp(-pi^2 j^2 / kappa), four terms. Both are exact to double precision on their side.
-    """
+    """The mean of all integers k under P(k) ~ exp(-kappa (u - k)^2), by enumeration of those whose
+    weight is above exp(-40) of the largest."""
+    u, kappa = torch.broadcast_tensors(u, kappa)
+    if u.numel() == 0:
+        return u * kappa
+    softest = max(float(kappa.detach().min()), IDENTITY_BELOW)
+    reach = math.ceil(6.5 / math.sqrt(softest)) + 1
     nearest = torch.round(u.detach())
-    # the mean of (u - nearest) + nearest: levels stay small, so float32 keeps its digits
-    taps = torch.arange(-5, 6, dtype=u.dtype, device=u.device)
-    offset = u - nearest
-    # `where` and not `clamp`, whose gradient at the bound itself differs from torch to torch
-    soft = kappa < DUAL_BELOW
-    hard = torch.where(soft, DUAL_BELOW, kappa)
-    direct = nearest + _moment(offset, hard, taps.expand(*u.shape, 11))
-    # below SOFTEST the deviation from u is under 1e-80
-    hardness = torch.where(kappa < SOFTEST, SOFTEST, torch.where(soft, kappa, DUAL_BELOW))
-    numerator = torch.zeros_like(u)
-    denominator = torch.ones_like(u)
-    for j in range(1, 5):
-        weight = torch.exp(-((math.pi * j) ** 2) / hardness)
-        numerator = numerator + j * weight * torch.sin(2 * math.pi * j * offset)
-        denominator = denominator + 2 * weight * torch.cos(2 * math.pi * j * offset)
-    dual = u - 2 * math.pi / hardness * numerator / denominator
-    return torch.where(soft, dual, direct)
+    beside = torch.arange(-reach, reach + 1, dtype=u.dtype, device=u.device)
+    enumerated = nearest + mean_level(u - nearest, kappa, beside)
+    return torch.where(kappa < IDENTITY_BELOW, u, enumerated)
 
 
-def window_start(u: Tensor, window: int, levels: int | None) -> Tensor:
-    """First of the `window` levels nearest to u, kept inside [-levels, levels]."""
-    start = torch.round(u.detach()) - window // 2
-    return start if levels is None else start.clamp(-levels, levels + 1 - window)
+def window_centre(u: Tensor, window: int, levels: int | None) -> Tensor:
+    """The middle of the `window` levels nearest to u, all of which are within -levels..levels."""
+    centre = torch.round(u.detach())
+    if levels is None:
+        return centre
+    return torch.minimum(
+        torch.maximum(centre, torch.full_like(centre, window // 2 - levels)),
+        torch.full_like(centre, levels - window // 2),
+    )
 
 
 def soft_quantize(
@@ -100,18 +100,16 @@ def soft_quantize(
 ) -> Tensor:
     """Q(z) = q E[k]; arguments broadcast. See `jsc.functional.soft_quantize`."""
     z, q, kappa = torch.broadcast_tensors(z, q, kappa)
-    if window is not None:
-        u = z / q
-        start = window_start(u, window, levels)
-        candidates = torch.arange(window, dtype=z.dtype, device=z.device) + start.unsqueeze(-1)
-        return q * _moment(u, kappa, candidates)
     u = z / q
+    if window is not None:
+        centre = window_centre(u, window, levels).unsqueeze(-1)
+        beside = torch.arange(-window, window + 1, dtype=z.dtype, device=z.device)
+        return q * mean_level(u, kappa, centre + beside, beside.abs() <= window // 2)
     if levels is None:
         return q * lattice_mean(u, kappa)
     inside = u.abs() <= levels
-    mean = lattice_mean(torch.where(inside, u, torch.zeros_like(u)), kappa)
-    # NaN is not inside, and stays NaN in `clamp`
-    return q * torch.where(inside, mean, u.detach().clamp(-levels, levels))
+    mean = lattice_mean(torch.where(inside, u, 0.0), kappa)
+    return q * torch.where(inside, mean, levels * torch.sign(u.detach()))
 
 
 def hard_quantize(z: Tensor, q: Tensor, levels: int | None = None) -> Tensor:
@@ -120,57 +118,28 @@ def hard_quantize(z: Tensor, q: Tensor, levels: int | None = None) -> Tensor:
     return q * (n if levels is None else n.clamp(-levels, levels))
 
 
+class _StraightThrough(torch.autograd.Function):
+    """The value of `hard_quantize` with the derivatives that LSQ (Esser et al., 2020) writes down:
+    inside the levels 1 in z and round(u) - u in q, beyond the last one 0 and that level."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, q: Tensor, levels: int | None) -> Tensor:
+        ctx.save_for_backward(z, q)
+        ctx.levels = math.inf if levels is None else levels
+        return hard_quantize(z, q, levels)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
+        z, q = ctx.saved_tensors
+        u = z / q
+        inside = u.abs() <= ctx.levels
+        last = torch.where(u > 0, ctx.levels, -ctx.levels)
+        return g * inside, g * torch.where(inside, torch.round(u) - u, last), None
+
+
 def ste_quantize(z: Tensor, q: Tensor, levels: int | None = None) -> Tensor:
-    """`hard_quantize` with the straight-through (LSQ) derivative: 1 in z, round(u) - u in q; beyond
-    the last level 0 and that level, at the last level itself still as inside."""
-    u = z / q
-    clamped = u
-    if levels is not None:
-        clamped = torch.where(u.abs() <= levels, u, u.detach().clamp(-levels, levels))
-    return q * (clamped + (torch.round(clamped) - clamped).detach())
-
-
-def sample_levels(
-    z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor, window: int | None, levels: int | None
-) -> Tensor:
-    """Levels k drawn from P(k | z) with the uniform `noise`, by inversion over 41 or `window`
-    levels.
-
-    Lattices softer than kappa = 0.16 are split by powers of two first: the residue of k is uniform
-    to within 4e-7 there, and what remains is a harder lattice (Jacobi's transform again).
-    """
-    z, q, kappa = torch.broadcast_tensors(z, q, kappa)
-    u = z / q
-    if window is not None:
-        candidates = torch.arange(window, dtype=z.dtype, device=z.device)
-        candidates = candidates + window_start(u, window, levels).unsqueeze(-1)
-        step, residue = torch.ones_like(u), torch.zeros_like(u)
-    else:
-        scale = (0.5 * torch.log2(0.64 / kappa.clamp(min=1e-8))).floor().clamp(0, 12)
-        step = torch.exp2(scale)
-        residue = torch.floor(noise * step)
-        noise = noise * step - residue
-        u, kappa = (u - residue) / step, kappa * step * step
-        taps = torch.arange(-20, 21, dtype=z.dtype, device=z.device)
-        candidates = torch.round(u).unsqueeze(-1) + taps
-    weights = torch.softmax(-kappa.unsqueeze(-1) * (u.unsqueeze(-1) - candidates) ** 2, -1)
-    below = (weights.cumsum(-1) < noise.unsqueeze(-1)).sum(-1).clamp(max=candidates.shape[-1] - 1)
-    k = (candidates[..., 0] + below) * step + residue
-    return k if levels is None else k.clamp(-levels, levels)
-
-
-def colour(x: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
-    """One 3x3 matrix on the channel axis."""
-    r, g, b = x.unbind(1)
-    return torch.stack([row[0] * r + row[1] * g + row[2] * b for row in matrix], 1)
-
-
-def pad_to_multiple(x: Tensor, height: int, width: int, padding: str) -> Tensor:
-    """Extend right and bottom to multiples of (height, width)."""
-    pad = (0, -x.shape[3] % width, 0, -x.shape[2] % height)
-    if pad == (0, 0, 0, 0) or x.numel() == 0:
-        return x if x.numel() else F.pad(x, pad)
-    return F.pad(x, pad, mode="replicate") if padding == "replicate" else F.pad(x, pad)
+    """`hard_quantize` with the straight-through derivative; first derivatives only."""
+    return _StraightThrough.apply(*torch.broadcast_tensors(z, q), levels)
 
 
 def jpeg(
@@ -185,22 +154,39 @@ def jpeg(
     std: Sequence[float] = (1.0, 1.0, 1.0),
     peak: float = 1.0,
     chroma_offset: float = 0.0,
-    padding: str = "replicate",
 ) -> Tensor:
-    """The whole layer at 4:4:4: x (N, 3 or 1, H, W), q and kappa ([rounds,] tables, 8, 8)."""
+    """The whole layer at 4:4:4, edges replicated: x (N, 3 or 1, H, W), q and kappa
+    ([rounds,] tables, 8, 8)."""
     channels, h, w = x.shape[1:]
-    mean_, std_ = (x.new_tensor(v).view(1, channels, 1, 1) for v in (mean, std))
-    grey = (x * std_ + mean_) * (255 / peak) - 128
-    offset = x.new_tensor([0.0, chroma_offset, chroma_offset][:channels]).view(1, channels, 1, 1)
-    planes = (colour(grey, RGB_TO_YCC) if channels == 3 else grey) + offset
-    z = block_dct(pad_to_multiple(planes, 8, 8, padding))
-    table = [0, 1, 1][:channels]  # Cb and Cr share the second table
-    rounds = (t[..., table, :, :].view(-1, 1, channels, 1, 1, 8, 8) for t in (q, kappa))
-    for step, hardness in zip(*rounds, strict=True):
-        if quantizer == "soft":
-            z = soft_quantize(z, step, hardness, window, levels)
-        else:
-            z = (hard_quantize if quantizer == "hard" else ste_quantize)(z, step, levels)
-    planes = block_idct(z)[:, :, :h, :w] - offset
-    grey = colour(planes, YCC_TO_RGB) if channels == 3 else planes
-    return ((grey + 128) * (peak / 255) - mean_) / std_
+    planes = [(x[:, c] * std[c] + mean[c]) * 255 / peak for c in range(channels)]
+    if channels == 3:
+        y, cb, cr = rgb_to_ycc(*planes)
+        planes = [y, cb + chroma_offset, cr + chroma_offset]
+    planes[0] = planes[0] - 128  # of Cb and Cr, the 128 of T.871 and that of T.81 cancel
+    q, kappa = q.reshape(-1, *q.shape[-3:]), kappa.reshape(-1, *kappa.shape[-3:])
+    for c in range(channels):
+        table = min(c, 1)  # Cb and Cr share the second
+        z = block_dct(_whole_blocks(planes[c]).unsqueeze(1))
+        for step, hardness in zip(q[:, table], kappa[:, table], strict=True):
+            if quantizer == "soft":
+                z = soft_quantize(z, step, hardness, window, levels)
+            elif quantizer == "hard":
+                z = hard_quantize(z, step, levels)
+            else:
+                z = ste_quantize(z, step, levels)
+        planes[c] = block_idct(z)[:, 0, :h, :w]
+    planes[0] = planes[0] + 128
+    if channels == 3:
+        y, cb, cr = planes
+        planes = list(ycc_to_rgb(y, cb - chroma_offset, cr - chroma_offset))
+    return torch.stack(
+        [(plane * peak / 255 - mean[c]) / std[c] for c, plane in enumerate(planes)], 1
+    )
+
+
+def _whole_blocks(plane: Tensor) -> Tensor:
+    """(N, H, W) -> rows and columns repeated at the end, up to multiples of 8."""
+    rows, columns = (
+        torch.arange(-(-size // 8) * 8).clamp(max=size - 1) for size in plane.shape[1:]
+    )
+    return plane[:, rows][:, :, columns]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jsc.reference.jpeg import window_start
+from jsc.reference.jpeg import window_centre
 
 
 def conditional(
@@ -26,8 +26,8 @@ def conditional(
     k = torch.arange(-reach, reach + 1, dtype=z.dtype, device=z.device)
     logits = -kappa.unsqueeze(-1) * (u - k) ** 2
     if window is not None:
-        start = window_start(u, window, levels)
-        logits = logits.masked_fill((k < start) | (k >= start + window), -torch.inf)
+        away = (k - window_centre(u, window, levels)).abs()
+        logits = logits.masked_fill(away > window // 2, -torch.inf)
     p = torch.softmax(logits, -1)
     if levels is None or levels >= reach:
         return p
@@ -43,8 +43,8 @@ def entropy(p: Tensor) -> Tensor:
 def level_entropy(
     z: Tensor, q: Tensor, kappa: Tensor, window: int | None = None, levels: int | None = None
 ) -> Tensor:
-    """(M, B) coefficients, (M,) steps and hardness -> (M,) bits: entropy of the mean of P over
-    B."""
+    """(M, B) coefficients, (M,) steps and hardness -> (M,) bits: the entropy of the mean of P over
+    the B coefficients of a row."""
     q, kappa = q.unsqueeze(-1), kappa.unsqueeze(-1)
     spread = 7 / float(kappa.detach().min()) ** 0.5
     reach = int((z.detach() / q.detach()).abs().max() + spread) + 3
@@ -52,7 +52,7 @@ def level_entropy(
 
 
 def hard_entropy(z: Tensor, q: Tensor, levels: int | None = None) -> Tensor:
-    """(M, B), (M,) -> (M,) bits: zero-order entropy of round(z / q)."""
+    """(M, B) coefficients, (M,) steps -> (M,) bits: zero-order entropy of round(z / q)."""
     found = []
     for row, step in zip(z.detach(), q.detach(), strict=True):
         k = torch.round(row / step)

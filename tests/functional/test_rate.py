@@ -108,11 +108,13 @@ def test_is_its_definition(subsampling, size):
     x = torch.rand(2, 3, *size, dtype=torch.float64)
     tables = torch.rand(2, 8, 8, dtype=torch.float64) * 20 + 10
     v, u = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}[subsampling]
-    planes = reference.colour(x * 255 - 128, reference.RGB_TO_YCC)
+    y, cb, cr = reference.rgb_to_ycc(*(x * 255).unbind(1))
+    planes = torch.stack([y - 128, cb, cr], 1)
     bits = 0
     for c in range(3):
         a, b = (v, u) if c else (1, 1)
-        plane = reference.pad_to_multiple(planes[:, c : c + 1], 8 * a, 8 * b, "replicate")
+        more = (0, -size[1] % (8 * b), 0, -size[0] % (8 * a))
+        plane = torch.nn.functional.pad(planes[:, c : c + 1], more, mode="replicate")
         z = block_dct(torch.nn.functional.avg_pool2d(plane, (a, b)))
         z = z.reshape(-1, 64).T
         q = tables[min(c, 1)].flatten()

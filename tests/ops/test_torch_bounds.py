@@ -8,11 +8,12 @@ import torch
 from samples import gradients
 
 from jsc.functional import soft_quantize
+from jsc.ops import _torch
 from jsc.ops.quant import SoftQuantize
 from jsc.reference import jpeg as reference
 
 F64 = torch.float64
-BOUNDS = [reference.DUAL_BELOW, reference.SOFTEST]
+BOUNDS = [_torch.DUAL_BELOW, _torch.SOFTEST]
 
 
 def beside(bound):
@@ -36,14 +37,14 @@ def derivatives(f, u, kappa):
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
-def test_the_reference_has_no_gap_at_its_bounds(bound):
+def test_plain_torch_has_no_gap_at_its_bounds(bound):
     u = torch.linspace(-1.7, 2.3, 41, dtype=F64)
     for value in beside(bound):
         kappa = torch.full_like(u, value)
-        found, expected = (derivatives(f, u, kappa) for f in (reference.lattice_mean, enumerated))
+        found, expected = (derivatives(f, u, kappa) for f in (_torch.lattice_mean, enumerated))
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
-        if bound == reference.DUAL_BELOW:
+        if bound == _torch.DUAL_BELOW:
             assert found[2].abs().max() > 1e-2  # dm / dkappa is there to be lost
 
 
@@ -59,8 +60,9 @@ def test_second_derivatives_behind_the_kernel(isa, bound):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("other", [_torch, reference], ids=["torch", "reference"])
 @pytest.mark.parametrize("quantizer", ["soft", "ste"])
-def test_at_the_last_level_the_reference_is_the_kernel(isa, quantizer):
+def test_at_the_last_level_all_three_are_one(isa, quantizer, other):
     q, levels = 2.0, 3
     z = torch.tensor([-6.5, -6.0, -5.9, 0.3, 5.9, 6.0, 6.5], dtype=F64)
     tables, kappa = torch.full((7,), q, dtype=F64), torch.full((7,), 4.0, dtype=F64)
@@ -72,8 +74,8 @@ def test_at_the_last_level_the_reference_is_the_kernel(isa, quantizer):
 
     def plain(z, tables, kappa):
         if quantizer == "ste":
-            return reference.ste_quantize(z, tables, levels)
-        return reference.soft_quantize(z, tables, kappa, None, levels)
+            return other.ste_quantize(z, tables, levels)
+        return other.soft_quantize(z, tables, kappa, None, levels)
 
     g = torch.randn(7, dtype=F64)
     (y, found), (expected, wanted) = (gradients(f, z, tables, kappa, g=g) for f in (kernel, plain))

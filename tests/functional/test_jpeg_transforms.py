@@ -234,7 +234,7 @@ def test_shapes_without_data(options, channels):
     assert layer.log_kappa.grad.shape == ()
 
 
-def test_other_devices_run_the_reference(monkeypatch):
+def test_other_devices_run_plain_torch(monkeypatch):
     """As if this were one: no operator of jsc may be called."""
     x, tables = photo(1, 21, 19), torch.full((2, 8, 8), 12.0)
     z = torch.randn(2, 3, 2, 2, 8, 8)

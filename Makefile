@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
-KERNEL_SOURCES := $(wildcard src/jsc/_kernels/*.pyx src/jsc/_kernels/*.pxd src/jsc/_kernels/native/*.h)
+KERNEL_SOURCES := $(wildcard src/jsc/_kernels/*.pyx src/jsc/_kernels/*.pxd src/jsc/_kernels/*/*.pyx src/jsc/_kernels/*/*.pxd src/jsc/_kernels/*/*.h)
 # Threads that wait in sleep: where cores are shared, waiting in a loop costs minutes.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 

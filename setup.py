@@ -2,7 +2,7 @@
 
 Environment: JSC_DEBUG=1 turns bounds checks on; JSC_NO_OPENMP=1 builds without threads;
 JSC_SANITIZE=address,undefined instruments the kernels; JSC_EMULATE=1 makes AVX-512 and AMX out of
-plain C++, for tests on machines without them (native/emulate.h). A build does not notice that one
+plain C++, for tests on machines without them (simd/emulate.h). A build does not notice that one
 of these has changed: scripts/variant.sh makes each in a directory of its own.
 """
 
@@ -25,7 +25,7 @@ SANITIZE_FLAGS = ["-g0"]
 if SANITIZE:
     SANITIZE_FLAGS = [f"-fsanitize={SANITIZE}", "-fno-wrapv", "-g", "-fno-omit-frame-pointer"]
 
-# Compiled at the ABI floor; wider instructions come from target attributes (native/isa.h).
+# Compiled at the ABI floor; wider instructions come from target attributes (simd/isa.h).
 # Never -ffast-math: it would delete the NaN handling. The two narrow flags are torch's own.
 # Builds for tests are quicker made; without the second flag GCC makes no multiply-adds.
 OPTIMIZE = ["-O1", "-fexpensive-optimizations"] if SANITIZE or EMULATE else ["-O3"]
@@ -54,9 +54,9 @@ extensions = [
     Extension(
         f"jsc._kernels.{Path(source).stem}",
         [source],
-        include_dirs=[f"{KERNELS}/native"],
+        include_dirs=[KERNELS, f"{KERNELS}/native"],
         define_macros=EMULATE,
-        depends=sorted(glob(f"{KERNELS}/native/*.h") + glob(f"{KERNELS}/*.pxd")),
+        depends=sorted(glob(f"{KERNELS}/*/*.h") + glob(f"{KERNELS}/*.pxd")),
         language="c++",
         extra_compile_args=[*COMPILE, *OPENMP, *SANITIZE_FLAGS],
         extra_link_args=[*OPENMP, *SANITIZE_FLAGS],

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The kernels' tests with the address and undefined-behaviour sanitizers compiled in, AVX-512 and AMX
-# emulated (native/emulate.h) beside what the processor has. Silent, or it fails. JSC_EMULATE=0 takes the
+# emulated (simd/emulate.h) beside what the processor has. Silent, or it fails. JSC_EMULATE=0 takes the
 # processor's own instructions, JSC_EMULATE="0 1" both.
 #   sh scripts/sanitize.sh .venv/bin/python [pytest arguments]
 set -eu

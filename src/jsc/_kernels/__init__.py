@@ -8,7 +8,7 @@
     cpc_grad gradients that visit the non-zeros of a map only            native/cpc_grad.h
     cpo      CPO streams of planes, back, and convolution over them      native/cpo.h
     cps      CPS streams of planes, back, and convolution over them      native/cps.h
-    cpu      which instruction sets and OpenMP this build can use        native/isa.h
+    cpu      which instruction sets and OpenMP this build can use        simd/isa.h
     dct      orthonormal 8x8 DCT of stacks of planes                     native/dct8.h
     fingerprint whether a tensor still holds what it held               native/fingerprint.h
     jpeg     the whole JPEG layer in one pass, and its gradients         native/jpeg.h

@@ -1,6 +1,6 @@
 """What this machine and this build can do. No kernel is here."""
 
-cdef extern from "isa.h" namespace "jsc" nogil:
+cdef extern from "simd/isa.h" namespace "jsc" nogil:
     int c_supported_isa "jsc::supported_isa"()
     bint c_supported_amx "jsc::supported_amx"()
     const bint c_emulated "jsc::emulated"
@@ -31,7 +31,7 @@ def supported_amx():
 
 
 def emulated():
-    """True in a build for tests whose AVX-512 and AMX are plain C++ (JSC_EMULATE=1, native/emulate.h)."""
+    """True in a build for tests whose AVX-512 and AMX are plain C++ (JSC_EMULATE=1, simd/emulate.h)."""
     return bool(c_emulated)
 
 

@@ -5,7 +5,7 @@
 // the third: a sum without error. That takes 20 vector operations for 32 numbers (14 cycles measured; 24 with
 // conversions to bfloat16 and back, and permutations that keep the order).
 #pragma once
-#include "simd.h"
+#include "simd/simd.h"
 
 namespace jsc {
 

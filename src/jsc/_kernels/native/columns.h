@@ -33,7 +33,7 @@
 #include <cstring>
 
 #include "cpc_task.h"
-#include "simd.h"
+#include "simd/simd.h"
 
 namespace jsc {
 

@@ -35,7 +35,7 @@
 #pragma once
 #include <cstring>
 
-#include "simd.h"
+#include "simd/simd.h"
 
 namespace jsc {
 

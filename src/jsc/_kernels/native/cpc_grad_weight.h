@@ -8,7 +8,7 @@
 #pragma once
 #include <cstring>
 
-#include "simd.h"
+#include "simd/simd.h"
 
 namespace jsc {
 

@@ -22,7 +22,7 @@
 #include <cmath>
 
 #include "cpc_task.h"
-#include "simd.h"
+#include "simd/simd.h"
 
 namespace jsc {
 

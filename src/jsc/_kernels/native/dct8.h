@@ -10,7 +10,7 @@
 // A 1-D transform is 34 additions, multiplications and fused multiply-adds: even/odd butterflies,
 // then a 4x4 matrix for the odd half.
 #pragma once
-#include "simd.h"
+#include "simd/simd.h"
 
 namespace jsc {
 

@@ -26,7 +26,7 @@
 #pragma once
 #include "dct8.h"
 #include "softquant_entry.h"
-#include "vmath.h"
+#include "simd/vmath.h"
 
 namespace jsc {
 

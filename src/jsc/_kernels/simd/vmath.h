@@ -6,7 +6,7 @@
 // exponent field of exp_pair, whose callers carry the NaN in another term.
 // Source of the coefficients: interpolation at Chebyshev nodes, in 40-digit arithmetic.
 #pragma once
-#include "simd.h"
+#include "simd/simd.h"
 
 namespace jsc {
 

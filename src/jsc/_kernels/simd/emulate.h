@@ -13,7 +13,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "isa.h"
+#include "simd/isa.h"
 
 namespace jsc {
 

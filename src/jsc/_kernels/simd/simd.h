@@ -5,9 +5,9 @@
 #include <type_traits>
 #include <utility>
 
-#include "isa.h"
+#include "simd/isa.h"
 #if defined(JSC_PLAIN)
-#include "emulate.h"
+#include "simd/emulate.h"
 #endif
 
 namespace jsc {

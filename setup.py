@@ -9,7 +9,6 @@ of these has changed: scripts/variant.sh makes each in a directory of its own.
 import os
 import shutil
 import sys
-from glob import glob
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -49,19 +48,28 @@ DIRECTIVES = {
     "freethreading_compatible": True,
 }
 
-KERNELS = "src/jsc/_kernels"
+KERNELS = Path("src/jsc/_kernels")
+
+
+def depends(source: Path) -> list[str]:
+    """Headers and declarations of the family's own folder, and what all families include."""
+    folders = {source.parent, KERNELS / "simd", KERNELS / "native"}
+    found = [p for folder in folders for kind in ("*.h", "*.pxd", "*.pxi") for p in folder.glob(kind)]
+    return sorted(map(str, found))
+
+
 extensions = [
     Extension(
-        f"jsc._kernels.{Path(source).stem}",
-        [source],
-        include_dirs=[KERNELS, f"{KERNELS}/native"],
+        ".".join(source.relative_to("src").with_suffix("").parts),
+        [str(source)],
+        include_dirs=[str(KERNELS), str(KERNELS / "native")],
         define_macros=EMULATE,
-        depends=sorted(glob(f"{KERNELS}/*/*.h") + glob(f"{KERNELS}/*.pxd")),
+        depends=depends(source),
         language="c++",
         extra_compile_args=[*COMPILE, *OPENMP, *SANITIZE_FLAGS],
         extra_link_args=[*OPENMP, *SANITIZE_FLAGS],
     )
-    for source in sorted(glob(f"{KERNELS}/*.pyx"))
+    for source in sorted(KERNELS.rglob("*.pyx"))
 ]
 
 
@@ -83,6 +91,11 @@ class Build(build_ext):
 
 setup(
     cmdclass={"build_ext": Build},
-    ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=DIRECTIVES),
+    ext_modules=cythonize(
+        extensions,
+        build_dir="build/cython",
+        compiler_directives=DIRECTIVES,
+        include_path=[str(KERNELS)],
+    ),
     options={"build_ext": {"parallel": os.cpu_count()}},
 )

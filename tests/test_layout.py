@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods": {"ops", "formats"},
     "nn": {"functional", "methods", "ops", "jpeg"},
     "fusing": {"nn", "methods", "ops"},
+    "network": {"_kernels"},
     "tuning": {"nn", "methods", "fusing", "jsc"},
     "cli": {
         "nn",

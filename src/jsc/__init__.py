@@ -6,6 +6,9 @@ from jsc import formats as formats
 from jsc import functional as functional
 from jsc import jpeg as jpeg
 from jsc import nn as nn
+from jsc.network import CompiledNetwork as CompiledNetwork
+from jsc.network import CompileError as CompileError
+from jsc.network import compile as compile
 from jsc.tuning import LayerChoice as LayerChoice
 from jsc.tuning import Plan as Plan
 from jsc.tuning import PlanError as PlanError

@@ -1,0 +1,130 @@
+// What is done to a number before it is stored:  y = act(scale x + shift + residual).
+//
+//   none           x                          relu, relu6, clamp, hardtanh are `clamp`: min(max(x, a), b)
+//   leaky          x, or a x below 0          elu          x, or a (exp(x) - 1) below 0
+//   sigmoid        1 / (1 + exp(-x))          silu         x sigmoid(x)
+//   hard_sigmoid   clamp(x / 6 + 1/2, 0, 1)   hard_swish   x hard_sigmoid(x)
+//   tanh           tanh(x)                    gelu         x (1 + erf(x / sqrt 2)) / 2
+//   gelu_tanh      x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
+//
+// NaN stays NaN everywhere. Largest errors: sigmoid and tanh 2e-7 of 1, gelu 3e-7 of x.
+// Source of erf: W. H. Press et al., Numerical Recipes, 2nd ed., 6.2 (erfcc, 1.2e-7).
+#pragma once
+#include "network/instruction.h"
+#include "simd/vmath.h"
+
+namespace jsc::network {
+
+enum ActivationKind : int64_t {
+    act_none, act_clamp, act_leaky, act_elu, act_sigmoid, act_silu, act_hard_sigmoid, act_hard_swish, act_tanh, act_gelu, act_gelu_tanh
+};
+
+struct Activation {
+    int64_t kind;
+    double a, b;
+};
+
+// exp(x) for x <= 0, from -80 on (exp(-80) < 2e-35 counts as what is below it).
+template <class V>
+JSC_INLINE V exp_negative(V x) {
+    V up, down;
+    exp_pair<V>(x < -80.f ? V{} - 80.f : x, up, down);
+    return up;
+}
+template <class V>
+JSC_INLINE V sigmoid(V x) {
+    V e = exp_negative<V>(-magnitude(x));  // never overflows
+    V small = e / (1.f + e);
+    V y = x < 0.f ? small : 1.f - small;
+    return x == x ? y : x;
+}
+template <class V>
+JSC_INLINE V tanh_of(V x) {
+    V size = magnitude(x), e = exp_negative<V>(-2.f * size), square = x * x;
+    V far = (1.f - e) / (1.f + e);
+    far = x < 0.f ? -far : far;
+    V near = x * (1.f + square * (-1.f / 3 + square * (2.f / 15 + square * (-17.f / 315 + square * (62.f / 2835)))));
+    V y = size < .25f ? near : far;
+    return x == x ? y : x;
+}
+template <class V>
+JSC_INLINE V gelu(V x) {
+    V z = magnitude(x) * 0.70710678118654752f;
+    V t = 1.f / (1.f + .5f * z);
+    V p = 0.17087277f * t - 0.82215223f;
+    p = p * t + 1.48851587f;
+    p = p * t - 1.13520398f;
+    p = p * t + 0.27886807f;
+    p = p * t - 0.18628806f;
+    p = p * t + 0.09678418f;
+    p = p * t + 0.37409196f;
+    p = p * t + 1.00002368f;
+    p = p * t - 1.26551223f;
+    V tail = .5f * t * exp_negative<V>(p - z * z);  // (1 - erf(z)) / 2
+    V y = x < 0.f ? x * tail : x - x * tail;
+    V infinite = x < 0.f ? V{} : x;
+    y = z < 1e18f ? y : infinite;  // inf times 0, and z z beyond float32
+    return x == x ? y : x;
+}
+
+template <class V>
+JSC_INLINE V activate(V x, const Activation &act) {
+    const float a = (float)act.a, b = (float)act.b;
+    switch (act.kind) {
+        case act_clamp: x = x < a ? V{} + a : x; return x > b ? V{} + b : x;
+        case act_leaky: return x < 0.f ? a * x : x;
+        case act_elu: {
+            V below = x < 0.f ? x : V{};
+            // expm1 near zero: x + x^2/2 + ..., where exp(x) - 1 would cancel.
+            V near = below * (1.f + below * (.5f + below * (1.f / 6 + below * (1.f / 24 + below * (1.f / 120)))));
+            V y = a * (below > -.25f ? near : exp_negative<V>(below) - 1.f);
+            return x < 0.f ? y : x;
+        }
+        case act_sigmoid: return sigmoid<V>(x);
+        case act_silu: {
+            V y = x * sigmoid<V>(x);
+            return x < -1e30f ? V{} : y;  // -inf times 0
+        }
+        case act_hard_sigmoid:
+        case act_hard_swish: {
+            V y = x + 3.f;
+            y = y < 0.f ? V{} : y;
+            y = y > 6.f ? V{} + 6.f : y;
+            return act.kind == act_hard_swish ? x * y * (1.f / 6) : y * (1.f / 6);
+        }
+        case act_tanh: return tanh_of<V>(x);
+        case act_gelu: return gelu<V>(x);
+        case act_gelu_tanh: {
+            V y = x * sigmoid<V>(1.5957691216057308f * (x + 0.044715f * x * x * x));
+            return x < -1e10f ? V{} : y;
+        }
+        default: return x;
+    }
+}
+
+// What follows a sum before it is stored; constants are addresses of K floats, or 0.
+struct Epilogue {
+    uint64_t scale, shift;
+    int64_t has_residual;
+    Map residual;
+    Activation act;
+};
+
+// Full vectors of V at channel k; `residual` points to the same pixel and channel.
+template <class V>
+JSC_INLINE V finish(V sum, const Epilogue &e, int64_t k, const float *residual) {
+    if (e.scale) sum = sum * load<V>(constant(e.scale) + k);
+    if (e.shift) sum = sum + load<V>(constant(e.shift) + k);
+    if (e.has_residual) sum = sum + load<V>(residual);
+    return activate<V>(sum, e.act);
+}
+// The first n lanes; nothing behind them is read.
+template <class V>
+JSC_INLINE V finish_partial(V sum, const Epilogue &e, int64_t k, const float *residual, int n) {
+    if (e.scale) sum = sum * load_partial<V>(constant(e.scale) + k, n);
+    if (e.shift) sum = sum + load_partial<V>(constant(e.shift) + k, n);
+    if (e.has_residual) sum = sum + load_partial<V>(residual, n);
+    return activate<V>(sum, e.act);
+}
+
+}  // namespace jsc::network

@@ -1,0 +1,274 @@
+// Direct convolution of channels-last maps: any kernel, stride, padding, dilation and groups.
+//
+//   out[n, y, x, k] = act(scale[k] sum(u, v, c) w[k, c, u, v] in[n, Sh y + Dh u - Ph, Sw x + Dw v - Pw, c]
+//                         + shift[k] + residual[n, y, x, k])
+//
+// Tile: P output pixels by V vectors of filters, all sums in registers. For each channel, V vectors of
+// weights are loaded and each pixel's number is broadcast to them: P V multiply-adds for P + V loads. The
+// pixels of a tile are any consecutive ones of a band of rows; each has its own pointer, which goes to a
+// line of zeros where the kernel hangs over the border, so that a 7 x 7 map fills tiles as well as a large
+// one does.
+//
+// Loops: filter blocks, chunks of channels, tiles, kernel rows and columns, channels. A chunk's weights
+// (`chunk` channels of all taps) stay in the first or second cache while the tiles of the band go past;
+// between chunks the sums wait in the thread's scratch.
+//
+// Weights: for each group, block of V vectors of filters, chunk: (Kh, Kw, chunk, V lanes); the last block
+// has as many vectors as are left, the filters missing in its last vector are zero.
+//
+// Order of additions: chunks, then u, v, c within a chunk, from zero: one chain of multiply-adds for each
+// output, whatever the tiling. Taps that hang over add nothing (they are 0 w where a tile's neighbour needs them).
+#pragma once
+#include "network/activation.h"
+
+namespace jsc::network {
+
+struct ConvolutionFields {
+    Map x, out;
+    int64_t Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, groups;
+    int64_t vectors;      // V
+    int64_t chunk;        // channels, at most `zero_line`
+    int64_t band_rows;    // output rows of a task
+    int64_t task_blocks;  // filter blocks of a task
+    int64_t tiles_first;  // 1: blocks are the inner loop (needs chunk >= C and groups = 1)
+    uint64_t weight;
+    Epilogue epilogue;
+};
+
+constexpr int zero_line = 1024;
+alignas(64) static const float zeros[zero_line] = {};
+
+template <class I>
+constexpr int tile_pixels(int V) {
+    if (I::bytes == 64) return V == 1 ? 12 : V == 2 ? 12 : V == 3 ? 8 : 6;
+    return V == 1 ? 12 : 6;
+}
+
+// Where the pixels of a tile are read and written; those beyond its end repeat the last one.
+template <int P>
+struct Tile {
+    int64_t count, iy[P], ix[P], out[P], residual[P], x[P];
+    bool inside;  // no tap hangs over
+
+    JSC_INLINE Tile place(const ConvolutionFields &f, int64_t y0, int64_t first, int64_t pixels) {
+        Tile t;
+        t.count = std::min<int64_t>(P, pixels - first);
+        t.inside = true;
+        int64_t y = y0 + first / f.out.W, x = first % f.out.W;
+        for (int p = 0; p < P; p++) {
+            const int64_t iy = y * f.Sh - f.Ph, ix = x * f.Sw - f.Pw;
+            t.iy[p] = iy;
+            t.ix[p] = ix;
+            t.x[p] = iy * f.x.row + ix * f.x.pixel;
+            t.out[p] = y * f.out.row + x * f.out.pixel;
+            t.residual[p] = y * f.epilogue.residual.row + x * f.epilogue.residual.pixel;
+            t.inside &= iy >= 0 && iy + (f.Kh - 1) * f.Dh < f.x.H && ix >= 0 && ix + (f.Kw - 1) * f.Dw < f.x.W;
+            if (p + 1 >= t.count) continue;
+            const bool next_row = x + 1 == f.out.W;
+            x = next_row ? 0 : x + 1;
+            y += next_row;
+        }
+        return t;
+    }
+};
+
+struct ConvolutionKernel {
+    // A filter block of one task: filters k0 to K_end at most, weights of all its chunks.
+    struct Block {
+        int64_t k0, K_end;
+        const float *weight;
+        const float *x;
+        float *out;
+        const float *residual;
+    };
+
+    // `whole`: all channels are there, and no sums go through memory.
+    template <class I, int V, bool whole>
+    JSC_INLINE void tile(const ConvolutionFields &f, const Tile<tile_pixels<I>(V)> &t, const Block &b, const float *weight, int64_t c0,
+                         int64_t channels, float *sums) {
+        constexpr int P = tile_pixels<I>(V), L = lanes<I, float>;
+        using F = Vec<I, float>;
+        const float *origin[P];
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++) origin[p] = b.x + c0 + t.x[p];
+        F sum[P][V];
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++) sum[p][v] = whole || c0 == 0 ? F{} : load<F>(sums + p * V * L + v * L);
+        for (int64_t u = 0; u < f.Kh; u++)
+            for (int64_t s = 0; s < f.Kw; s++, weight += channels * V * L) {
+                const float *from[P];
+                const int64_t step = u * f.Dh * f.x.row + s * f.Dw * f.x.pixel;
+                if (t.inside) {
+#pragma GCC unroll 16
+                    for (int p = 0; p < P; p++) from[p] = origin[p] + step;
+                } else {
+                    bool any = false;
+                    for (int p = 0; p < P; p++) {
+                        const int64_t y = t.iy[p] + u * f.Dh, x = t.ix[p] + s * f.Dw;
+                        const bool there = y >= 0 && y < f.x.H && x >= 0 && x < f.x.W;
+                        from[p] = there ? origin[p] + step : zeros;
+                        any |= there;
+                    }
+                    if (!any) continue;
+                }
+                const float *w = weight;
+                for (int64_t c = 0; c < channels; c++, w += V * L) {
+                    F filter[V];
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; v++) filter[v] = load<F>(w + v * L);
+#pragma GCC unroll 16
+                    for (int p = 0; p < P; p++) {
+                        F number = from[p][c] - F{};  // a broadcast: x - 0 is x for each x
+                        keep_in_register(number);
+#pragma GCC unroll 4
+                        for (int v = 0; v < V; v++) sum[p][v] += number * filter[v];
+                    }
+                }
+            }
+        if (!whole && c0 + channels < f.x.C / f.groups) {
+#pragma GCC unroll 16
+            for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++) store(sums + p * V * L + v * L, sum[p][v]);
+            return;
+        }
+        const Epilogue &e = f.epilogue;
+        const int64_t filters = std::min<int64_t>(V * L, b.K_end - b.k0);  // the last vector may be partial
+        if (filters == V * L && e.act.kind <= act_clamp) {
+            // The common case, in registers; pixels beyond the tile's end store the last one again.
+            if (e.scale)
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++) {
+                    const F scale = load<F>(constant(e.scale) + b.k0 + v * L);
+#pragma GCC unroll 16
+                    for (int p = 0; p < P; p++) sum[p][v] *= scale;
+                }
+            if (e.shift)
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++) {
+                    const F shift = load<F>(constant(e.shift) + b.k0 + v * L);
+#pragma GCC unroll 16
+                    for (int p = 0; p < P; p++) sum[p][v] += shift;
+                }
+            if (e.has_residual)
+#pragma GCC unroll 16
+                for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; v++) sum[p][v] += load<F>(b.residual + t.residual[p] + v * L);
+            if (e.act.kind == act_clamp) {
+                const F low = F{} + (float)e.act.a, high = F{} + (float)e.act.b;
+#pragma GCC unroll 16
+                for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; v++) {
+                        sum[p][v] = sum[p][v] < low ? low : sum[p][v];
+                        sum[p][v] = sum[p][v] > high ? high : sum[p][v];
+                    }
+            }
+#pragma GCC unroll 16
+            for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++) store(b.out + t.out[p] + v * L, sum[p][v]);
+            return;
+        }
+        // Registers cannot be indexed: they go through memory once.
+        alignas(64) float line[P * V * L];
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++) store(line + (p * V + v) * L, sum[p][v]);
+        for (int64_t p = 0; p < t.count; p++)
+            for (int64_t k = 0; k < filters; k += L) {
+                const F value = load<F>(line + p * V * L + k);
+                const int left = (int)std::min<int64_t>(L, filters - k);
+                float *to = b.out + t.out[p] + k;
+                const float *more = b.residual + t.residual[p] + k;
+                if (left == L) store(to, finish<F>(value, e, b.k0 + k, more));
+                else store_partial(to, finish_partial<F>(value, e, b.k0 + k, more, left), left);
+            }
+    }
+
+    template <class I, int V>
+    JSC_INLINE void chunks(const ConvolutionFields &f, const Block &b, int64_t y0, int64_t pixels, float *sums) {
+        constexpr int P = tile_pixels<I>(V), L = lanes<I, float>;
+        const int64_t Cg = f.x.C / f.groups;
+        const float *weight = b.weight;
+        for (int64_t c0 = 0; c0 < Cg; c0 += f.chunk) {
+            const int64_t channels = std::min(f.chunk, Cg - c0);
+            for (int64_t first = 0; first < pixels; first += P)
+                tile<I, V, false>(f, Tile<P>::place(f, y0, first, pixels), b, weight, c0, channels, sums + first * V * L);
+            weight += channels * f.Kh * f.Kw * V * L;
+        }
+    }
+
+    // All channels in one chunk: a tile's pixels stay in the first cache while the blocks of V vectors go past.
+    template <class I, int V>
+    JSC_INLINE void tiles(const ConvolutionFields &f, const Block &first_block, int64_t count, int64_t y0, int64_t pixels) {
+        constexpr int P = tile_pixels<I>(V), L = lanes<I, float>;
+        const int64_t step = f.x.C * f.Kh * f.Kw * V * L;
+        for (int64_t first = 0; first < pixels; first += P) {
+            const Tile<P> t = Tile<P>::place(f, y0, first, pixels);
+            Block b = first_block;
+            for (int64_t i = 0; i < count; i++) {
+                tile<I, V, true>(f, t, b, b.weight, 0, f.x.C, nullptr);
+                b.k0 += V * L;
+                b.out += V * L;
+                b.residual += V * L;
+                b.weight += step;
+            }
+        }
+    }
+
+    template <class I>
+    JSC_INLINE void run(const ConvolutionFields *fields, int64_t task, const Call *the_call) {
+        constexpr int L = lanes<I, float>;
+        const ConvolutionFields &f = *fields;
+        const Call &call = *the_call;
+        const int64_t K = f.out.C / f.groups, C = f.x.C / f.groups, width = f.vectors * L;
+        const int64_t blocks = ceil_div(K, width), parts = ceil_div(f.groups * blocks, f.task_blocks);
+        const int64_t bands = ceil_div(f.out.H, f.band_rows);
+        const int64_t part = task % parts, band = task / parts % bands, n = task / parts / bands;
+        const int64_t y0 = band * f.band_rows, pixels = std::min(f.band_rows, f.out.H - y0) * f.out.W;
+        const int64_t group_floats = C * f.Kh * f.Kw * ceil_div(K, L) * L;
+        int64_t i = part * f.task_blocks;
+        const int64_t stop = std::min(i + f.task_blocks, f.groups * blocks);
+        while (i < stop) {
+            const int64_t group = i / blocks, index = i % blocks, k0 = group * K + index * width;
+            Block b{k0, (group + 1) * K, constant(f.weight) + group * group_floats + index * C * f.Kh * f.Kw * width,
+                    at(f.x, call, n) + group * C, at(f.out, call, n) + k0, nullptr};
+            if (f.epilogue.has_residual) b.residual = at(f.epilogue.residual, call, n) + k0;
+            const int64_t vectors = std::min(f.vectors, ceil_div(b.K_end - k0, L));
+            // Blocks of the same number of vectors that a tile can go through together.
+            const bool together = f.tiles_first && f.groups == 1;
+            const int64_t count = together && vectors == f.vectors ? std::min(stop - i, std::max<int64_t>(1, (K - k0 + L - 1) / width)) : 1;
+            float *sums = (float *)call.scratch;
+            switch (vectors) {
+                case 1: together ? tiles<I, 1>(f, b, count, y0, pixels) : chunks<I, 1>(f, b, y0, pixels, sums); break;
+                case 2: together ? tiles<I, 2>(f, b, count, y0, pixels) : chunks<I, 2>(f, b, y0, pixels, sums); break;
+                case 3: if constexpr (I::bytes == 64) together ? tiles<I, 3>(f, b, count, y0, pixels) : chunks<I, 3>(f, b, y0, pixels, sums); break;
+                default: if constexpr (I::bytes == 64) together ? tiles<I, 4>(f, b, count, y0, pixels) : chunks<I, 4>(f, b, y0, pixels, sums);
+            }
+            i += count;
+        }
+    }
+};
+
+struct Convolution final : Instruction {
+    ConvolutionFields f;
+    int64_t lanes_;
+    Convolution(const ConvolutionFields &fields, int64_t lanes) : f(fields), lanes_(lanes) {}
+    int64_t tasks(int64_t) const override {
+        const int64_t blocks = f.groups * ceil_div(f.out.C / f.groups, f.vectors * lanes_);
+        return f.out.N * ceil_div(f.out.H, f.band_rows) * ceil_div(blocks, f.task_blocks);
+    }
+    int64_t scratch_bytes() const override {
+        // The last tile may reach up to 11 pixels beyond the band.
+        const bool chunks = f.chunk < f.x.C / f.groups;
+        return chunks ? 4 * (f.band_rows * f.out.W + 12) * f.vectors * lanes_ : 0;
+    }
+    void run(int isa, int64_t, int64_t task, const Call &call) const override { dispatch<ConvolutionKernel>(isa, &f, task, &call); }
+};
+
+}  // namespace jsc::network

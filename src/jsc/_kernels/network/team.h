@@ -1,0 +1,98 @@
+// The walk: a team of threads goes through stages of independent instructions.
+//
+// A stage is one index space over the tasks of all its instructions (each in one of its rounds). Threads
+// draw indices from the stage's counter; a barrier of our own stands between stages, because it costs a
+// tenth of entering and leaving a parallel region. It spins for some microseconds and then lets others
+// run: cores may be shared with other processes.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "network/instruction.h"
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace jsc::network {
+
+struct Part {
+    const Instruction *instruction;
+    int64_t round, first;  // its tasks are first, first + 1, ... of the stage
+};
+struct Stage {
+    std::vector<Part> parts;
+    int64_t tasks = 0;
+};
+
+// What the threads of one call share: each number has a cache line of its own.
+struct alignas(64) Line {
+    std::atomic<int64_t> value{0};
+};
+struct Meeting {
+    Line arrived, generation;
+    std::unique_ptr<Line[]> next;  // the next task of each stage
+    explicit Meeting(size_t stages) : next(new Line[stages]) {}
+};
+
+inline void pause() {
+#if defined(__x86_64__)
+    asm volatile("pause");
+#endif
+}
+inline void wait_for_all(Meeting &m, int64_t threads) {
+    const int64_t generation = m.generation.value.load(std::memory_order_relaxed);
+    if (m.arrived.value.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
+        m.arrived.value.store(0, std::memory_order_relaxed);
+        m.generation.value.store(generation + 1, std::memory_order_release);
+        return;
+    }
+    for (int spins = 0; m.generation.value.load(std::memory_order_acquire) == generation;) {
+        if (++spins < 2000) pause();
+#if defined(__linux__)
+        else sched_yield();
+#endif
+    }
+}
+
+class Schedule {
+  public:
+    // Instructions are added in the order of their stages; `new_stage` closes what came before it.
+    void new_stage() { stages.emplace_back(); }
+    void add(const Instruction *instruction, int64_t round) {
+        Stage &stage = stages.back();
+        const int64_t tasks = instruction->tasks(round);
+        if (tasks > 0) stage.parts.push_back({instruction, round, stage.tasks});
+        stage.tasks += std::max<int64_t>(0, tasks);
+        scratch = std::max(scratch, instruction->scratch_bytes());
+    }
+    size_t size() const { return stages.size(); }
+    int64_t scratch_bytes() const { return ceil_div(scratch, 64) * 64; }
+
+    void walk(int isa, int64_t thread, int64_t threads, char *const *regions, char *scratch_of_all, Meeting &m) const {
+        const Call call{regions, scratch_of_all + thread * scratch_bytes()};
+        for (size_t s = 0; s < stages.size(); s++) {
+            const Stage &stage = stages[s];
+            size_t part = 0;
+            if (threads == 1) {
+                for (const Part &p : stage.parts)
+                    for (int64_t task = 0, n = p.instruction->tasks(p.round); task < n; task++) p.instruction->run(isa, p.round, task, call);
+                continue;
+            }
+            for (;;) {
+                const int64_t index = m.next[s].value.fetch_add(1, std::memory_order_relaxed);
+                if (index >= stage.tasks) break;
+                while (part + 1 < stage.parts.size() && stage.parts[part + 1].first <= index) part++;
+                const Part &p = stage.parts[part];
+                p.instruction->run(isa, p.round, index - p.first, call);
+            }
+            if (s + 1 < stages.size()) wait_for_all(m, threads);
+        }
+    }
+
+  private:
+    std::vector<Stage> stages;
+    int64_t scratch = 0;
+};
+
+}  // namespace jsc::network

@@ -1,0 +1,265 @@
+// Winograd's minimal filtering for 3 x 3 kernels of stride 1:  F(2x2), F(2x4), F(4x4) outputs a tile.
+//
+//   out tile = Av [ sum(c) U[k, c] .* V[c] ] Ah',   V = Bv in Bh',   U = Gv w Gh'    (.* position by position)
+//
+// A tile of mv x mh outputs needs (mv + 2)(mh + 2) products instead of 9 mv mh: 2.25, 3, 4 times fewer.
+//
+// Points. One dimension of 2 outputs has 0, 1, -1 and infinity: only additions, so that integers stay exact. One of
+// 4 outputs has 0, a, -a, b, -b and infinity with a = 3/4, b = 3/2, which float32 holds exactly. They were chosen by
+// error on real activations (largest error over that of torch's direct float32 convolution, layers of ResNet-18,
+// GoogLeNet and SqueezeNet): F(2x4) 0.4 to 2.3 with these, 0.5 to 3.2 with the usual 0, 1, -1, 2, -2; F(4x4) 0.5 to 4.5
+// against 1.8 to 12.5. U is made in float64 and rounded once.
+//
+// A task has `tiles` tiles and all filters. It transforms its input into the thread's scratch, (positions, tiles, C);
+// then for each block of V vectors of filters it multiplies, position by position, six or more tiles at a time with
+// all sums in registers (the loop of convolution.h), and transforms the block's products back while they are in the
+// first cache. So the input is read once and transformed once, and the weights stream past once for each task.
+//
+// Weights: (filter blocks, positions, C, V lanes). Order of additions: channels, one chain; then the transform.
+// Source: A. Lavin and S. Gray, arXiv:1509.09308; points after B. Barabasz et al., arXiv:1803.10986.
+#pragma once
+#include "network/convolution.h"
+
+namespace jsc::network {
+
+struct WinogradFields {
+    Map x, out;
+    int64_t Ph, Pw;
+    int64_t mv, mh;   // outputs of a tile, down and across
+    int64_t vectors;  // V
+    int64_t tiles;    // of a task
+    uint64_t weight;
+    Epilogue epilogue;
+};
+
+// The two transforms along one dimension, of m outputs and m + 2 inputs.
+template <int m>
+struct Points;
+template <>
+struct Points<2> {
+    template <class F> JSC_INLINE void input(const F *d, F *v) {
+        v[0] = d[2] - d[0];
+        v[1] = d[2] + d[1];
+        v[2] = d[2] - d[1];
+        v[3] = d[3] - d[1];
+    }
+    template <class F> JSC_INLINE void output(const F *p, F *y) {
+        y[0] = p[0] + (p[1] + p[2]);
+        y[1] = (p[1] - p[2]) + p[3];
+    }
+};
+template <>
+struct Points<4> {
+    static constexpr float a = .75f, b = 1.5f, aa = a * a, bb = b * b, sum = aa + bb, product = aa * bb;
+    template <class F> JSC_INLINE void input(const F *d, F *v) {
+        v[0] = d[4] - sum * d[2] + product * d[0];
+        const F even_a = d[4] - bb * d[2], odd_a = a * (d[3] - bb * d[1]);
+        const F even_b = d[4] - aa * d[2], odd_b = b * (d[3] - aa * d[1]);
+        v[1] = even_a + odd_a;
+        v[2] = even_a - odd_a;
+        v[3] = even_b + odd_b;
+        v[4] = even_b - odd_b;
+        v[5] = d[5] - sum * d[3] + product * d[1];
+    }
+    template <class F> JSC_INLINE void output(const F *p, F *y) {
+        const F plus_a = p[1] + p[2], minus_a = p[1] - p[2], plus_b = p[3] + p[4], minus_b = p[3] - p[4];
+        y[0] = p[0] + (plus_a + plus_b);
+        y[1] = a * minus_a + b * minus_b;
+        y[2] = aa * plus_a + bb * plus_b;
+        y[3] = (a * aa * minus_a + b * bb * minus_b) + p[5];
+    }
+};
+
+struct WinogradKernel {
+    // Channels c, ... of one tile; from[i] is the tile's input pixel i, or null outside the map.
+    template <class F, int mv, int mh, bool inside>
+    JSC_INLINE void transform_input(const float *const *from, int64_t c, float *to, int64_t step) {
+        constexpr int nv = mv + 2, nh = mh + 2;
+        F half[nv][nh];
+#pragma GCC unroll 6
+        for (int j = 0; j < nh; j++) {
+            F column[nv], turned[nv];
+#pragma GCC unroll 6
+            for (int i = 0; i < nv; i++) column[i] = inside || from[i * nh + j] ? load<F>(from[i * nh + j] + c) : F{};
+            Points<mv>::template input<F>(column, turned);
+#pragma GCC unroll 6
+            for (int i = 0; i < nv; i++) half[i][j] = turned[i];
+        }
+#pragma GCC unroll 6
+        for (int i = 0; i < nv; i++) {
+            F row[nh];
+            Points<mh>::template input<F>(half[i], row);
+#pragma GCC unroll 6
+            for (int j = 0; j < nh; j++) store(to + (i * nh + j) * step + c, row[j]);
+        }
+    }
+    template <class F, int mv, int mh>
+    JSC_INLINE void transform_output(const float *from, int64_t step, float *y) {
+        constexpr int nv = mv + 2, nh = mh + 2, L = sizeof(F) / 4;
+        F half[mv][nh];
+#pragma GCC unroll 6
+        for (int j = 0; j < nh; j++) {
+            F column[nv], turned[mv];
+#pragma GCC unroll 6
+            for (int i = 0; i < nv; i++) column[i] = load<F>(from + (i * nh + j) * step);
+            Points<mv>::template output<F>(column, turned);
+#pragma GCC unroll 4
+            for (int i = 0; i < mv; i++) half[i][j] = turned[i];
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < mv; i++) {
+            F row[mh];
+            Points<mh>::template output<F>(half[i], row);
+#pragma GCC unroll 4
+            for (int j = 0; j < mh; j++) store(y + (i * mh + j) * L, row[j]);
+        }
+    }
+
+    // sums[tile, filters] of one position: products over channels of up to P tiles with a block of filters.
+    template <class I, int V>
+    JSC_INLINE void multiply(const float *x, const float *weight, int64_t C, int64_t tiles, float *sums) {
+        constexpr int P = tile_pixels<I>(V), L = lanes<I, float>;
+        using F = Vec<I, float>;
+        for (int64_t first = 0; first < tiles; first += P) {
+            const float *from[P];
+            F sum[P][V];
+#pragma GCC unroll 16
+            for (int p = 0; p < P; p++) {
+                from[p] = x + std::min(first + p, tiles - 1) * C;
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++) sum[p][v] = F{};
+            }
+            const float *w = weight;
+            for (int64_t c = 0; c < C; c++, w += V * L) {
+                F filter[V];
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++) filter[v] = load<F>(w + v * L);
+#pragma GCC unroll 16
+                for (int p = 0; p < P; p++) {
+                    F number = from[p][c] - F{};
+                    keep_in_register(number);
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; v++) sum[p][v] += number * filter[v];
+                }
+            }
+#pragma GCC unroll 16
+            for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++) store(sums + ((first + p) * V + v) * L, sum[p][v]);
+        }
+    }
+
+    template <class I, int V, int mv, int mh>
+    JSC_INLINE void block(const WinogradFields &f, const Call &call, int64_t first, int64_t tiles, int64_t k0, const float *weight,
+                          const float *input, float *sums) {
+        constexpr int L = lanes<I, float>, positions = (mv + 2) * (mh + 2), P = tile_pixels<I>(V);
+        using F = Vec<I, float>;
+        const int64_t C = f.x.C, across = ceil_div(f.out.W, mh), down = ceil_div(f.out.H, mv);
+        const int64_t step = ceil_div(f.tiles, P) * P * V * L;
+        for (int p = 0; p < positions; p++)
+            multiply<I, V>(input + p * f.tiles * C, weight + p * C * V * L, C, tiles, sums + p * step);
+        const Epilogue &e = f.epilogue;
+        int64_t tw = first % across, th = first / across % down, n = first / across / down;
+        for (int64_t t = 0; t < tiles; t++) {
+            const int64_t y0 = th * mv, x0 = tw * mh, rows = std::min<int64_t>(mv, f.out.H - y0), columns = std::min<int64_t>(mh, f.out.W - x0);
+            float *out = at(f.out, call, n, y0, x0) + k0;
+            const float *residual = e.has_residual ? at(e.residual, call, n, y0, x0) + k0 : nullptr;
+            for (int v = 0; v < V; v++) {
+                alignas(64) float y[mv * mh * L];
+                transform_output<F, mv, mh>(sums + (t * V + v) * L, step, y);
+                const int64_t k = v * L;
+                const int left = (int)std::min<int64_t>(L, f.out.C - k0 - k);
+                if (left == L && e.act.kind <= act_clamp) {
+                    // The common case: a scale, a shift and bounds, each in a register.
+                    const F scale = e.scale ? load<F>(constant(e.scale) + k0 + k) : F{} + 1.f;
+                    const F shift = e.shift ? load<F>(constant(e.shift) + k0 + k) : F{};
+                    const F low = F{} + (e.act.kind ? (float)e.act.a : -__builtin_inff());
+                    const F high = F{} + (e.act.kind ? (float)e.act.b : __builtin_inff());
+                    for (int64_t i = 0; i < rows; i++)
+                        for (int64_t j = 0; j < columns; j++) {
+                            F value = load<F>(y + (i * mh + j) * L) * scale + shift;
+                            if (e.has_residual) value += load<F>(residual + i * e.residual.row + j * e.residual.pixel + k);
+                            value = value < low ? low : value;
+                            store(out + i * f.out.row + j * f.out.pixel + k, value > high ? high : value);
+                        }
+                    continue;
+                }
+                for (int64_t i = 0; i < rows; i++)
+                    for (int64_t j = 0; j < columns; j++) {
+                        float *to = out + i * f.out.row + j * f.out.pixel + k;
+                        const float *more = residual + i * e.residual.row + j * e.residual.pixel + k;
+                        const F value = load<F>(y + (i * mh + j) * L);
+                        if (left == L) store(to, finish<F>(value, e, k0 + k, more));
+                        else store_partial(to, finish_partial<F>(value, e, k0 + k, more, left), left);
+                    }
+            }
+            if (++tw == across) {
+                tw = 0;
+                if (++th == down) th = 0, n++;
+            }
+        }
+    }
+
+    template <class I, int mv, int mh>
+    JSC_INLINE void task(const WinogradFields &f, const Call &call, int64_t first, int64_t tiles) {
+        using F = Vec<I, float>;
+        typedef float One __attribute__((vector_size(4)));
+        constexpr int L = lanes<I, float>, nv = mv + 2, nh = mh + 2, positions = nv * nh;
+        const int64_t C = f.x.C, K = f.out.C, across = ceil_div(f.out.W, mh), down = ceil_div(f.out.H, mv);
+        float *input = (float *)call.scratch, *sums = input + ceil_div(positions * f.tiles * C, 16) * 16;
+        for (int64_t t = 0; t < tiles; t++) {
+            const int64_t index = first + t, iy = index / across % down * mv - f.Ph, ix = index % across * mh - f.Pw;
+            const float *image = at(f.x, call, index / across / down);
+            const float *from[positions];
+            const bool inside = iy >= 0 && iy + nv <= f.x.H && ix >= 0 && ix + nh <= f.x.W;
+            for (int i = 0; i < nv; i++)
+                for (int j = 0; j < nh; j++) {
+                    const int64_t y = iy + i, x = ix + j;
+                    const bool there = y >= 0 && y < f.x.H && x >= 0 && x < f.x.W;
+                    from[i * nh + j] = there ? image + y * f.x.row + x * f.x.pixel : nullptr;
+                }
+            int64_t c = 0;
+            if (inside)
+                for (; c + L <= C; c += L) transform_input<F, mv, mh, true>(from, c, input + t * C, f.tiles * C);
+            for (; c + L <= C; c += L) transform_input<F, mv, mh, false>(from, c, input + t * C, f.tiles * C);
+            for (; c < C; c++) transform_input<One, mv, mh, false>(from, c, input + t * C, f.tiles * C);
+        }
+        const int64_t width = f.vectors * L;
+        const float *weight = constant(f.weight);
+        for (int64_t k0 = 0; k0 < K; k0 += width) {
+            const int64_t vectors = std::min(f.vectors, ceil_div(K - k0, L));
+            switch (vectors) {
+                case 1: block<I, 1, mv, mh>(f, call, first, tiles, k0, weight, input, sums); break;
+                case 2: block<I, 2, mv, mh>(f, call, first, tiles, k0, weight, input, sums); break;
+                case 3: if constexpr (I::bytes == 64) block<I, 3, mv, mh>(f, call, first, tiles, k0, weight, input, sums); break;
+                default: if constexpr (I::bytes == 64) block<I, 4, mv, mh>(f, call, first, tiles, k0, weight, input, sums);
+            }
+            weight += positions * C * vectors * L;
+        }
+    }
+    template <class I>
+    JSC_INLINE void run(const WinogradFields *f, int64_t first, int64_t tiles, const Call *call) {
+        if (f->mv == 4) task<I, 4, 4>(*f, *call, first, tiles);
+        else if (f->mh == 4) task<I, 2, 4>(*f, *call, first, tiles);
+        else task<I, 2, 2>(*f, *call, first, tiles);
+    }
+};
+
+struct Winograd final : Instruction {
+    WinogradFields f;
+    int64_t total, lanes_;
+    Winograd(const WinogradFields &fields, int64_t lanes) : f(fields), lanes_(lanes) {
+        total = f.out.N * ceil_div(f.out.H, f.mv) * ceil_div(f.out.W, f.mh);
+    }
+    int64_t tasks(int64_t) const override { return ceil_div(total, f.tiles); }
+    int64_t scratch_bytes() const override {
+        const int64_t positions = (f.mv + 2) * (f.mh + 2);
+        return 4 * (positions * f.tiles * f.x.C + 16 + positions * (f.tiles + 12) * f.vectors * lanes_);
+    }
+    void run(int isa, int64_t, int64_t task, const Call &call) const override {
+        const int64_t first = task * f.tiles;
+        dispatch<WinogradKernel>(isa, &f, first, std::min(f.tiles, total - first), &call);
+    }
+};
+
+}  // namespace jsc::network

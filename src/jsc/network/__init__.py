@@ -1,0 +1,16 @@
+"""Whole networks compiled for the CPU: `jsc.compile`.
+
+compiled     CompiledNetwork: programs by input size, summary, profile, refresh
+capture      from a module to functional ATen operators, and what is refused
+lowering/    from ATen operators to operations over channels-last maps
+graph        what operations and maps are
+passes       padding, epilogues, concatenation: what is fused and what is gone
+memory       stages, and where maps lie
+blocking, packing, emit   how operations become instructions
+program      one input size: native segments, torch's operators between, memory of calls
+constants    weights by recipe, so that `refresh` can make them again
+"""
+
+from jsc.network.compiled import CompiledNetwork as CompiledNetwork
+from jsc.network.compiled import compile as compile
+from jsc.network.errors import CompileError as CompileError

@@ -1,0 +1,63 @@
+"""How far a compiled network's outputs are from float64's, beside torch's own error."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+ALLOWED = 2.0  # times torch's own error
+SMALLEST = 1e-6  # of the largest output: below this, errors are not compared
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Largest errors against float64 over the largest output: the network's and torch's float32."""
+
+    error: float
+    torch_error: float
+
+    def __str__(self) -> str:
+        return (
+            f"largest error {self.error:.1e} of the largest output (torch: {self.torch_error:.1e})"
+        )
+
+
+def measure(
+    model: nn.Module, outputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Accuracy | None:
+    """The accuracy of `outputs`, or None where the model does not run in float64."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            exact = copy.deepcopy(model).double()(*_double(args), **_double(kwargs))
+        except (RuntimeError, TypeError):
+            return None
+    plain = model(*args, **kwargs)
+    worst = Accuracy(0.0, 0.0)
+    leaves = [pytree.tree_leaves(o) for o in (outputs, plain, exact)]
+    for ours, theirs, truth in zip(*leaves, strict=True):
+        if not isinstance(truth, Tensor) or not truth.is_floating_point() or truth.numel() == 0:
+            continue
+        finite = truth.isfinite()
+        largest = truth[finite].abs().max().item() if finite.any() else 0.0
+        if largest == 0.0:
+            continue
+        errors = [(o.double() - truth)[finite].abs().max().item() / largest for o in (ours, theirs)]
+        if errors[0] > worst.error:
+            worst = Accuracy(errors[0], errors[1])
+    if worst.error > max(ALLOWED * worst.torch_error, SMALLEST):
+        warnings.warn(f"jsc.compile: {worst}", RuntimeWarning, stacklevel=4)
+    return worst
+
+
+def _double(tree: Any) -> Any:
+    def convert(leaf: Any) -> Any:
+        return leaf.double() if isinstance(leaf, Tensor) and leaf.dtype == torch.float32 else leaf
+
+    return pytree.tree_map(convert, tree)

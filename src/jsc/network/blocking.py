@@ -1,0 +1,57 @@
+"""How a direct convolution is cut: by rules, from sizes that fit the caches of today's machines."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from jsc.network.graph import Convolution
+
+CHUNK_BYTES = 48 << 10  # of the weights that the tiles of a band go past: first or second cache
+BAND_BYTES = 192 << 10  # of the input of a task: second cache
+TILES_FIRST_BYTES = 160 << 10  # of all weights, where a tile goes through all of them
+TASKS = 8  # at least, if there is work for so many: two to four for each thread of a small machine
+LONGEST_CHUNK = 1024  # zero_line of convolution.h
+
+
+@dataclass(frozen=True)
+class Blocking:
+    vectors: int
+    chunk: int
+    band_rows: int
+    task_blocks: int
+    tiles_first: int
+
+    def fields(self) -> dict[str, int]:
+        return asdict(self)
+
+
+def vectors_of(filters: int, lanes: int) -> int:
+    """Vectors of filters to a block: as many as registers allow, few of them empty."""
+    needed = -(-filters // lanes)
+    if lanes < 16:
+        return min(needed, 2)
+    if needed <= 4:
+        return needed
+    return 3 if needed % 4 and needed % 3 == 0 else 4
+
+
+def blocking(conv: Convolution, lanes: int) -> Blocking:
+    """The default cut of a convolution; `tune` tries its neighbours."""
+    (N, Oh, Ow, K), C = conv.out.shape, conv.inputs[0].C // conv.groups
+    W, (Kh, Kw), Sh = conv.inputs[0].shape[2], conv.kernel, conv.stride[0]
+    Kg, taps = K // conv.groups, Kh * Kw
+    vectors = vectors_of(Kg, lanes)
+    block_bytes = 4 * taps * vectors * lanes
+    longest = max(8, min(CHUNK_BYTES // block_bytes, LONGEST_CHUNK))
+    chunk = -(-C // -(-C // longest))  # equal ones
+    tiles_first = conv.groups == 1 and C <= LONGEST_CHUNK and 4 * taps * C * K <= TILES_FIRST_BYTES
+    if tiles_first:
+        chunk = C
+    row_bytes = 4 * W * C * conv.groups * Sh
+    band_rows = max(1, min(Oh, (BAND_BYTES - 4 * W * C * (Kh - 1)) // row_bytes))
+    band_rows = min(band_rows, max(1, -(-Oh * N // TASKS), -(-96 // Ow)))
+    band_rows = -(-Oh // -(-Oh // band_rows))
+    blocks = conv.groups * -(-Kg // (vectors * lanes))
+    bands = N * -(-Oh // band_rows)
+    task_blocks = blocks if bands >= TASKS else max(1, blocks * bands // TASKS)
+    return Blocking(vectors, chunk, band_rows, task_blocks, int(tiles_first))

@@ -1,0 +1,68 @@
+"""Constants of a compiled network: numbers made from the model's state by a recipe.
+
+The recipe is kept, so that `refresh` can make the same constant from new weights, in place:
+whoever has its address needs no word of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+
+import torch
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+Recipe = Callable[[State], Tensor]
+
+
+class Constant:
+    """`recipe(state)` gives the numbers; equal keys are equal numbers."""
+
+    def __init__(self, key: Hashable, recipe: Recipe):
+        self.key = key
+        self.recipe = recipe
+
+    def then(self, what: Hashable, function: Callable[[Tensor], Tensor]) -> Constant:
+        """The constant `function` of this one."""
+        recipe = self.recipe
+        return Constant((what, self.key), lambda state: function(recipe(state)))
+
+
+def of(name: str) -> Constant:
+    """The entry `name` of the state."""
+    return Constant(name, lambda state: state[name].detach())
+
+
+class Store:
+    """The tensors of all constants that programs of one network use, each made once."""
+
+    def __init__(self, state: State):
+        self.state = state
+        self._made: dict[Hashable, tuple[Constant, Tensor]] = {}
+
+    def tensor(self, constant: Constant) -> Tensor:
+        """The constant's tensor: contiguous, aligned to 64 bytes, at one address for ever."""
+        if constant.key not in self._made:
+            self._made[constant.key] = (constant, aligned(constant.recipe(self.state)))
+        return self._made[constant.key][1]
+
+    def value(self, constant: Constant) -> Tensor:
+        """The numbers of a constant without keeping them."""
+        return constant.recipe(self.state)
+
+    def refresh(self) -> None:
+        """Makes all constants again from the state, in place."""
+        for constant, made in self._made.values():
+            made.copy_(constant.recipe(self.state))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(made.nbytes for _, made in self._made.values())
+
+
+def aligned(x: Tensor) -> Tensor:
+    """A contiguous copy whose first number lies at a multiple of 64 bytes."""
+    room = torch.empty(x.numel() + 16, dtype=x.dtype)
+    skip = (-room.data_ptr() // room.element_size()) % (64 // room.element_size())
+    copy = room[skip : skip + x.numel()].view(x.shape)
+    return copy.copy_(x)

@@ -1,0 +1,5 @@
+"""What `jsc.compile` raises."""
+
+
+class CompileError(RuntimeError):
+    """The model cannot be compiled; the message says what stands in the way and what to do."""

@@ -1,0 +1,131 @@
+"""Convolution, linear layers and batch-norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from jsc.network.constants import Constant
+from jsc.network.graph import Affine, Convolution, Linear, Value
+from jsc.network.lowering.entries import (
+    Entry,
+    Lowering,
+    Parameter,
+    Unsupported,
+    map_shape,
+    out_shape,
+    pair,
+)
+
+
+def parameter(entry: Any, what: str) -> Parameter:
+    if not isinstance(entry, Parameter):
+        raise Unsupported(f"its {what} is computed by the network")
+    if entry.meta.dtype != torch.float32:
+        raise Unsupported(f"its {what} is {entry.meta.dtype}")
+    return entry
+
+
+def optional(entry: Any, what: str) -> Constant | None:
+    return None if entry is None else parameter(entry, what).constant
+
+
+def conv2d(
+    low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any = None, stride: Any = 1,
+    padding: Any = 0, dilation: Any = 1, groups: int = 1,
+) -> Entry:  # fmt: skip
+    value = low.map(x, "nchw")
+    w = parameter(weight, "weight")
+    shape = out_shape(node)
+    kernel = (w.shape[2], w.shape[3])
+    dilation = pair(dilation)
+    if isinstance(padding, str):
+        # torch puts the odd one of "same" below and to the right.
+        total = [
+            d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)
+        ]
+        padding = (total[0] // 2, total[1] // 2)
+    operation = Convolution(
+        [value], Value(map_shape(shape, "nchw")), weight=w.constant, shift=optional(bias, "bias"),
+        kernel=kernel, stride=pair(stride), padding=pair(padding), dilation=dilation, groups=groups,
+    )  # fmt: skip
+    return Entry(low.emit(operation), "nchw")
+
+
+def convolution(
+    low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any, stride: Any, padding: Any,
+    dilation: Any, transposed: bool, output_padding: Any, groups: int,
+) -> Entry:  # fmt: skip
+    if transposed:
+        raise Unsupported("transposed convolution")
+    return conv2d(low, node, x, weight, bias, stride, padding, dilation, groups)
+
+
+def linear(low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> Entry:
+    entry = low.native(x, "nc", "flat", "nhwc", "nlc")
+    w = parameter(weight, "weight")
+    shift = optional(bias, "bias")
+    out_shape(node)
+    N, H, W, C = entry.value.shape
+    K = w.shape[0]
+    if entry.form in ("nhwc", "nlc"):
+        as_filters = w.constant.then("1x1", lambda t: t[:, :, None, None])
+        operation = Convolution([entry.value], Value((N, H, W, K)), weight=as_filters, shift=shift)
+        return Entry(low.emit(operation), entry.form)
+    constant = w.constant
+    if entry.form == "flat":
+        # The map is channels-last: the weight's columns are put in that order instead.
+        def reorder(t: Tensor) -> Tensor:
+            return t.view(K, C, H, W).permute(0, 2, 3, 1).reshape(K, -1)
+
+        constant = constant.then(("columns", C, H, W), reorder)
+    return Entry(
+        low.emit(Linear([entry.value], Value((N, 1, 1, K)), weight=constant, shift=shift)), "nc"
+    )
+
+
+def scale_and_shift(
+    weight: Constant | None, bias: Constant | None, mean: Constant, var: Constant, eps: float
+) -> tuple[Constant, Constant]:
+    """Batch-norm as scale x + shift, computed in float64."""
+    key = (*(None if c is None else c.key for c in (weight, bias, mean, var)), eps)
+
+    def scale(state: Any) -> Tensor:
+        factor = (var.recipe(state).double() + eps).rsqrt()
+        return factor if weight is None else factor * weight.recipe(state).double()
+
+    def shift(state: Any) -> Tensor:
+        moved = -mean.recipe(state).double() * scale(state)
+        return moved if bias is None else moved + bias.recipe(state).double()
+
+    return Constant(("bn scale", key), scale), Constant(("bn shift", key), shift)
+
+
+def batch_norm(
+    low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any, mean: Any, var: Any,
+    momentum: float, eps: float,
+) -> tuple[Entry, None, None]:  # fmt: skip
+    entry = low.native(x, "nchw", "nc")
+    if mean is None or var is None:
+        raise Unsupported("batch-norm without running statistics")
+    scale, shift = scale_and_shift(
+        optional(weight, "weight"), optional(bias, "bias"),
+        parameter(mean, "mean").constant, parameter(var, "variance").constant, eps,
+    )  # fmt: skip
+    out = Value(entry.value.shape)
+    return (
+        Entry(low.emit(Affine([entry.value], out, scale=scale, shift=shift)), entry.form),
+        None,
+        None,
+    )
+
+
+TABLE = {
+    "conv2d.default": conv2d,
+    "conv2d.padding": conv2d,
+    "convolution.default": convolution,
+    "linear.default": linear,
+    "_native_batch_norm_legit_no_training.default": batch_norm,
+}

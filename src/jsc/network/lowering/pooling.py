@@ -1,0 +1,201 @@
+"""Pools, means, resizing, normalisations over channels, softmax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from jsc.network.graph import AdaptivePool, LayerNorm, Lrn, Pool, Resize, Softmax, Value
+from jsc.network.lowering.convolving import optional
+from jsc.network.lowering.elementwise import arithmetic
+from jsc.network.lowering.entries import Entry, Lowering, Unsupported, map_shape, out_shape, pair
+
+
+def max_pool2d(
+    low: Lowering, node: fx.Node, x: Any, kernel: Any, stride: Any = (), padding: Any = 0,
+    dilation: Any = 1, ceil_mode: bool = False,
+) -> Entry:  # fmt: skip
+    value = low.map(x, "nchw")
+    kernel = pair(kernel)
+    out = Value(map_shape(out_shape(node), "nchw"))
+    operation = Pool(
+        [value], out, mode="max", kernel=kernel, stride=pair(stride) if stride else kernel,
+        padding=pair(padding), dilation=pair(dilation),
+    )  # fmt: skip
+    return Entry(low.emit(operation), "nchw")
+
+
+def max_pool2d_with_indices(low: Lowering, node: fx.Node, *args: Any, **options: Any) -> Any:
+    if any(user.args[1] != 0 for user in node.users):
+        raise Unsupported("max-pool with indices")
+    first = node.meta["val"][0]
+    proxy = _Meta(node, first)
+    return max_pool2d(low, proxy, *args, **options), None  # type: ignore[arg-type]
+
+
+class _Meta:
+    """A node that stands for one of its results."""
+
+    def __init__(self, node: fx.Node, value: Any):
+        self.meta = {**node.meta, "val": value}
+
+
+def avg_pool2d(
+    low: Lowering, node: fx.Node, x: Any, kernel: Any, stride: Any = (), padding: Any = 0,
+    ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
+) -> Entry:  # fmt: skip
+    value = low.map(x, "nchw")
+    kernel, padding = pair(kernel), pair(padding)
+    out = Value(map_shape(out_shape(node), "nchw"))
+    operation = Pool(
+        [value], out, mode="average", kernel=kernel, stride=pair(stride) if stride else kernel,
+        padding=padding, divisor=divisor_override or 0,
+        count_padding=padding if count_include_pad else None,
+    )  # fmt: skip
+    return Entry(low.emit(operation), "nchw")
+
+
+def adaptive_avg_pool2d(low: Lowering, node: fx.Node, x: Any, size: Any) -> Entry:
+    value = low.map(x, "nchw")
+    out = Value(map_shape(out_shape(node), "nchw"))
+    return Entry(low.emit(AdaptivePool([value], out, mode="average")), "nchw")
+
+
+def adaptive_max_pool2d(low: Lowering, node: fx.Node, x: Any, size: Any) -> Any:
+    if any(user.args[1] != 0 for user in node.users):
+        raise Unsupported("max-pool with indices")
+    value = low.map(x, "nchw")
+    out = Value(map_shape(tuple(node.meta["val"][0].shape), "nchw"))
+    return Entry(low.emit(AdaptivePool([value], out, mode="max")), "nchw"), None
+
+
+def mean(low: Lowering, node: fx.Node, x: Any, dims: Any, keepdim: bool = False) -> Entry:
+    entry = low.native(x, "nchw", "nhwc")
+    rank = 4
+    axes = {d % rank for d in dims}
+    if axes != ({2, 3} if entry.form == "nchw" else {1, 2}):
+        raise Unsupported(f"mean over dimensions {sorted(axes)}")
+    N, _, _, C = entry.value.shape
+    out_shape(node)
+    out = low.emit(AdaptivePool([entry.value], Value((N, 1, 1, C)), mode="average"))
+    return Entry(out, entry.form if keepdim else "nc")
+
+
+def softmax(low: Lowering, node: fx.Node, x: Any, dim: int, half_to_float: Any = None) -> Entry:
+    entry = low.native(x, "nchw", "nc", "nhwc", "nlc")
+    rank = len(entry.shape)
+    if dim % rank != (1 if entry.form in ("nchw", "nc") else rank - 1):
+        raise Unsupported(f"softmax over dimension {dim}")
+    out_shape(node)
+    return Entry(low.emit(Softmax([entry.value], Value(entry.value.shape))), entry.form)
+
+
+def layer_norm(
+    low: Lowering, node: fx.Node, x: Any, shape: Any, weight: Any = None, bias: Any = None,
+    eps: float = 1e-5, cudnn_enable: bool = True,
+) -> Entry:  # fmt: skip
+    entry = low.native(x, "nc", "nhwc", "nlc")
+    if list(shape) != [entry.value.C]:
+        raise Unsupported(f"layer-norm over {list(shape)}")
+    out_shape(node)
+    operation = LayerNorm(
+        [entry.value], Value(entry.value.shape), weight=optional(weight, "weight"),
+        shift=optional(bias, "bias"), eps=eps,
+    )  # fmt: skip
+    return Entry(low.emit(operation), entry.form)
+
+
+def native_layer_norm(low: Lowering, node: fx.Node, *args: Any) -> Any:
+    return layer_norm(low, _Meta(node, node.meta["val"][0]), *args), None, None  # type: ignore[arg-type]
+
+
+def resize(mode: str) -> Any:
+    def function(low: Lowering, node: fx.Node, x: Any, size: Any, *rest: Any) -> Entry:
+        value = low.map(x, "nchw")
+        out = Value(map_shape(out_shape(node), "nchw"))
+        align = False
+        if mode == "bilinear":
+            align, *rest = rest  # type: ignore[assignment]
+        # `.vec` has one list of scales (or None), the default overload two numbers (or None).
+        given = rest[0] if len(rest) == 1 else rest
+        scales = tuple(0.0 if s is None else float(s) for s in (given or (None, None)))
+        if len(scales) == 1:
+            scales = (scales[0], 0.0)
+        operation = Resize(
+            [value], out, mode=mode, align_corners=bool(align), scales=(scales[0], scales[1])
+        )
+        return Entry(low.emit(operation), "nchw")
+
+    return function
+
+
+def match_lrn(node: fx.Node) -> tuple[fx.Node, int, float, float, float] | None:
+    """Is this division the end of torch's local_response_norm, x / (k + alpha mean(x^2))^beta?
+
+    Torch has no operator of that name: it squares, pads, averages over channels in three
+    dimensions, and so on. Gives x, size, alpha, beta, k.
+    """
+
+    def step(at: Any, name: str) -> fx.Node | None:
+        matches = isinstance(at, fx.Node) and str(at.target).removeprefix("aten.") == name
+        return at if matches else None
+
+    def through_views(at: Any) -> Any:
+        names = ("view.default", "squeeze.dim", "unsqueeze.default", "squeeze.dims")
+        while isinstance(at, fx.Node) and str(at.target).removeprefix("aten.") in names:
+            at = at.args[0]
+        return at
+
+    if len(node.args) != 2 or not (power := step(node.args[1], "pow.Tensor_Scalar")):
+        return None
+    if not (added := step(power.args[0], "add.Tensor")):
+        return None
+    if not (scaled := step(added.args[0], "mul.Tensor")):
+        return None
+    if not (pooled := step(through_views(scaled.args[0]), "avg_pool3d.default")):
+        return None
+    padded = through_views(pooled.args[0])
+    if not isinstance(padded, fx.Node) or "pad" not in str(padded.target):
+        return None
+    if not (square := step(through_views(padded.args[0]), "mul.Tensor")):
+        return None
+    x, size = node.args[0], int(pooled.args[1][0])  # type: ignore[index,arg-type]
+    numbers = (scaled.args[1], power.args[1], added.args[1])
+    plain = all(isinstance(v, (int, float)) for v in numbers)
+    whole = list(pooled.args[1]) == [size, 1, 1]  # type: ignore[arg-type]
+    pads = list(padded.args[1]) == [0, 0, 0, 0, size // 2, (size - 1) // 2]  # type: ignore[arg-type]
+    if not plain or not whole or not pads or square.args != (x, x) or not isinstance(x, fx.Node):
+        return None
+    alpha, beta, k = (float(v) for v in numbers)  # type: ignore[arg-type]
+    return x, size, alpha, beta, k
+
+
+def divide(low: Lowering, node: fx.Node, a: Any, b: Any) -> Entry:
+    found = match_lrn(node)
+    if found is None:
+        return arithmetic("div", False)(low, node, a, b)
+    entry = low.native(a, "nchw")
+    _, size, alpha, beta, k = found
+    operation = Lrn([entry.value], Value(entry.value.shape), size=size, alpha=alpha, beta=beta, k=k)
+    return Entry(low.emit(operation), entry.form)
+
+
+TABLE = {
+    "div.Tensor": divide,
+    "max_pool2d.default": max_pool2d,
+    "max_pool2d_with_indices.default": max_pool2d_with_indices,
+    "avg_pool2d.default": avg_pool2d,
+    "adaptive_avg_pool2d.default": adaptive_avg_pool2d,
+    "_adaptive_avg_pool2d.default": adaptive_avg_pool2d,
+    "adaptive_max_pool2d.default": adaptive_max_pool2d,
+    "mean.dim": mean,
+    "softmax.int": softmax,
+    "_softmax.default": softmax,
+    "layer_norm.default": layer_norm,
+    "native_layer_norm.default": native_layer_norm,
+    "upsample_nearest2d.vec": resize("nearest"),
+    "upsample_nearest2d.default": resize("nearest"),
+    "upsample_bilinear2d.vec": resize("bilinear"),
+    "upsample_bilinear2d.default": resize("bilinear"),
+}

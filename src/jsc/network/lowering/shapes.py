@@ -1,0 +1,198 @@
+"""Views, slices, concatenation and padding: mostly there is nothing to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from jsc.network.graph import Copy, Value
+from jsc.network.lowering.entries import (
+    Entry,
+    Lowering,
+    Parameter,
+    Split,
+    Unsupported,
+    map_shape,
+    out_shape,
+)
+
+
+def same(low: Lowering, node: fx.Node, x: Any, *rest: Any, **options: Any) -> Any:
+    """Nothing: in a functional graph a copy is as good as the tensor."""
+    return x
+
+
+def view(low: Lowering, node: fx.Node, x: Any, size: Any) -> Any:
+    shape = out_shape(node)
+    if isinstance(x, Parameter):
+        return Parameter(
+            x.constant.then(("view", shape), lambda t: t.view(shape)), node.meta["val"], x.name
+        )
+    if isinstance(x, Split):
+        N, H, W, C = x.entry.value.shape
+        if shape != (N, C, H, W):
+            raise Unsupported(f"a view of {x.shape} as {shape}")
+        if not x.exchanged:
+            return x.entry
+        per = C // x.groups
+        order = tuple((c % x.groups) * per + c // x.groups for c in range(C))
+        return Entry(low.emit(Copy([x.entry.value], Value((N, H, W, C)), order=order)), "nchw")
+    entry = low.native(x)
+    if entry.shape == shape:
+        return entry
+    N, H, W, C = entry.value.shape
+    one_pixel = H * W == 1
+    if entry.form in ("nchw", "nc", "flat"):
+        if shape == (N, C * H * W):
+            return Entry(entry.value, "nc" if one_pixel else "flat")
+        if shape == (N, C, H, W):
+            return Entry(entry.value, "nchw")
+        if len(shape) == 5 and shape[0] == N and shape[3:] == (H, W):
+            return Split(Entry(entry.value, "nchw"), shape[1], False)
+    raise Unsupported(f"a view of {entry.shape} as {shape}")
+
+
+def permute(low: Lowering, node: fx.Node, x: Any, dims: Any) -> Any:
+    order = tuple(dims)
+    if isinstance(x, Parameter):
+        return Parameter(
+            x.constant.then(("permute", order), lambda t: t.permute(order)),
+            node.meta["val"],
+            x.name,
+        )
+    if isinstance(x, Split):
+        if order != (0, 2, 1, 3, 4):
+            raise Unsupported(f"a permutation {order}")
+        return Split(x.entry, x.groups, not x.exchanged)
+    entry = low.native(x)
+    if order == tuple(range(len(order))):
+        return entry
+    if entry.form == "nchw" and order == (0, 2, 3, 1):
+        return Entry(entry.value, "nhwc")
+    if entry.form == "nhwc" and order == (0, 3, 1, 2):
+        return Entry(entry.value, "nchw")
+    raise Unsupported(f"a permutation {order} of {entry.shape}")
+
+
+def transpose(low: Lowering, node: fx.Node, x: Any, a: int, b: int) -> Any:
+    rank = len(node.meta["val"].shape)
+    order = list(range(rank))
+    order[a], order[b] = order[b], order[a]
+    return permute(low, node, x, order)
+
+
+def squeeze(low: Lowering, node: fx.Node, x: Any, *rest: Any) -> Any:
+    return view(low, node, x, None)
+
+
+def flatten(low: Lowering, node: fx.Node, x: Any, *rest: Any) -> Any:
+    return view(low, node, x, None)
+
+
+def slice_(
+    low: Lowering, node: fx.Node, x: Any, dim: int = 0, start: Any = None, end: Any = None,
+    step: int = 1,
+) -> Entry:  # fmt: skip
+    entry = low.native(x, "nchw", "nc")
+    shape = out_shape(node)
+    if shape == entry.shape:
+        return entry
+    start = start or 0
+    size = entry.shape[dim]
+    start = min(max(start + size if start < 0 else start, 0), size)
+    if dim == 1 and step == 1:
+        return Entry(entry.value.part((start, shape[1])), entry.form)
+    if dim in (2, 3):
+        N, _, _, C = entry.value.shape
+        new = (N, shape[2], shape[3], C)
+        first = (start, 0, 0) if dim == 2 else (0, start, 0)
+        steps = (step, 1) if dim == 2 else (1, step)
+        return Entry(Value(new, entry.value, first, steps), "nchw")
+    raise Unsupported(f"a slice of dimension {dim}")
+
+
+def split(low: Lowering, node: fx.Node, x: Any, sizes: Any, dim: int = 0) -> Any:
+    entry = low.native(x, "nchw", "nc")
+    made = [tuple(m.shape) for m in node.meta["val"]]
+    if dim % len(entry.shape) != 1 or any(m[1] == 0 for m in made):
+        raise Unsupported(f"a split of dimension {dim}")
+    parts, start = [], 0
+    for shape in made:
+        parts.append(Entry(entry.value.part((start, shape[1])), entry.form))
+        start += shape[1]
+    return tuple(parts)
+
+
+def cat(low: Lowering, node: fx.Node, parts: Any, dim: int = 0) -> Entry:
+    entries = [low.native(p, "nchw", "nc", "nhwc", "nlc") for p in parts]
+    shape = out_shape(node)
+    form = entries[0].form
+    rank = len(shape)
+    channels = 1 if form in ("nchw", "nc") else rank - 1
+    if dim % rank != channels or any(e.form != form for e in entries):
+        raise Unsupported(f"a concatenation of dimension {dim}")
+    whole = Value(map_shape(shape, form))
+    first = 0
+    for entry in entries:
+        part = whole.part((first, entry.value.C))
+        low.emit(Copy([entry.value], part))  # gone where the producer can write there: passes.py
+        first += entry.value.C
+    return Entry(whole, form)
+
+
+def pad(
+    low: Lowering, node: fx.Node, x: Any, pads: Any, mode: Any = 0.0, value: Any = None
+) -> Entry:
+    entry = low.native(x, "nchw")
+    if isinstance(mode, str):
+        if mode != "constant":
+            raise Unsupported(f"padding of mode {mode}")
+        fill = 0.0 if value is None else float(value)
+    else:
+        fill = float(mode or 0.0)
+    pads = [*pads, *[0] * (6 - len(pads))]
+    left, right, top, bottom, before, after = pads[:6]
+    if len(pads) > 6 or min(pads) < 0:
+        raise Unsupported("padding that crops, or of the batch")
+    C = entry.value.C
+    out = Value(map_shape(out_shape(node), "nchw"))
+    order = None
+    if before or after:
+        order = (*[-1] * before, *range(C), *[-1] * after)
+    made = Copy([entry.value], out, border=(top, left, bottom, right), fill=fill, order=order)
+    return Entry(low.emit(made), "nchw")
+
+
+def unsqueeze(low: Lowering, node: fx.Node, x: Any, dim: int) -> Any:
+    return view(low, node, x, None)
+
+
+TABLE = {
+    **dict.fromkeys(
+        [
+            "clone.default", "alias.default", "detach.default", "dropout.default",
+            "contiguous.default",
+            "lift_fresh_copy.default", "native_dropout.default", "feature_dropout.default",
+        ],
+        same,
+    ),
+    "view.default": view,
+    "reshape.default": view,
+    "_unsafe_view.default": view,
+    "flatten.using_ints": flatten,
+    "squeeze.dim": squeeze,
+    "squeeze.dims": squeeze,
+    "squeeze.default": squeeze,
+    "unsqueeze.default": unsqueeze,
+    "permute.default": permute,
+    "transpose.int": transpose,
+    "t.default": lambda low, node, x: transpose(low, node, x, 0, 1),
+    "slice.Tensor": slice_,
+    "split.Tensor": split,
+    "split_with_sizes.default": split,
+    "chunk.default": split,
+    "cat.default": cat,
+    "constant_pad_nd.default": pad,
+    "pad.default": pad,
+}  # fmt: skip

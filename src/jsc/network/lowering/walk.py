@@ -1,0 +1,138 @@
+"""From ATen operators to operations over channels-last maps.
+
+Each operator that has a native form has a function in one of the tables (`convolving`,
+`elementwise`, `shapes`, `pooling`), under its name. A function that meets arguments it cannot do
+raises `Unsupported` with the reason, and the operator runs in torch between two native parts.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export.graph_signature import InputKind
+
+from jsc.network import constants
+from jsc.network.capture import Captured
+from jsc.network.graph import Graph, TensorRef, TorchCall, Value
+from jsc.network.lowering import convolving, elementwise, pooling, shapes
+from jsc.network.lowering.entries import Lowering, Opaque, Parameter, Unsupported
+
+TABLE = {**convolving.TABLE, **elementwise.TABLE, **pooling.TABLE, **shapes.TABLE}
+
+
+def lower(captured: Captured, channels_last: tuple[bool, ...]) -> Graph:
+    """The graph of a captured network.
+
+    `channels_last` says of each tensor that the caller gives whether it lies so, its other layouts
+    being made contiguous by the call.
+    """
+    program = captured.program
+    graph = program.graph
+    low = Lowering(captured.state)
+    kinds = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    output: tuple[Any, ...] = ()
+    number = 0
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            spec = kinds[node.name]
+            if spec.kind is InputKind.USER_INPUT and not isinstance(
+                node.meta.get("val"), torch.Tensor
+            ):
+                low.env[node] = node.meta.get("val")  # a number or a string: part of the program
+            elif spec.kind is InputKind.USER_INPUT:
+                low.env[node] = _input(low, node, channels_last[number])
+                number += 1
+            else:
+                low.env[node] = Parameter(constants.of(spec.target), node.meta["val"], spec.target)
+        elif node.op == "output":
+            output = node.args[0]
+        elif node.op == "call_function":
+            _call(low, node)
+        else:
+            raise Unsupported(f"a graph node of kind {node.op}")
+    outputs = [_output(low, value) for value in output]
+    return Graph(low.operations, low.inputs, outputs, len(low.tensors))
+
+
+def _input(low: Lowering, node: fx.Node, channels_last: bool) -> Any:
+    value = node.meta["val"]
+    ref = low.new_tensor(tuple(value.shape), planar=not channels_last)
+    low.inputs.append(ref)
+    form = {4: "nchw", 2: "nc"}.get(value.dim())
+    if form is None or value.dtype != torch.float32 or 0 in value.shape:
+        return Opaque(ref)
+    return low.from_tensor(ref, form)
+
+
+def _call(low: Lowering, node: fx.Node) -> None:
+    if node.target is operator.getitem:
+        source = low.env[node.args[0]]  # type: ignore[index]
+        low.env[node] = source[node.args[1]]
+        return
+    name = str(node.target).removeprefix("aten.")
+    function = TABLE.get(name)
+    operations, tensors = len(low.operations), len(low.tensors)
+    try:
+        if function is None:
+            raise Unsupported("no native form")
+        low.layer = module_path(node)
+        args = [low.lookup(a) for a in node.args]
+        options = {k: low.lookup(v) for k, v in node.kwargs.items()}
+        low.env[node] = function(low, node, *args, **options)
+    except Unsupported as reason:
+        del low.operations[operations:], low.tensors[tensors:]
+        low.env[node] = _torch(low, node, str(reason))
+
+
+def _torch(low: Lowering, node: fx.Node, reason: str) -> Any:
+    """The operator in torch: its arguments are views of our maps, its results tensors."""
+    values: list[Value] = []
+
+    def argument(a: Any) -> Any:
+        if isinstance(a, fx.Node):
+            return low.as_argument(low.env[a], values)
+        if isinstance(a, (list, tuple)):
+            return type(a)(argument(v) for v in a)
+        return a
+
+    args = tuple(argument(a) for a in node.args)
+    options = {k: argument(v) for k, v in node.kwargs.items()}
+    value = node.meta.get("val")
+    several = isinstance(value, (list, tuple))
+    made: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
+    refs = [
+        low.new_tensor(tuple(m.shape), planar=True) if isinstance(m, torch.Tensor) else None
+        for m in made
+    ]
+    out = Value((0, 0, 0, 0))
+    low.operations.append(
+        TorchCall(values, out, module_path(node), node.target, args, options, refs, reason)
+    )
+    entries = [
+        None if r is None else _result(low, r, m.dtype) for r, m in zip(refs, made, strict=True)
+    ]
+    return tuple(entries) if several else entries[0]
+
+
+def _result(low: Lowering, ref: TensorRef, dtype: torch.dtype) -> Any:
+    opaque = Opaque(ref)
+    form = {4: "nchw", 2: "nc", 3: "nlc"}.get(len(ref.shape))
+    if form is None or dtype != torch.float32 or 0 in ref.shape:
+        return opaque
+    ref.planar = False  # the call lays it out channels-last, if a native operation reads it
+    return low.from_tensor(ref, form)
+
+
+def _output(low: Lowering, value: Any) -> Any:
+    return low.env[value] if isinstance(value, fx.Node) else value
+
+
+def module_path(node: fx.Node) -> str:
+    """The path of the innermost module that the node came from."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    path = paths[-1] if paths else ""
+    return path.removeprefix("L['self'].").removeprefix("L['self']")

@@ -1,0 +1,252 @@
+"""A network for inputs of one size: native segments, torch's operators between them, and the memory
+of its calls."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from jsc import _config
+from jsc._kernels.network.program import Program, Walk
+from jsc.network import memory, passes
+from jsc.network.capture import Captured
+from jsc.network.choices import Choice
+from jsc.network.constants import Store
+from jsc.network.emit import Emitter
+from jsc.network.graph import Convolution, Copy, Graph, Operation, TensorRef, TorchCall, Value
+from jsc.network.lowering.entries import Entry, Opaque, Parameter, ViewOf
+from jsc.network.lowering.walk import lower
+
+
+class CallMemory:
+    """The arena and the scratch of one call at a time."""
+
+    def __init__(self, floats: int, scratch_bytes: int, threads: int):
+        self.threads = threads
+        self.arena = torch.empty(floats + 16)
+        self.scratch = torch.empty(scratch_bytes * threads + 64, dtype=torch.uint8)
+        self.arena_at = _aligned(self.arena.data_ptr())
+        self.scratch_at = _aligned(self.scratch.data_ptr())
+        self.skip = (self.arena_at - self.arena.data_ptr()) // 4
+
+
+class NetworkProgram:
+    """A captured network's program; calls may run at the same time, each with its memory."""
+
+    def __init__(
+        self,
+        captured: Captured,
+        channels_last: tuple[bool, ...],
+        store: Store,
+        choices: Mapping[Any, Choice],
+    ):
+        self.graph: Graph = lower(captured, channels_last)
+        passes.simplify(self.graph)
+        self.out_spec = captured.out_spec
+        self.planar = [not last for last in channels_last]
+        self.store = store
+        self.isa = _config.isa()
+        self.outputs = [self._output(o, channels_last) for o in self.graph.outputs]
+        self.segments = memory.schedule(self.graph)
+        self.memory = memory.plan(self.graph, self.segments, set())
+        self.program = Program(self.isa)
+        self.emitter = Emitter(self.program, self.memory, store, choices)
+        self.index: dict[Operation, int] = {}
+        for operation in self.graph.operations:
+            if not isinstance(operation, TorchCall):
+                self.index[operation] = self.emitter.emit(operation)
+        self._link()
+        self._free: list[CallMemory] = []
+        self._lock = threading.Lock()
+        work = sum(getattr(o, "macs", o.out.pixels * o.out.C) for o in self.graph.operations)
+        self.work = int(work)
+
+    def _link(self) -> None:
+        """The walks of the segments, again after an instruction was exchanged."""
+        self.steps: list[Walk | TorchCall] = []
+        for segment in self.segments:
+            if segment.torch is not None:
+                self.steps.append(segment.torch)
+            else:
+                stages = [[self.index[o] for o in stage] for stage in segment.stages]
+                self.steps.append(Walk(self.program, stages))
+        walks = [s for s in self.steps if isinstance(s, Walk)]
+        self.scratch_bytes = max((w.scratch_bytes for w in walks), default=0)
+
+    def _output(self, entry: Any, channels_last: tuple[bool, ...]) -> Any:
+        """How a result reaches the caller: as a tensor that the call's last operations write."""
+        if not isinstance(entry, Entry):
+            return entry
+        value, shape = entry.value, entry.shape
+        _, H, W, C = value.shape
+        planar = H * W > 1 and C > 1 and not any(channels_last) and entry.form in ("nchw", "flat")
+        ref = TensorRef(self.graph.tensors, shape, planar)
+        self.graph.tensors += 1
+        out = Value(value.shape, tensor=ref)
+        made = [o for o in self.graph.operations if o.out is value and not isinstance(o, TorchCall)]
+        readers = self.graph.readers().get(value, [])
+        direct = (
+            made and not planar and value.whole is None and not readers and value.tensor is None
+        )
+        if direct and entry.form != "flat":
+            made[0].out = out
+        else:
+            if entry.form == "flat":
+                out.tensor.planar = True  # type: ignore[union-attr]
+            self.graph.operations.append(Copy([value], out))
+        return OutputRef(ref, entry.form)
+
+    def method(self, operation: Operation) -> str:
+        """How an operation is done."""
+        if isinstance(operation, TorchCall):
+            return "torch"
+        if isinstance(operation, Convolution):
+            return self.emitter.choice(operation).method
+        return "native"
+
+    def walk_singly(self, inputs: Sequence[Tensor], run: Callable[[Operation, Any], None]) -> None:
+        """Goes through the operations in order; `run(operation, function)` is to call each function
+        at least once."""
+        tensors = self._tensors(inputs)
+        call = self._take(1)
+        self._standing = (call, tensors)
+        for segment in self.segments:
+            if segment.torch is not None:
+                step = segment.torch
+                run(step, lambda step=step: self._run_torch(step, call, tensors))
+                continue
+            regions = self._regions(call, tensors)
+            for stage in segment.stages:
+                for operation in stage:
+                    walk = Walk(self.program, [[self.index[operation]]])
+                    scratch = torch.empty(walk.scratch_bytes + 64, dtype=torch.uint8)
+                    at = _aligned(scratch.data_ptr())
+                    run(
+                        operation,
+                        lambda walk=walk, at=at, regions=regions: walk.run(regions, at, 1),
+                    )
+
+    def alternative(self, conv: Convolution, choice: Choice) -> Callable[[], None]:
+        """While `walk_singly` stands at a convolution: a function that does it another way."""
+        call, tensors = self._standing
+        program, store = Program(self.isa), Store(self.store.state)
+        emitter = Emitter(program, self.memory, store, {})
+        walk = Walk(program, [[emitter.convolution(conv, choice)]])
+        scratch = torch.empty(walk.scratch_bytes + 64, dtype=torch.uint8)
+        regions = self._regions(call, tensors)
+
+        def run(kept: Emitter = emitter) -> None:
+            walk.run(regions, _aligned(scratch.data_ptr()), 1)
+
+        return run
+
+    def map_view(self, value: Value) -> Tensor:
+        """While `walk_singly` stands somewhere: a map as an NCHW tensor on its memory."""
+        return self._view(ViewOf(value, "nchw"), *self._standing)
+
+    def _tensors(self, inputs: Sequence[Tensor]) -> list[Tensor | None]:
+        """The tensors of a call: inputs, then room for outputs and torch's results."""
+        tensors: list[Tensor | None] = [*inputs, *[None] * (self.graph.tensors - len(inputs))]
+        for i, planar in enumerate(self.planar):
+            if planar:
+                tensors[i] = inputs[i].contiguous()
+        for output in self.outputs:
+            if isinstance(output, OutputRef):
+                tensors[output.ref.index] = output.allocate()
+        return tensors
+
+    def _regions(self, call: CallMemory, tensors: list[Tensor | None]) -> list[int]:
+        return [call.arena_at, *[0 if t is None else t.data_ptr() for t in tensors]]
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Any:
+        """The network's outputs; `inputs` have the layouts that the program was made for."""
+        threads = _config.num_threads(self.work)
+        tensors = self._tensors(inputs)
+        call = self._take(threads)
+        try:
+            for step in self.steps:
+                if isinstance(step, TorchCall):
+                    self._run_torch(step, call, tensors)
+                else:
+                    step.run(self._regions(call, tensors), call.scratch_at, threads)
+        finally:
+            with self._lock:
+                self._free.append(call)
+        results = [tensors[o.ref.index] if isinstance(o, RESULTS) else o for o in self.outputs]
+        return pytree.tree_unflatten(results, self.out_spec)
+
+    def _take(self, threads: int) -> CallMemory:
+        with self._lock:
+            while self._free:
+                call = self._free.pop()
+                if call.threads >= threads:
+                    return call
+        return CallMemory(self.memory.size, self.scratch_bytes, threads)
+
+    def _run_torch(self, step: TorchCall, call: CallMemory, tensors: list[Tensor | None]) -> None:
+        def argument(a: Any) -> Any:
+            if isinstance(a, ViewOf):
+                return self._view(a, call, tensors)
+            if isinstance(a, TensorRef):
+                return tensors[a.index]
+            if isinstance(a, Parameter):
+                return self.store.tensor(a.constant)
+            if isinstance(a, (list, tuple)):
+                return type(a)(argument(v) for v in a)
+            return a
+
+        args = [argument(a) for a in step.arguments]
+        made = step.target(*args, **{k: argument(v) for k, v in step.options.items()})
+        several = made if isinstance(made, (list, tuple)) else [made]
+        for ref, tensor in zip(step.results, several, strict=True):
+            if ref is not None:
+                last = not ref.planar and tensor.dim() == 4
+                layout = torch.channels_last if last else torch.contiguous_format
+                tensors[ref.index] = tensor.contiguous(memory_format=layout)
+
+    def _view(self, view: ViewOf, call: CallMemory, tensors: list[Tensor | None]) -> Tensor:
+        """A map as torch sees it, on the memory of the call."""
+        place = self.emitter.place(view.value)
+        if place["region"] == 0:
+            base, offset = call.arena, place["offset"] + call.skip
+        else:
+            base, offset = tensors[place["region"] - 1], place["offset"]  # type: ignore[assignment]
+        N, H, W, C = (place[k] for k in "NHWC")
+        steps = [place[k] for k in ("image", "channel", "row", "pixel")]
+        nchw = base.as_strided((N, C, H, W), steps, offset)
+        if view.groups:
+            split = nchw.reshape(N, view.groups, C // view.groups, H, W)
+            return split.transpose(1, 2) if view.exchanged else split
+        if view.form == "nchw":
+            return nchw
+        if view.form == "nhwc":
+            return nchw.permute(0, 2, 3, 1)
+        if view.form == "nlc":
+            return nchw.permute(0, 2, 3, 1)[:, 0]
+        return nchw.reshape(N, -1)
+
+
+class OutputRef:
+    """A result of the network that native operations write."""
+
+    def __init__(self, ref: TensorRef, form: str):
+        self.ref = ref
+        self.form = form
+
+    def allocate(self) -> Tensor:
+        shape = self.ref.shape
+        if self.form == "nchw" and not self.ref.planar:
+            return torch.empty(shape, memory_format=torch.channels_last)
+        return torch.empty(shape)
+
+
+RESULTS = (OutputRef, Opaque)
+
+
+def _aligned(address: int) -> int:
+    return -(-address // 64) * 64

@@ -1,0 +1,144 @@
+"""Which method each convolution takes: timed in its place, on what its predecessors wrote.
+
+The operations of a program run in order on the sample. Before a convolution is passed, its
+candidates run where it stands, with its own epilogue, input and output; the fastest stays, if its
+error against float64 is at most twice that of torch's own float32 convolution there. Layers of
+the same shape are timed once. A budget that ends leaves the rest to the rule
+(`choices.candidates`, the first).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jsc.network.choices import Choice, candidates
+from jsc.network.constants import Constant
+from jsc.network.graph import Convolution, Operation
+
+if TYPE_CHECKING:
+    from jsc.network.program import NetworkProgram
+
+ALLOWED_ERROR = 2.0  # times torch's own
+REPEATS = 5
+CHECKED_MACS = 1 << 25  # of a layer in float64: some 10 ms
+GAIN = 0.97  # another method than the rule's must take at most this part of its time
+
+
+def tune(
+    program: NetworkProgram, tensors: list[Tensor], budget: float, known: dict[Any, Choice]
+) -> dict[Any, Choice]:
+    """The choices for the convolutions of `program`, by `Convolution.weight.key`.
+
+    `known` has choices made before, which are taken over.
+    """
+    deadline = time.perf_counter() + budget
+    chosen: dict[Any, Choice] = {}
+    by_shape: dict[Any, Choice] = {}
+
+    def visit(operation: Operation, run: Callable[[], None]) -> None:
+        if isinstance(operation, Convolution) and operation.weight is not None:
+            shape = _shape(operation)
+            options = candidates(operation)
+            choice = known.get(operation.weight.key) or by_shape.get(shape)
+            if choice not in options:
+                choice = None
+            if choice is None and len(options) > 1 and time.perf_counter() < deadline:
+                choice = _fastest(program, operation, options, run)
+                by_shape[shape] = choice
+            if choice is not None:
+                chosen[operation.weight.key] = choice
+        run()
+
+    program.walk_singly(tensors, visit)
+    return chosen
+
+
+def _shape(conv: Convolution) -> tuple[Any, ...]:
+    epilogue = (conv.scale is None, conv.residual is None, conv.act)
+    geometry = (conv.kernel, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return (conv.inputs[0].shape, conv.out.shape, geometry, epilogue)
+
+
+def _fastest(
+    program: NetworkProgram, conv: Convolution, options: list[Choice], run: Callable[[], None]
+) -> Choice:
+    functions = {options[0]: run}
+    for choice in options[1:]:
+        functions[choice] = program.alternative(conv, choice)
+    times: dict[Choice, list[float]] = {choice: [] for choice in options}
+    for _ in range(REPEATS):
+        for choice, function in functions.items():
+            start = time.perf_counter()
+            function()
+            times[choice].append(time.perf_counter() - start)
+    best = {choice: min(taken) for choice, taken in times.items()}
+    ranked = sorted(options, key=lambda c: best[c] / (1.0 if c == options[0] else GAIN))
+    check = _Check(program, conv)
+    for choice in ranked:
+        if choice.method in ("direct", "depthwise"):
+            return choice
+        functions[choice]()
+        if check.passes():
+            return choice
+    return options[0]
+
+
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+    "none": lambda y, act: y,
+    "clamp": lambda y, act: y.clamp(act.a, act.b),
+    "leaky": lambda y, act: F.leaky_relu(y, act.a),
+    "elu": lambda y, act: F.elu(y, act.a),
+    "sigmoid": lambda y, act: y.sigmoid(),
+    "silu": lambda y, act: F.silu(y),
+    "hard_sigmoid": lambda y, act: F.hardsigmoid(y),
+    "hard_swish": lambda y, act: F.hardswish(y),
+    "tanh": lambda y, act: y.tanh(),
+    "gelu": lambda y, act: F.gelu(y),
+    "gelu_tanh": lambda y, act: F.gelu(y, approximate="tanh"),
+}
+
+
+class _Check:
+    """Compares the first rows of a convolution's output with torch's in float64."""
+
+    def __init__(self, program: NetworkProgram, conv: Convolution):
+        self.program, self.conv = program, conv
+        affordable = conv.out.shape[1] * CHECKED_MACS // max(1, conv.macs)
+        self.rows = max(4, min(conv.out.shape[1], affordable))
+        self.exact = self._compute(torch.float64)
+        self.torch_error = self._error(self._compute(torch.float32))
+
+    def _compute(self, dtype: torch.dtype) -> Tensor:
+        conv, rows, view = self.conv, self.rows, self.program.map_view
+        assert conv.weight is not None
+
+        def numbers(constant: Constant) -> Tensor:
+            return self.program.store.value(constant).to(dtype)
+
+        (Ph, Pw), x = conv.padding, view(conv.inputs[0])
+        _, _, H, W = x.shape
+        _, Oh, Ow, _ = conv.out.shape
+        bottom, right = max(0, Oh + 2 - H - Ph), max(0, Ow + 2 - W - Pw)
+        x = F.pad(x.to(dtype), (Pw, right, Ph, bottom))[:, :, : rows + 2, : Ow + 2]
+        y = F.conv2d(x, numbers(conv.weight))[:, :, :rows]
+        if conv.scale is not None:
+            y = y * numbers(conv.scale)[:, None, None]
+        if conv.shift is not None:
+            y = y + numbers(conv.shift)[:, None, None]
+        if conv.residual is not None:
+            y = y + view(conv.residual)[:, :, :rows].to(dtype)
+        return ACTIVATIONS[conv.act.kind](y, conv.act)
+
+    def _error(self, y: Tensor) -> float:
+        return (y.double() - self.exact).abs().nan_to_num(0.0).max().item()
+
+    def passes(self) -> bool:
+        """Is the error of what stands in the output now at most twice torch's?"""
+        out = self.program.map_view(self.conv.out)[:, :, : self.rows]
+        return self._error(out) <= ALLOWED_ERROR * self.torch_error

@@ -1,0 +1,371 @@
+"""What `jsc.compile` promises: it is frozen, free in sizes and threads, and refuses what it would
+lose."""
+
+import copy
+import threading
+
+import pytest
+import torch
+import torch.nn.functional as F
+from random_networks import RandomNetwork, randomise
+from torch import nn
+
+import jsc
+from jsc.network.graph import Convolution, TorchCall
+
+X = (2, 3, 16, 16)
+
+
+def small():
+    return randomise(
+        nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(24 * 64, 7),
+        )
+    )  # fmt: skip
+
+
+def compiled(model, x, **options):
+    return jsc.compile(model, x, **{"budget": 0.0, "check": False, **options})
+
+
+def operations(net):
+    return next(iter(net._programs.values())).graph.operations
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6)
+
+
+class Chain(nn.Module):
+    """conv -> `between` -> conv, where `between` may do anything."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(8, 24, 3), nn.Conv2d(24, 24, 3, padding=1)
+        self.between = between
+
+    def forward(self, x):
+        return self.between(self, self.first(x))
+
+
+def conv_after(change):
+    def between(self, y):
+        y = y.relu()
+        z = change(y)
+        return self.second(y), z
+
+    return between
+
+
+def late_residual(self, y):
+    kept = y.relu()
+    z = self.second(kept)
+    z = z + kept
+    kept.mul_(2)
+    return z.relu(), kept
+
+
+# Aliasing and order: what a tracer that believes in names gets wrong.
+BETWEEN = {
+    "in place": conv_after(lambda y: y.mul_(-1).relu_()),
+    "in place on a view": conv_after(lambda y: y[:, :5].zero_()),
+    "in place on a reshaped one": conv_after(lambda y: y.flatten(2).neg_()),
+    "assigned": conv_after(lambda y: y.__setitem__((0, slice(1, 4)), 7.0)),
+    "in-place dropout": conv_after(lambda y: F.dropout(y, 0.5, False, True)),
+    "clone": conv_after(lambda y: y.clone().fill_(1)),
+    "out": conv_after(lambda y: torch.neg(y, out=y)),
+    "residual changed between": late_residual,
+    "two readers": lambda self, y: (self.second(y.relu()), y),
+    "read twice": lambda self, y: self.second(y.relu() + y),
+    "added to itself": lambda self, y: self.second((y + y).relu()),
+    "broadcast": lambda self, y: self.second((y + y.mean((2, 3), keepdim=True)).relu()),
+    "alpha": lambda self, y: torch.relu(torch.add(self.second(y), y, alpha=2)),
+    "residual first": lambda self, y: (y.relu() + self.second(y.relu())).relu(),
+    "in place into the residual": lambda self, y: y.relu().add_(self.second(y)).relu_(),
+    "in place into the sum": lambda self, y: self.second(y).add_(y).relu_(),
+    "number": lambda self, y: self.second(y + 1) + 1,
+    "size": lambda self, y: self.second(y.relu()).view(y.shape[0], -1),
+    "pre-activation in the output": lambda self, y: (y, y.relu()),
+    "slices": lambda self, y: torch.cat([y[:, 12:], y[:, :12]], 1).relu(),
+    "strided": lambda self, y: self.second(F.pad(y[:, ::1, ::2, 1::2], (0, 0, 0, 0, 0, 0))),
+    "the same twice": lambda self, y: (y.relu(), y.relu()),
+    "one tensor twice": lambda self, y: [y, y],
+    "concatenated with itself": lambda self, y: torch.cat([y, y.relu(), y], 1),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@torch.no_grad()
+def test_order_of_reads_and_writes(between):
+    model = randomise(Chain(BETWEEN[between]))
+    x = torch.randn(2, 8, 9, 7)
+    net = compiled(model, x)
+    close(net(x), model(x))
+    close(net(x), model(x))
+
+
+def test_fuses_and_says_what_it_does():
+    net = compiled(small(), torch.randn(X))
+    convs = [o for o in operations(net) if isinstance(o, Convolution)]
+    assert [(c.scale is not None, str(c.act)) for c in convs] == [(True, "relu"), (False, "relu")]
+    assert not [o for o in operations(net) if isinstance(o, TorchCall)]
+    text = repr(net)
+    assert "conv 3x3 16->24 + relu" in text
+    assert "memory of a call" in text
+    assert "in all" in str(net.profile(torch.randn(X), repeats=2))
+
+
+def test_concatenation_padding_and_dropout_cost_nothing():
+    class Fire(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.squeeze, self.a = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+            self.pad, self.b = nn.ZeroPad2d(1), nn.Conv2d(4, 8, 3)
+
+        def forward(self, x):
+            x = self.squeeze(x).relu()
+            x = torch.cat([self.a(x).relu(), self.b(self.pad(x)).relu()], 1)
+            return F.dropout(x, 0.5, self.training)
+
+    model = randomise(nn.Sequential(Fire(), nn.Conv2d(16, 4, 1)))
+    x = torch.randn(2, 8, 6, 6)
+    net = compiled(model, x)
+    kinds = [o.kind for o in operations(net)]
+    assert kinds.count("copy") == 2  # the caller's planar input and output
+    assert set(kinds) == {"copy", "convolution"}
+    close(net(x), model(x))
+
+
+def test_sizes_are_free_and_programs_are_few():
+    model = small()[:6]
+    net = compiled(model, torch.randn(X))
+    for size in ((1, 3, 16, 16), (5, 3, 20, 9), (2, 3, 33, 31), X):
+        x = torch.randn(size)
+        close(net(x), model(x))
+    for width in range(8, 30):
+        net(torch.randn(1, 3, 8, width))
+    assert len(net._programs) == 16
+
+
+def test_layouts_of_inputs():
+    model = small()[:6]
+    x = torch.randn(X)
+    net = compiled(model, x)
+    inputs = [
+        x.contiguous(memory_format=torch.channels_last),
+        x[:, :, ::2],
+        torch.randn(2, 16, 16, 3).permute(0, 3, 1, 2)[:, :, 1:],
+        torch.randn(1, 3, 16, 16).expand(2, -1, -1, -1),
+    ]
+    for given in inputs:
+        close(net(given), model(given))
+
+
+def test_structure_of_arguments_and_results():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, image, *, scale=1.0, other=None):
+            y = self.conv(image) * scale
+            y = y if other is None else y + other
+            return {"maps": [y, y.relu()], "mean": y.mean((2, 3)), "size": 3, "none": None}
+
+    model = randomise(Heads())
+    x, other = torch.randn(X), torch.randn(2, 8, 14, 14)
+    net = compiled(model, {"image": x, "scale": 2.0, "other": other})
+    close(net(image=x, scale=2.0, other=other), model(image=x, scale=2.0, other=other))
+    with pytest.raises(TypeError, match="was compiled for"):
+        net(x)
+    with pytest.raises(TypeError, match="was compiled for"):
+        net(image=x, scale=3.0, other=other)
+
+
+def test_torch_runs_what_has_no_native_form():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 8, 2, 2)
+            self.c = nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            y = self.b(self.a(x).relu()).cumsum(2)
+            return self.c(y).relu(), y.sort(3).indices
+
+    model = randomise(Odd())
+    x = torch.randn(X)
+    net = compiled(model, x)
+    close(net(x), model(x))
+    assert {str(o.target) for o in operations(net) if isinstance(o, TorchCall)} >= {
+        "aten.cumsum.default"
+    }
+    assert "in torch: " in repr(net)
+
+
+def test_frozen_until_refreshed():
+    model = small()
+    x = torch.randn(X)
+    net = compiled(model, x)
+    before = net(x)
+    for p in model.parameters():
+        p.mul_(1.5)
+    model[1].running_var.mul_(2)
+    assert torch.equal(net(x), before)
+    net.refresh(model)
+    close(net(x), model(x))
+    with pytest.raises(ValueError, match=r"refresh: 0.weight must be"):
+        net.refresh(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    close(net(x), model(x))
+
+
+def test_is_an_inference_module():
+    net = compiled(small(), torch.randn(X))
+    assert not list(net.parameters())
+    assert not net.training
+    assert net.eval() is net
+    with pytest.raises(jsc.CompileError, match="frozen"):
+        net.train()
+    with pytest.raises(TypeError, match="pickled or copied"):
+        copy.deepcopy(net)
+    with pytest.raises(RuntimeError, match="no gradients"):
+        net(torch.randn(X, requires_grad=True))
+    with torch.no_grad():
+        net(torch.randn(X, requires_grad=True))
+
+
+def test_wrong_inputs_are_refused_in_words():
+    net = compiled(small(), torch.randn(X))
+    for bad in (torch.randn(X).double(), torch.randn(3, 16, 16), torch.randn(X, device="meta")):
+        with pytest.raises(TypeError, match="was compiled for"):
+            net(bad)
+    for bad in (torch.randn(2, 4, 16, 16), torch.randn(2, 3, 20, 20)):
+        with pytest.raises(jsc.CompileError, match="cannot capture"):
+            net(bad)
+    with pytest.raises(TypeError, match="sample must be"):
+        jsc.compile(small(), "image")
+    with pytest.raises(TypeError, match="model must be"):
+        jsc.compile(lambda x: x, torch.randn(X))
+
+
+def hooked():
+    model = small()
+    model[2].register_forward_hook(lambda *args: None)
+    return model, "has hooks"
+
+
+def counting():
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return x.relu()
+
+    return Counting(), "sets calls"
+
+
+def remembering():
+    class Remembering(nn.Module):
+        def forward(self, x):
+            self.seen = x
+            return x.relu()
+
+    return Remembering(), "sets seen"
+
+
+def updating():
+    class Updating(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("steps", torch.zeros(()))
+
+        def forward(self, x):
+            self.steps.add_(1)
+            return x * self.steps
+
+    return Updating(), "writes to"
+
+
+def branching():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x.relu() if x.sum() > 0 else -x
+
+    return Branching(), "cannot capture"
+
+
+def half():
+    return small().half(), "float32 models"
+
+
+@pytest.mark.parametrize("make", [hooked, counting, remembering, updating, branching, half])
+def test_what_would_be_lost_is_refused(make):
+    model, message = make()
+    with pytest.raises(jsc.CompileError, match=message):
+        compiled(model, torch.rand(X))
+
+
+def test_the_model_is_left_as_it_was():
+    model = small().train()
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    compiled(model, torch.randn(X), check=True)
+    assert model.training
+    assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
+
+
+def test_many_python_threads(threads):
+    threads(2)
+    model = randomise(RandomNetwork(3, steps=12))
+    xs = [torch.randn(1 + i % 3, 3, 13, 11) for i in range(6)]
+    net = compiled(model, xs[0])
+    with torch.no_grad():
+        expected = [net(x)[0].clone() for x in xs]
+    wrong = []
+
+    def work(i):
+        for _ in range(50):
+            with torch.no_grad():
+                if not torch.equal(net(xs[i])[0], expected[i]):
+                    wrong.append(i)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_results_are_not_overwritten_by_the_next_call():
+    net = compiled(small()[:6], torch.randn(X))
+    first = net(torch.zeros(X))
+    kept = first.clone()
+    net(torch.ones(X))
+    assert torch.equal(first, kept)
+
+
+def test_checks_the_error_on_the_sample():
+    net = jsc.compile(small(), torch.randn(X), budget=1.0)
+    assert net.accuracy is not None
+    assert net.accuracy.error < 1e-5
+    assert "largest error" in repr(net)
+
+
+def test_shared_weights():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = (
+                nn.Conv2d(4, 4, 3, padding=1),
+                nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+            )
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.b(self.a(x).relu())
+
+    model = randomise(Tied())
+    x = torch.randn(1, 4, 9, 9)
+    close(compiled(model, x)(x), model(x))

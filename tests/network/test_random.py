@@ -1,0 +1,73 @@
+"""Random networks: the compiled network computes what torch does, on each instruction set, for
+every
+number of threads with the same bits, whatever the batch."""
+
+import pytest
+import torch
+from random_networks import RandomNetwork, errors, randomise
+
+import jsc
+
+X = (2, 3, 13, 11)
+
+
+def outputs(net, x):
+    logits, value = net(x)
+    return logits.clone(), value.clone()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_is_as_exact_as_torch(isa, seed):
+    model = randomise(RandomNetwork(seed))
+    x = torch.randn(X)
+    net = jsc.compile(model, x, budget=0.0, check=False)
+    error, torch_error = errors(net(x), model, x)
+    assert error <= max(2 * torch_error, 2e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_threads_and_batches_keep_the_bits(isa, threads, seed):
+    model = randomise(RandomNetwork(seed))
+    x = torch.randn(4, *X[1:])
+    net = jsc.compile(model, x, budget=0.0, check=False)
+    threads(1)
+    logits, value = outputs(net, x)
+    for count in (2, 3):
+        threads(count)
+        again = outputs(net, x)
+        assert torch.equal(again[0], logits)
+        assert torch.equal(again[1], value)
+    for i in range(4):
+        one = outputs(net, x[i : i + 1])
+        assert torch.equal(one[0][0], logits[i])
+        assert torch.equal(one[1][0], value[i])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_channels_last_input_gives_channels_last_output(seed):
+    model = randomise(RandomNetwork(seed))
+    x = torch.randn(X).contiguous(memory_format=torch.channels_last)
+    net = jsc.compile(model, x, budget=0.0, check=False)
+    error, torch_error = errors(net(x), model, x)
+    assert error <= max(2 * torch_error, 2e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_tuned_methods_stay_exact(isa, seed):
+    model = randomise(RandomNetwork(seed))
+    x = torch.randn(2, 3, 32, 32)
+    net = jsc.compile(model, x, budget=5.0, check=False)
+    error, torch_error = errors(net(x), model, x)
+    assert error <= max(4 * torch_error, 4e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nan_and_inf_come_out_where_torch_has_them(isa, seed):
+    model = randomise(RandomNetwork(seed))
+    x = torch.randn(X)
+    net = jsc.compile(model, x, budget=0.0, check=False)
+    for number in (float("nan"), float("inf")):
+        bad = x.clone()
+        bad[0, 1, 4, 5] = number
+        ours, theirs = net(bad)[1], model(bad)[1]
+        assert torch.equal(ours.isnan() | ours.isinf(), theirs.isnan() | theirs.isinf())

@@ -5,7 +5,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
-KERNEL_SOURCES := $(wildcard src/jsc/_kernels/*.pyx src/jsc/_kernels/*.pxd src/jsc/_kernels/*/*.pyx src/jsc/_kernels/*/*.pxd src/jsc/_kernels/*/*.h)
+HEADERS := $(wildcard src/jsc/_kernels/*/*.h)
+CPP     := $(HEADERS) $(wildcard benchmarks/*/*.cpp)
+KERNEL_SOURCES := $(HEADERS) $(wildcard src/jsc/_kernels/*.p[yx][xd] src/jsc/_kernels/*/*.p[yx][xd])
 # Threads that wait in sleep: where cores are shared, waiting in a loop costs minutes.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 
@@ -16,18 +18,21 @@ CALLS ?= 1000000
 CASES ?= 10000
 SEED ?= 0
 
-.PHONY: help demo test test-slow test-data test-debug lint bench dist clean
+.PHONY: help demo test test-slow test-data test-debug bench dist clean
+.PHONY: lint lint-python lint-types lint-cython lint-cpp format
 .PHONY: fuzz mutate races growth differential emulate sanitize
 help:
 	@echo "make demo        own environment, install, then the main job on real images (about 2 minutes)"
 	@echo "make test        own environment, install, then the tests (some minutes)"
 	@echo "make test-slow   deeper property tests      make test-debug  tests with bounds checks compiled in"
-	@echo "make test-data   tests that need JSC_DATA   make lint        ruff, cython-lint, mypy"
-	@echo "make fuzz        hostile calls (SECONDS=300) make mutate      damaged plans and JPEG files (SECONDS=300)"
+	@echo "make test-data   tests that need JSC_DATA   make lint        all linters"
+	@echo "make format      what the linters can mend themselves"
+	@echo "make fuzz        hostile calls (SECONDS=300) make mutate      damaged plans and JPEG files"
 	@echo "make races       threads (CALLS=1000000)     make growth      memory over 20,000 calls"
 	@echo "make differential  methods against float64 (CASES=10000), on this processor's instruction sets"
-	@echo "make emulate     kernel tests with AVX-512 and AMX emulated     make sanitize    the same with sanitizers"
-	@echo "make bench       quick benchmarks           make dist        sdist and wheel, tried in a clean environment"
+	@echo "make emulate     kernel tests with AVX-512 and AMX emulated"
+	@echo "make sanitize    the same with sanitizers"
+	@echo "make bench       quick benchmarks           make dist        sdist and wheel, tried afresh"
 	@echo "make clean       remove everything that was built"
 
 # Environment: pinned versions, torch first (jsc itself needs torch only to run, not to build).
@@ -83,19 +88,38 @@ differential: $(VENV)/.built
 emulate: $(VENV)/.built
 	@JSC_EMULATE=1 sh scripts/variant.sh $(BIN)/python build/emulate
 	@cd build/emulate && PYTHONPATH=$$PWD/src OMP_WAIT_POLICY=passive ../../$(BIN)/python -m pytest -q \
-		tests/kernels tests/formats tests/test_conv.py tests/test_conv_edges.py tests/test_conv_semantics.py
+		tests/kernels tests/formats tests/methods
 	@cd build/emulate && PYTHONPATH=$$PWD/src ../../$(BIN)/python -W ignore -m tests.reliability.differential \
 		--cases $(CASES) --seed $(SEED)
 
 sanitize: $(VENV)/.built
 	@sh scripts/sanitize.sh $(BIN)/python
 
-# The tools of the extra `lint`, without building jsc again. cython-lint looks for pycodestyle on the path.
-lint: $(VENV)/.built
-	@$(PIP) install -c constraints.txt ruff cython-lint mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint src
+# Linters read the sources: nothing is compiled for them.
+$(VENV)/.linters: $(VENV)/.ready
+	@$(PIP) install -c constraints.txt numpy ruff cython-lint mypy clang-format
+	@touch $@
+
+lint: lint-python lint-types lint-cython lint-cpp
 	@echo "jsc: nothing to mend"
+
+lint-python: $(VENV)/.linters
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+lint-types: $(VENV)/.linters
+	@$(BIN)/mypy
+
+# cython-lint looks for pycodestyle on the path.
+lint-cython: $(VENV)/.linters
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint src
+
+lint-cpp: $(VENV)/.linters
+	@$(BIN)/clang-format --dry-run --Werror $(CPP)
+
+# What the linters can mend themselves.
+format: $(VENV)/.linters
+	@$(BIN)/ruff check --fix-only -q . && $(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(CPP)
 
 bench: $(VENV)/.built
 	@$(BIN)/python -m benchmarks conv --quick

@@ -54,8 +54,8 @@ KERNELS = Path("src/jsc/_kernels")
 def depends(source: Path) -> list[str]:
     """Headers and declarations of the family's own folder, and what all families include."""
     folders = {source.parent, KERNELS / "simd", KERNELS / "native"}
-    found = [p for folder in folders for kind in ("*.h", "*.pxd", "*.pxi") for p in folder.glob(kind)]
-    return sorted(map(str, found))
+    kinds = ("*.h", "*.pxd", "*.pxi")
+    return sorted(str(p) for folder in folders for kind in kinds for p in folder.glob(kind))
 
 
 extensions = [

@@ -11,7 +11,9 @@ python=${1:-python3}
 missing=""
 command -v "${CXX:-c++}" >/dev/null 2>&1 || missing="$missing g++"
 "$python" -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
-"$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+has_headers='import os, sysconfig, sys
+sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
+"$python" -c "$has_headers" ||
     missing="$missing python3-dev"
 [ -z "$missing" ] && exit 0
 

@@ -6,7 +6,7 @@
 set -eu
 python=$(realpath -s "$1")
 shift
-tests="tests/kernels tests/formats tests/test_conv.py tests/test_conv_edges.py tests/test_conv_semantics.py tests/test_conv_training.py tests/reliability/test_differential.py"
+tests="tests/kernels tests/formats tests/methods tests/reliability/test_differential.py"
 root=$(pwd)
 compiler=${CC:-gcc}
 for emulate in ${JSC_EMULATE:-1}; do

@@ -6,8 +6,11 @@ set -eu
 python=$(realpath -s "$1")
 directory=$2
 mkdir -p "$directory"
-for name in setup.py pyproject.toml README.md LICENSE constraints.txt Makefile CONTRIBUTING.md CHANGELOG.md docs scripts src tests benchmarks; do
-    [ ! -e "$name" ] || tar -cf - --exclude='*.so' --exclude='__pycache__' --exclude='*.egg-info' "$name" | tar -xf - -C "$directory"
+for name in setup.py pyproject.toml constraints.txt Makefile *.md CITATION.cff LICENSE \
+    docs scripts src tests benchmarks; do
+    [ -e "$name" ] || continue
+    tar -cf - --exclude='*.so' --exclude='__pycache__' --exclude='*.egg-info' "$name" |
+        tar -xf - -C "$directory"
 done
 cd "$directory"
 "$python" setup.py -q build_ext --inplace

@@ -49,7 +49,8 @@ class Timing:
         return float(np.median(self.samples))
 
     def half(self, which: int) -> float:
-        """Median of every second round: to choose on half 0 and report half 1 leaves luck out."""
+        """Median of every second round. What was chosen on half 0 is reported on half 1, which the
+        choice did not see."""
         return float(np.median(self.samples[which::2]))
 
 
@@ -71,11 +72,11 @@ class Ratio:
 def interleave(
     methods: Mapping[str, Callable[[], Any]], rounds: int = 11, sample_seconds: float = 2e-3
 ) -> dict[str, Timing]:
-    """Time `methods` in turn, `rounds` times, the one to begin with moving on every round.
+    """Time `methods` in turn, `rounds` times; each round begins with the next one.
 
     Whatever disturbs the machine then disturbs all of them alike. One sample is the mean of as many
-    calls as fill `sample_seconds`, after one call that is not timed: what the method before left in
-    caches and in the allocator is not this one's doing.
+    calls as fill `sample_seconds`, after one call that is not timed: so that
+    no method is charged for what the one before it left in caches and in the allocator.
     """
     calls = {}
     for name, run in methods.items():
@@ -122,7 +123,7 @@ def num_threads(threads: int) -> Iterator[None]:
 
 def product_rate(threads: int, size: int = 1024, rounds: int = 31) -> float:
     """Multiply-adds a second of torch's matrix product of `size` x `size` float32 matrices, the
-    best of `rounds`: what this machine's multiply-add units really do for a tuned library."""
+    best of `rounds`: what a tuned library gets out of this machine's multiply-add units."""
     a, b = torch.rand(size, size), torch.rand(size, size)
     with num_threads(threads):
         best = interleave({"product": lambda: a @ b}, rounds)["product"].samples.min()

@@ -46,7 +46,7 @@ def require(isa: str) -> None:
 
 
 def _onednn() -> str:
-    # Nothing but its log tells: "onednn_verbose,v1,info,cpu,isa:Intel AVX2".
+    # Only its log says so: "onednn_verbose,v1,info,cpu,isa:Intel AVX2".
     done = subprocess.run(
         [sys.executable, "-c", CONVOLVE], env={**os.environ, "ONEDNN_VERBOSE": "1"},
         capture_output=True, text=True,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from benchmarks.common import machine
 
 OUT = Path("out") / "benchmarks"
 RESULTS = Path(__file__).parents[1] / "results"
+COLUMNS = 110
 Sections = Mapping[str, str]  # title: Markdown; an empty section is left out
 
 
@@ -120,7 +122,7 @@ def write(
     if layers:
         rows = f"`{name}_layers.md` has a row for each layer and `{name}.json` every number"
         parts.append(f"{rows}; the command writes them to its `--out`.")
-    markdown = "\n\n".join(parts) + "\n"
+    markdown = folded("\n\n".join(parts)) + "\n"
     print(markdown)
     (options.out / f"{name}.md").write_text(markdown)
     if layers:
@@ -130,6 +132,21 @@ def write(
     (options.out / f"{name}.json").write_text(compact(kept))
     if options.publish:
         publish(options, [f"{name}.md", *(figure.file for figure in figures)])
+
+
+def folded(markdown: str) -> str:
+    """Text with lines of at most 110 columns, but for tables, commands and pictures."""
+    lines = []
+    for line in markdown.split("\n"):
+        if len(line) <= COLUMNS or line.startswith(("|", "`python", "![")):
+            lines.append(line)
+        else:
+            hang = "  " if line.startswith("- ") else ""
+            wrap = textwrap.TextWrapper(
+                COLUMNS, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False
+            )
+            lines += wrap.wrap(line)
+    return "\n".join(lines)
 
 
 def publish(options: argparse.Namespace, files: Sequence[str]) -> None:

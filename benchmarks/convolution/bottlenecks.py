@@ -9,15 +9,15 @@ multiply-adds alone (all operands in registers) goes to two causes: instructions
 sweep, and its way through pixels without non-zeros and of outputs to memory (timed with empty
 masks). The rest is the encoding, the pages of fresh memory for the output, and what else a call
 does (Python, threads; their code and data are not in the caches after a long sweep). Shares are of
-the sum; to remove a cause would save its share at most. Times are the least of the rounds, because
-other load disturbs the least one least.
+the sum; to remove a cause would save its share at most. Times are the least of the rounds,
+which other load disturbs least.
 
 "repeated %" is what the sweep saves when it sees the same masks again and again, as in a benchmark
-and never in use: the branch predictor learns them. "useful %" are the multiply-adds that an output
-needs, of those that are done (the rest fall beyond the edges or on filters that do not exist). A
-visit is one non-zero in one kernel row and block of filters. Instructions are counted by single
-steps on one row of outputs. Cycles are those of the core: its rate is measured in the run, by
-multiplications that wait for each other (3 cycles each).
+and never in use, because the branch predictor learns them. "useful %" are the multiply-adds that an
+output needs, of those that are done (the rest fall beyond the edges or on filters that do not
+exist). A visit is one non-zero in one kernel row and block of filters. Instructions are counted by
+single steps on one row of outputs. Cycles are those of the core: its rate is measured in the run,
+by multiplications that wait for each other (3 cycles each).
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ import torch
 from torch import Tensor, nn
 
 import jsc
-from benchmarks.common import report
+from benchmarks.common import figures, report
 from benchmarks.common.harness import interleave, num_threads
+from benchmarks.common.report import Figure
 from benchmarks.convolution.conv import products as useful_products
 from benchmarks.convolution.cpc_sweep import Case, build, clock
 from benchmarks.inputs import workloads
@@ -61,7 +62,7 @@ def measure(native: ctypes.CDLL, layer: nn.Conv2d, x: Tensor, rounds: int) -> Ro
     g = case.g
     occupied = (x[0] != 0).permute(1, 2, 0).numpy()
     visits, products = work(g, occupied, case.blocks, case.vectors)
-    # Masks so many that the predictor has forgotten the first when it comes again.
+    # So many masks that the predictor has forgotten the first one when it is used again.
     group = 1 + 400_000 // products
     copies = group * (1 + 40_000 // (g.H * g.W * -(-g.C // 32)) // group)
     drawn = [occupied, *(random.random(occupied.shape) < density for _ in range(copies - 1))]
@@ -86,7 +87,7 @@ def measure(native: ctypes.CDLL, layer: nn.Conv2d, x: Tensor, rounds: int) -> Ro
         "all": case.sweep(even_masks, "all in L1", group),
         "empty": case.sweep([empty] * group, "all in L1", group),
     }
-    # Single calls: on a busy machine the least of them are those that nobody interrupted.
+    # Single calls: on a busy machine the least of them are those that were not interrupted.
     times = interleave({**whole, **sweeps}, rounds, sample_seconds=0)
     least = {key: float(timing.samples.min()) for key, timing in times.items()}
     least |= {key: least[key] / group for key in sweeps}
@@ -119,7 +120,7 @@ def causes(row: Row, per_product: float) -> dict[str, float]:
     return dict(zip(CAUSES, parts, strict=True))
 
 
-def figures(row: Row, cycle: float, per_product: float) -> Row:
+def shares(row: Row, cycle: float, per_product: float) -> Row:
     """A row as it is shown: shares in percent of the call."""
     t, counted, parts = row["seconds"], row["instructions"] > 0, causes(row, per_product)
     return {
@@ -145,19 +146,30 @@ def rounded(line: Row) -> Row:
     return {key: short(key, value) for key, value in line.items()}
 
 
-def class_table(rows: list[Row], cycle: float, per_product: float) -> str:
+def classes(rows: list[Row], cycle: float, per_product: float) -> list[Row]:
+    """Means over the layers of each class and density."""
     lines = []
     for name in dict.fromkeys(row["class"] for row in rows):
         for density in dict.fromkeys(row["nominal"] for row in rows):
             mine = [r for r in rows if (r["class"], r["nominal"]) == (name, density)]
-            shown = [figures(row, cycle, per_product) for row in mine]
+            shown = [shares(row, cycle, per_product) for row in mine]
             means = {
                 key: float(np.mean([line[key] for line in shown]))
                 for key in shown[0]
                 if key != "µs" and all(line[key] is not None for line in shown)
             }
             lines.append(rounded({"class": name, "layers": len(mine), "density": density} | means))
-    return report.table(lines)
+    return lines
+
+
+def shares_figure(folder: Path, name: str, lines: list[Row]) -> list[Figure]:
+    """The shares of a call's time by cause, for each class and density."""
+    bars = {
+        f"{line['class']}, density {line['density']}": {c: line[f"{c} %"] for c in CAUSES}
+        for line in lines
+    }
+    figures.bars(folder / f"{name}.png", bars, "% of the time of a call", stacked=True)
+    return [Figure(f"{name}.png", "Where the time of a call goes, by class of layers")]
 
 
 def main(arguments: list[str]) -> None:
@@ -180,18 +192,20 @@ def main(arguments: list[str]) -> None:
             row = measure(native, layer, workloads.activation(inputs, size, density), rounds)
             rows.append({"class": key, "nominal": density, **row})
     lines = [
-        rounded({"layer": r["layer"], "density": r["nominal"]} | figures(r, cycle, per_product))
+        rounded({"layer": r["layer"], "density": r["nominal"]} | shares(r, cycle, per_product))
         for r in rows
     ]
+    name = f"bottlenecks_{options.isa}" if options.isa else "bottlenecks"
+    means = classes(rows, cycle, per_product)
     page = {
         "Rate": (
             f"{1e-9 / cycle:.2f} GHz; one {level} multiply-add from registers takes "
             f"{per_product / cycle:.2f} cycles."
         ),
-        "Classes of layers (means)": class_table(rows, cycle, per_product),
+        "Classes of layers (means)": report.table(means),
     }
     report.write(
         options, __doc__, page, layers={"Layers": report.table(lines)},
         data={"rows": rows, "cycle seconds": cycle, "multiply-add seconds": per_product},
-        name=f"bottlenecks_{options.isa}" if options.isa else "bottlenecks",
+        figures=figures.drawn(shares_figure, options.out, name, means), name=name,
     )  # fmt: skip

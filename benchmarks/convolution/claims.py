@@ -35,7 +35,7 @@ def is_real(row: Row) -> bool:
 
 
 def ms(row: Row, method: str) -> float:
-    """The reported time of a method, not that it was chosen by."""
+    """The reported time of a method, which is not the time it was chosen by."""
     return row["times"][method][1]
 
 

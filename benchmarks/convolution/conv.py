@@ -144,7 +144,7 @@ def network_cases(options: argparse.Namespace) -> Iterator[tuple[nn.Conv2d, Tens
 
 
 def overhead(options: argparse.Namespace) -> list[Row]:
-    """Time of a call whose arithmetic is nothing: of the module, above that of F.conv2d."""
+    """Time of a call with almost no arithmetic: that of the module above that of F.conv2d."""
     layer, x = workloads.conv(1, 1, (3, 3)), workloads.activation(1, 8, 0.5)
     found = []
     for method in options.methods:

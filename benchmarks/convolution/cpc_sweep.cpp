@@ -48,13 +48,12 @@ struct BandInL1 {
                         const uint64_t *mask = t.mask + s * t.H * t.W + y * t.W;
                         float *out = t.tile + margin * VL;
                         if constexpr (Taps > 0) {
-                            cpc_sweep<I, float, V, Taps, S>(
-                                x, mask, t.pixel_step, t.W, t.Ow, t.Pw, t.weight, 0, channels, out);
+                            cpc_sweep<I, float, V, Taps, S>(x, mask, t.pixel_step, t.W, t.Ow, t.Pw, t.weight,
+                                                            0, channels, out);
                         } else {
                             for (ptrdiff_t j = t.Kw - 1; j >= 0; j--)
-                                cpc_points<I, float, V>(
-                                    x, mask, t.pixel_step, t.W, t.Ow, t.Sw, j * t.Dw - t.Pw, t.weight, 0,
-                                    out);
+                                cpc_points<I, float, V>(x, mask, t.pixel_step, t.W, t.Ow, t.Sw,
+                                                        j * t.Dw - t.Pw, t.weight, 0, out);
                         }
                     }
                 }
@@ -72,10 +71,10 @@ struct BandInL1 {
 template <int V, int S>
 void band_in_l1(int isa, const CpcTask<float> *task) {
     switch (cpc_taps(task->Kw, task->Sw, task->Dw)) {
-        case 3: return dispatch<BandInL1<V, 3, S>>(isa, task);
-        case 5: return dispatch<BandInL1<V, 5, S>>(isa, task);
-        case 7: return dispatch<BandInL1<V, 7, S>>(isa, task);
-        default: return dispatch<BandInL1<V, 0, 1>>(isa, task);
+    case 3: return dispatch<BandInL1<V, 3, S>>(isa, task);
+    case 5: return dispatch<BandInL1<V, 5, S>>(isa, task);
+    case 7: return dispatch<BandInL1<V, 7, S>>(isa, task);
+    default: return dispatch<BandInL1<V, 0, 1>>(isa, task);
     }
 }
 
@@ -98,10 +97,10 @@ void run_band(const Layer &l, int isa, int where, int64_t block, int64_t row0, i
     t.filters = l.K - block * l.lanes < l.lanes ? l.K - block * l.lanes : l.lanes;
     if (where != ALL_IN_L1) return cpc_band(isa, (int)l.V, &t);
     switch (l.V) {
-        case 1: return band_in_l1<1>(isa, &t);
-        case 2: return band_in_l1<2>(isa, &t);
-        case 4: return band_in_l1<4>(isa, &t);
-        default: return dispatch<BandInL1<8, 0, 1>>(isa, &t);
+    case 1: return band_in_l1<1>(isa, &t);
+    case 2: return band_in_l1<2>(isa, &t);
+    case 4: return band_in_l1<4>(isa, &t);
+    default: return dispatch<BandInL1<8, 0, 1>>(isa, &t);
     }
 }
 

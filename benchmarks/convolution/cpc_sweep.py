@@ -51,7 +51,8 @@ def build(folder: Path, flags: list[str] | None = None) -> ctypes.CDLL:
     if shutil.which(compiler) is None:
         raise SystemExit(f"bottlenecks compiles a program, and there is no compiler {compiler!r}")
     library = folder / "cpc_sweep.so"
-    command = [compiler, *(flags or FLAGS), "-shared", "-fPIC", f"-I{NATIVE.parent}", f"-I{NATIVE}", str(SOURCE)]
+    headers = [f"-I{NATIVE.parent}", f"-I{NATIVE}"]
+    command = [compiler, *(flags or FLAGS), "-shared", "-fPIC", *headers, str(SOURCE)]
     subprocess.run([*command, "-o", str(library)], check=True)
     native = ctypes.CDLL(str(library))
     addresses = ctypes.POINTER(ctypes.c_void_p)

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import jsc
-from benchmarks.common import allocation, report
+from benchmarks.common import allocation, figures, report
 from benchmarks.common.harness import Ratio, WrongResult, check, interleave, num_threads
+from benchmarks.common.report import Figure
 from benchmarks.inputs import images, toy_networks
 from benchmarks.peers.diff_jpeg import CubicJPEG
 from benchmarks.peers.jpeg_dl import AuthorsJPEG
@@ -198,4 +200,17 @@ def main(arguments: list[str]) -> None:
         "MB per image: saved for backward, and peak of forward+backward": report.table(memory),
     }
     data = {"rows": rows, "batch": count, "size": size, "kappa": options.kappa}
-    report.write(options, __doc__, page, data=data)
+    shown = figures.drawn(time_figure, options.out, rows)
+    report.write(options, __doc__, page, data=data, figures=shown)
+
+
+def time_figure(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Figure]:
+    """Milliseconds an image of each operator, on the first number of threads."""
+    bars: dict[str, dict[str, float]] = {}
+    threads = rows[0]["threads"]
+    for row in rows:
+        if row.get("threads") == threads:
+            bars.setdefault(row["operator"], {})[row["pass"]] = row["ms per image"]
+    words = f"ms an image, {threads} thread{'s' * (threads > 1)}"
+    figures.bars(folder / "jpeg.png", bars, words, log=True)
+    return [Figure("jpeg.png", "Time of each operator, forward and with backward")]

@@ -10,12 +10,12 @@ sees the 1000 lossless test images through real files: 4:4:4, optimised, sized b
 "trained" tables come from `loss + lambda * rate` on 4000 training images, and each lambda goes on
 from the tables of the one before; "sensitivity" tables are q ~ S^(-1/2), scaled
 (`rate_accuracy.py`). Saved bits are read off the curves, where the logarithm of the bits is
-interpolated linearly, with the 95 % interval over test images. The luck of the training is not in
-that interval: 400 steps in place of 700 moved the figures for top-1 by up to 7 points and those for
-cross-entropy by up to 2. Below 2 bits a pixel nothing certain is saved. This network uses all
-frequencies: S^(-1/2) varies by a factor of 5 over luma and of 2 over chroma. (A curve of SqueezeNet
-on 200 ImageNet samples was dropped: its standard error, 3.4 points, was larger than what it had to
-show.)
+interpolated linearly, with the 95 % interval over test images. That interval does not cover the
+variance of the training: 400 steps in place of 700 moved the figures for top-1 by up to 7 points
+and those for cross-entropy by up to 2. Below 2 bits a pixel nothing certain is saved. This network
+uses all frequencies: S^(-1/2) varies by a factor of 5 over luma and of 2 over chroma. (A curve of
+SqueezeNet on 200 ImageNet samples was dropped: its standard error, 3.4 points, was larger than what
+it had to show.)
 """
 
 from __future__ import annotations

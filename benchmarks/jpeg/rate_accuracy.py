@@ -15,10 +15,11 @@ the rounded loss (1000 images of CIFAR-10, quality 50, sums over diagonals of th
   level n: over batches of 100 its standard deviation is up to .25 at low frequencies, for a value
   of .01.
 
-So each frequency takes the one that suits it (`seen`). The rate is soft at kappa = 8, within 8 % of
-its finite differences but for DC and the last diagonals. The tables are the geometric mean over the
-second half of Adam's steps: the last ones alone were noisy, and worse. From tables of the
-sensitivity, which are fine in high frequencies of chroma, 300 steps did not arrive at lambda 0.5.
+So each frequency takes the gradient that is right for it (`seen`). The rate is soft at kappa = 8,
+within 8 % of its finite differences but for DC and the last diagonals. The tables are the geometric
+mean over the second half of Adam's steps: the last ones alone were noisy, and worse. From tables of
+the sensitivity, which are fine in high frequencies of chroma, 300 steps did not arrive at lambda
+0.5.
 """
 
 from __future__ import annotations

@@ -14,15 +14,17 @@ from __future__ import annotations
 import argparse
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import jsc
-from benchmarks.common import report
+from benchmarks.common import figures, report
 from benchmarks.common.harness import Ratio, compare, interleave, num_threads
+from benchmarks.common.report import Figure
 from benchmarks.inputs import networks, toy_networks, workloads
 from jsc._geometry import ConvGeometry
 from jsc.ops import cpc
@@ -157,4 +159,17 @@ def main(arguments: list[str]) -> None:
                 for case in report.progress(whole_networks(options), "networks"):
                     nets.append(network(*case, options))
     page = {"Networks": report.table(nets), "Parts": report.table(layers)}
-    report.write(options, __doc__, page, data={"networks": nets, "layers": layers})
+    shown = figures.drawn(network_figure, options.out, nets)
+    report.write(options, __doc__, page, data={"networks": nets, "layers": layers}, figures=shown)
+
+
+def network_figure(folder: Path, rows: Sequence[Row]) -> list[Figure]:
+    """How many times as fast as dense torch each network is, one by one and fused."""
+    bars = {
+        f"{row['network']}, {row['threads']} thr.": {
+            key: row[key] for key in ("one by one", "tuned")
+        }
+        for row in rows
+    }
+    figures.bars(folder / "fused.png", bars, "times as fast as dense torch's better layout", line=1)
+    return [Figure("fused.png", "Networks one by one and fused, in times of dense torch")]

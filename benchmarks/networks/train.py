@@ -3,22 +3,23 @@
 The networks are ResNet-20 and ResNet-56 for CIFAR-10, and a VGG-like one without and with batch
 normalisation. Against each stands the same model with every `nn.Conv2d` replaced by
 `jsc.nn.SparseConv2d`, which takes dense or sparse kernels pass by pass. torch runs in both memory
-formats, and "torch" is the faster. With --data the images are real and the ResNets trained; all
-other networks are trained here for --steps steps. "Passes" sums up the passes of the layers: how
-many skip zeros, and the geometric mean of torch's time over that of the way that is taken.
+formats, and "torch" is the faster of them. With --data the images are real and the ResNets trained;
+all other networks are trained here for --steps steps. "Passes" sums up the passes of the layers:
+how many skip zeros, and the geometric mean of torch's time over that of the way that is taken.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import report
+from benchmarks.common import figures, report
 from benchmarks.common.harness import (
     Ratio,
     check,
@@ -27,14 +28,15 @@ from benchmarks.common.harness import (
     interleave,
     num_threads,
 )
+from benchmarks.common.report import Figure
 from benchmarks.networks import steps
 from jsc import methods as ops
 from jsc.ops import cpc, cpc_grad, training
 
 TORCH = ("torch NCHW", "torch NHWC")
 LOSS_TOLERANCE = 1e-4  # of the loss in torch
-# Of the largest element of a parameter's gradient. Not rounding alone: where a sum of one ReLU's
-# input is within rounding of zero, its gate may be open in one network and closed in the other.
+# Of the largest element of a parameter's gradient. It is more than rounding: where the input of a
+# ReLU is within rounding of zero, it may be positive in one network and negative in the other.
 GRADIENT_TOLERANCE = 2e-2
 DENSITIES = ("d(x)", "d(g)")  # of the input, of the gradient of the output
 PASS_TOLERANCE = 1e-4  # of one layer's pass, whose inputs are the same
@@ -200,7 +202,18 @@ def main(arguments: list[str]) -> None:
         )
         for name, found in layers.items()
     }
-    report.write(options, __doc__, page, layers=every_pass, data={"rows": rows, "layers": layers})
+    data = {"rows": rows, "layers": layers}
+    shown = figures.drawn(step_figure, options.out, rows)
+    report.write(options, __doc__, page, layers=every_pass, data=data, figures=shown)
+
+
+def step_figure(folder: Path, rows: Sequence[Row]) -> list[Figure]:
+    """How many times as fast as torch a step of each network is."""
+    bars: dict[str, dict[str, float]] = {}
+    for row in rows:
+        bars.setdefault(row["network"], {})[f"{row['threads']} thread(s)"] = row["ratio"]
+    figures.bars(folder / "train.png", bars, "a step, times as fast as torch's better one", line=1)
+    return [Figure("train.png", "One optimisation step, in times of torch")]
 
 
 def pass_table(layers: dict[str, list[Row]]) -> str:

@@ -6,6 +6,7 @@ from jsc import formats as formats
 from jsc import functional as functional
 from jsc import jpeg as jpeg
 from jsc import nn as nn
+from jsc._version import __version__ as __version__
 from jsc.network import CompiledNetwork as CompiledNetwork
 from jsc.network import CompileError as CompileError
 from jsc.network import compile as compile
@@ -17,5 +18,3 @@ from jsc.tuning import apply as apply
 from jsc.tuning import optimize as optimize
 from jsc.tuning import restore as restore
 from jsc.tuning import tune as tune
-
-__version__ = "0.1.0"

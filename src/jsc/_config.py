@@ -35,7 +35,7 @@ def _isa_from_environment() -> int:
 
 
 # Read when the first kernel asks: a wrong JSC_ISA is then an error of that call, in one sentence,
-# and no traceback out of `import jsc`, which would keep `python -m jsc doctor` from telling it.
+# and not a traceback of `import jsc`, which would keep `python -m jsc doctor` from reporting it.
 _isa: int | None = None
 _amx = not os.environ.get("JSC_ISA") and cpu.supported_amx()
 _forked = False
@@ -64,7 +64,7 @@ def isa() -> int:
 
 
 def amx() -> bool:
-    """Kernels may use AMX tiles: the CPU has them, and JSC_ISA does not ask for less."""
+    """Whether kernels may use AMX tiles: the CPU has them, and JSC_ISA does not ask for less."""
     return _amx and isa() == 2
 
 
@@ -90,7 +90,7 @@ def use_isa(name: str) -> Iterator[None]:
 
 def num_threads(work: int) -> int:
     """Threads for a kernel that does `work` element operations: torch's number, or 1 when the work
-    is small, in a forked child, or inside somebody else's parallel region."""
+    is small, in a forked child, or inside the parallel region of another library."""
     if _forked or work < SERIAL_WORK or cpu.in_parallel():
         return 1
     return torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Files that a user names: read whole, never waited for."""
+"""Files that a user names: they are read whole, and reading never waits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def open_regular(path: str | PathLike[str]) -> BinaryIO:
     OSError if it cannot be opened."""
     if not isinstance(path, (str, PathLike)):
         raise TypeError(f"path must be a str or a path, got {type(path).__name__}")
-    # without O_NONBLOCK the opening of a pipe waits for somebody who writes
+    # without O_NONBLOCK the opening of a pipe waits for a writer
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         mode = os.fstat(number).st_mode

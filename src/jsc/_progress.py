@@ -11,7 +11,7 @@ EVERY = 5.0  # seconds between lines when there is no bar
 
 
 class Progress:
-    """Counts to `total`; `step(note)` moves it on. Writes to standard error, or nothing at all.
+    """Counts to `total`; `step(note)` adds one. It writes to standard error, or nothing at all.
 
     On a terminal this is tqdm's bar if tqdm is installed. Otherwise a plain line is printed at
     most every five seconds: a log stays readable and a short run stays silent.

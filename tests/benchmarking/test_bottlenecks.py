@@ -89,7 +89,7 @@ def test_causes_add_up():
     parts = bottlenecks.causes(row, 1.0)
     assert list(parts.values()) == [8, 3, 3, 4, 1, 3, 2, 2, 6]
     assert sum(parts.values()) == 30 + 22 - 20  # a call, had it not seen its input before
-    shown = bottlenecks.figures(row, 1.0, 1.0)
+    shown = bottlenecks.shares(row, 1.0, 1.0)
     assert shown["instructions / visit"] is None  # not counted here
     assert shown["cycles / visit"] == 5.5
     assert sum(v for k, v in shown.items() if k.removesuffix(" %") in bottlenecks.CAUSES) == (

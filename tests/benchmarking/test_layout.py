@@ -66,6 +66,15 @@ def test_files_can_be_read_in_one_sitting():
     assert not [str(path) for path, lines in texts.items() if any(len(x) > 110 for x in lines)]
 
 
+@pytest.mark.parametrize("name", [n for n in command_line.BENCHMARKS if n != "plots"])
+def test_every_benchmark_has_one_short_page_with_a_figure(name):
+    """`plots` draws the figures of the others."""
+    page = (FOLDER / "results" / f"{name}.md").read_text()
+    assert page.startswith(f"# {name}\n")
+    assert len(page.splitlines()) <= 300
+    assert "## Figures\n\n![" in page
+
+
 def test_results_are_pages_and_figures_below_a_megabyte():
     files = list((FOLDER / "results").iterdir())
     assert {path.suffix for path in files} == {".md", ".png"}

@@ -1,4 +1,4 @@
-"""The benchmark of the rate: its figures, on random pictures and a network nobody trained."""
+"""The benchmark of the rate: its figures, on random pictures and an untrained network."""
 
 import json
 

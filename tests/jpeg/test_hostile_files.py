@@ -1,4 +1,4 @@
-"""Files that somebody else made: a ValueError for whatever is wrong, in bounded memory and time."""
+"""Damaged and hostile files raise a ValueError, in bounded memory and time."""
 
 import io
 import os
@@ -40,7 +40,7 @@ def with_table(data, entries, wide):
 
 
 def python(code, *arguments):
-    """Run it elsewhere, where it may be given up."""
+    """Run it in a process of its own, which can be ended after a time."""
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True, text=True, timeout=300,
@@ -164,7 +164,7 @@ def test_paths_that_cannot_be_opened(tmp_path):
 
 @pytest.mark.parametrize("file", [None, 7, 0, b"path", [], object(), 1.5])
 def test_what_is_no_file(file):
-    """A number least of all: `open` would take it for a descriptor, and close it."""
+    """Not a number either: `open` would take it for a descriptor, and close it."""
     for function in (load, read_tables):
         with pytest.raises(TypeError, match="file must be a path or a binary file"):
             function(file)

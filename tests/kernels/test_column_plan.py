@@ -18,7 +18,7 @@ from jsc.ops import bf16x3, columns, lowering
 ARRAYS = ("column", "kernel_column", "rank", "ptr_first", "ptr_last")
 STEPS = {"stride": 1, "padding": 0, "dilation": 1}  # and what they are unless given
 SPARSE = ("cpo", "cps", "cpc")
-METHODS = ("im2col", "mec", "cpo", "cps", "cpc", "bf16x3")
+METHODS = [name for name in methods.METHODS if name != "dense"]
 
 
 def row(W: int, Kw: int, Sw: int = 1, Pw: int = 0, Dw: int = 1) -> ConvGeometry:

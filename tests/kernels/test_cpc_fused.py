@@ -12,7 +12,6 @@ from strategies import ConvCase, conv_cases
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc._kernels import cpc as kernel
 from jsc.ops import cpc
 from jsc.ops.epilogue import Epilogue, Norm
 
@@ -181,11 +180,3 @@ def test_masks_take_whole_words():
     fused = cpc.Convolution(packed, None, g, Epilogue(masks=True))
     fused.fused(x)[1].view(torch.int64).fill_(-1)  # the memory of the next call's
     assert torch.equal(fused.fused(x)[1].view(torch.int64), torch.full((1, 1, 4, 4), 31))
-
-
-def test_encode_is_the_definition(isa, dtype):
-    x = torch.randn(2, 70, 3, 5, dtype=dtype).relu()
-    masks = cpc.encode(x)[1]
-    assert torch.equal(cpc.occupied(masks)[..., :70], x.permute(0, 2, 3, 1) != 0)
-    assert not cpc.occupied(masks)[..., 70:].any()
-    assert kernel.taps(3, 1, 1) == 3

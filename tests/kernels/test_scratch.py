@@ -1,5 +1,5 @@
-"""Memory that nobody has written does not show: whatever scratch and new tensors hold before a
-call, the bits are the same."""
+"""No result depends on unwritten memory: whatever scratch and new tensors hold before a call, the
+bits are the same."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-METHODS = ("dense", "im2col", "mec", "cpo", "cps", "cpc", "bf16x3")
+from jsc.methods import METHODS as METHODS
+
 Arguments = dict[str, Any]
 
 

@@ -1,5 +1,5 @@
 """Hostile calls: every public callable with right arguments of which up to three are replaced by
-whatever somebody might pass, in the circumstances in which it might happen.
+wrong values, under the modes of torch in which calls are made.
 
     python -m tests.reliability.fuzz --seconds 60 --seed 0
 

@@ -109,7 +109,7 @@ for _method in METHODS:
         return Path(lambda: jsc.functional.conv2d(x, w, b, padding=1, method=method))
 
     def _changed(method: str = _method) -> Path:
-        """New weights at every call: what was laid out for the old ones has to go."""
+        """New weights at every call: what was packed of the old ones has to be freed."""
         module, x = jsc.nn.SparseConv2d(8, 16, 3, method=method).eval(), numbers(1, 8, 9, 9)
 
         def call() -> None:
@@ -313,7 +313,7 @@ def tuned_and_applied() -> Path:
 
 @path
 def torch_alone() -> Path:
-    """What the measure itself says of a path that is not ours."""
+    """What the measure says of a path of torch alone."""
     x, w = numbers(1, 8, 12, 12), torch.randn(16, 8, 3, 3)
     return Path(without_gradients(lambda: F.conv2d(x, w)))
 

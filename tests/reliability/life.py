@@ -1,4 +1,4 @@
-"""What the tests of processes and threads share: interpreters, and a bit of all work."""
+"""What the tests of processes and threads share: interpreters, and a little work of every kind."""
 
 from __future__ import annotations
 
@@ -69,5 +69,5 @@ def work() -> list[torch.Tensor]:
 
 
 def same_work(expected: list[torch.Tensor]) -> None:
-    """For a child process: what it works out is what its parent did."""
+    """For a child process: its results are those of its parent."""
     assert all(torch.equal(a, b) for a, b in zip(work(), expected, strict=True))

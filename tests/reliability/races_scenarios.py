@@ -227,7 +227,7 @@ def swapped(method):
 
 @for_each("weights written under a lock", 1.5, METHODS)
 def written(method):
-    """Exactly the weights that lie there while the reader has the lock."""
+    """Exactly the weights that are there while the reader has the lock."""
     module, xs, sets, expected = two_sets(method)
     lock, state = Shared(), {"now": 0}
     ways = [
@@ -252,7 +252,7 @@ def written(method):
 
 @for_each("evaluation while another thread trains", 1.0, METHODS)
 def trains(method):
-    """Forwards that record gradients, and evaluations, of one layer; nobody steps."""
+    """Forwards that record gradients, and evaluations, of one layer; no optimizer steps."""
     module, xs = layer(method), maps(16)
     module.requires_grad_(True)
     expected = [of(module, x).detach() for x in xs]

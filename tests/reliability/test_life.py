@@ -96,7 +96,7 @@ print('done')"""
 
 
 def test_forks_while_threads_lay_weights_out():
-    """What a fork finds locked stays locked in the child, where nobody is left to unlock it."""
+    """What a fork finds locked stays locked in the child, where no thread is left to unlock it."""
     finishes(python(START + FORK + FORKS, "-W", "ignore::DeprecationWarning"))
 
 
@@ -298,7 +298,7 @@ print('done')"""
 
 
 def test_calls_inside_a_parallel_region():
-    """Of somebody else's: torch's, or a library's that calls back. No threads within threads."""
+    """A parallel region of torch, or of a library that calls back: no threads within threads."""
     finishes(
         python(
             START

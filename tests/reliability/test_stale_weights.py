@@ -1,4 +1,4 @@
-"""The result of an evaluation is that of the weights as they are now, whoever changed them how."""
+"""An evaluation has the result of the weights as they are now, however they were changed."""
 
 from __future__ import annotations
 

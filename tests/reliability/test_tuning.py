@@ -1,4 +1,4 @@
-"""Tuning among other threads, and interrupted: nobody else notices."""
+"""Tuning among other threads, and interrupted: it changes nothing for anybody else."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def test_the_random_state_is_asked_for_by_one_at_a_time(monkeypatch, network):
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_fork_while_another_thread_has_the_random_state():
-    """The child has a lock of its own, which nobody holds."""
+    """The child has a lock of its own, which no thread holds."""
     held, done = threading.Event(), threading.Event()
 
     def hold():

@@ -38,7 +38,7 @@ class Wrapped(Tensor):
 
 
 def scalars() -> list[Any]:
-    """Made anew each time: nobody can spoil them for the next call."""
+    """Made anew each time, so that no call changes them for the next one."""
     return [
         None, True, False, 0, 1, -1, 2, 3, 7, 255, 2**14, 2**31 - 1, 2**31, 2**40, 2**62, 2**63,
         2**64, HUGE, -(2**63), -HUGE, 0.0, -0.0, 0.5, 1.0, -1.5, 1e-320, 1e-30, 1e30, 1.7e308,

@@ -3,9 +3,7 @@
 import pytest
 import torch
 from fake_times import QUICK, Nested, clock, tune_module
-from fusing import pair
 
-from benchmarks.inputs import toy_networks
 from jsc.tuning import tune
 
 
@@ -39,9 +37,4 @@ def no_promise(monkeypatch):
 @pytest.fixture
 def plan(model, sample, monkeypatch, no_promise):
     clock(monkeypatch, {"dense": 2.0, "cpc": 1.0})
-    return tune(model, sample, **QUICK)
-
-
-@pytest.fixture
-def net():
-    return pair(toy_networks.small_resnet(16))
+    return tune(model, sample, **{**QUICK, "budget_s": 60.0})

@@ -78,12 +78,12 @@ def test_wrong_method_is_refused(model, sample, monkeypatch, no_promise):
     assert "wrong" in plan.layers[1].reason
 
 
-def test_times_are_taken_in_turn_and_hopeless_rivals_are_left_out():
+def test_times_are_taken_in_turn_and_slow_functions_are_left_out():
     order = []
-    rivals = {name: lambda name=name: order.append(name) for name in ("dense", "fast")}
-    rivals["slow"] = lambda: (order.append("slow"), time.sleep(0.01))
-    times = interleaved(rivals, 5, 10.0)
-    assert set(times) == set(rivals)
+    candidates = {name: lambda name=name: order.append(name) for name in ("dense", "fast")}
+    candidates["slow"] = lambda: (order.append("slow"), time.sleep(0.01))
+    times = interleaved(candidates, 5, 10.0)
+    assert set(times) == set(candidates)
     assert order.count("slow") == 1
     assert order.count("dense") == order.count("fast") == 5
     assert order[0] != order[3]  # each round starts with another one

@@ -18,12 +18,12 @@ from jsc.tuning.whole import relative_error
 
 
 def race(monkeypatch, milliseconds):
-    """Let rivals of the whole model take `milliseconds(name, races so far)`; the races."""
+    """Let candidates of the whole model take `milliseconds(name, races so far)`; the races."""
     races = []
 
-    def fake(rivals, rounds, seconds, baseline="dense", least=3):
-        races.append(list(rivals))
-        return {n: Times(*[milliseconds(n, len(races))] * 2) for n in rivals}
+    def fake(candidates, rounds, seconds, baseline="dense", least=3):
+        races.append(list(candidates))
+        return {n: Times(*[milliseconds(n, len(races))] * 2) for n in candidates}
 
     monkeypatch.setattr(whole_module, "interleaved", fake)
     return races
@@ -93,7 +93,7 @@ def test_the_fastest_variant_is_taken(model, sample, monkeypatch):
     assert plan.gain == 2
     assert apply(model, plan, fuse=True).stem.method == "cpc"
     last = Sample.of(sample.contiguous(memory_format=torch.channels_last))
-    assert list(variants_module.formats(plan, last)) == ["tuned"]
+    assert list(variants_module.in_memory_formats(plan, last)) == ["tuned"]
     assert type(plan).from_dict(plan.to_dict()) == plan
     with pytest.raises(PlanError, match="memory_format"):
         replace(plan, memory_format="sideways")
@@ -102,7 +102,7 @@ def test_the_fastest_variant_is_taken(model, sample, monkeypatch):
 
 
 class Chaotic(nn.Module):
-    """Blows up the last bits of its second layer's output, whoever computes them."""
+    """Magnifies the last bits of its second layer's output, whichever method computes it."""
 
     def __init__(self):
         super().__init__()
@@ -148,7 +148,7 @@ class Aliasing(nn.Module):
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("fuse", [False, True])
-def test_turned_maps_that_change_an_answer_are_no_rival(monkeypatch, fuse):
+def test_channels_last_maps_that_change_an_answer_are_not_timed(monkeypatch, fuse):
     """Neither a plan's, nor torch's own."""
     races = race(monkeypatch, lambda name, race: {"dense": 2.0, "tuned": 1.5}.get(name, 1.0))
     plan = tune(Aliasing().eval(), torch.randn(2, 16, 12, 12).relu(), fuse=fuse, **QUICK)
@@ -160,7 +160,7 @@ def test_turned_maps_that_change_an_answer_are_no_rival(monkeypatch, fuse):
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.filterwarnings("default:torch alone:jsc.PlanWarning")
-def test_torch_with_everything_channels_last_is_a_rival(monkeypatch):
+def test_torch_with_everything_channels_last_is_timed_too(monkeypatch):
     model, x = Nested().eval(), torch.rand(2, 3, 12, 12)
     weights = [p.stride() for p in model.parameters()]
     times = {"dense": 3.0, "tuned": 2.0, whole_module.TORCH: 1.0}

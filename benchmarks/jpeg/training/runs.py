@@ -1,7 +1,7 @@
-"""Runs that are kept: one line of JSON each, under the run's full configuration.
+"""Finished runs: one line of JSON each, under the run's full configuration.
 
-Started again, a benchmark takes what is there and trains what is missing. The weights lie beside
-the lines, so that the sensitivity start and `robustness` need not train again.
+A benchmark that is started again reads what is there and trains what is missing. The weights lie
+beside the lines, so that the sensitivity start and `robustness` need not train again.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@
     fingerprint whether a tensor still holds what it held               native/fingerprint.h
     jpeg     the whole JPEG layer in one pass, and its gradients         native/jpeg.h
     lower    matrices behind im2col and MEC                              native/lower.h
+    program  the instructions of a compiled network, and its call        network/instruction.h
     quant    soft, windowed, hard, sampled quantiser, and gradients      native/quant.h
 
 Contract of every kernel: outputs and scratch come in as buffers; `isa` (0 baseline, 1 AVX2,

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import jsc
 from jsc import _config
 from jsc._kernels import cpu
+from jsc._version import __version__
 from jsc.cli.selftest import self_test
 from jsc.tuning.plan.environment import cpu_name
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def openmp_runtimes() -> list[str]:
-    """Paths of the OpenMP runtimes in this process. One is right; two fight for the cores."""
+    """Paths of the OpenMP runtimes in this process. One is right; two compete for the cores."""
     try:
         from threadpoolctl import threadpool_info
     except ImportError:
@@ -47,7 +47,7 @@ def _mapped_runtimes() -> list[str]:
 
 
 def examine() -> dict[str, Any]:
-    """Everything the doctor looks at; `problems` holds one sentence for each thing found wrong."""
+    """Everything the doctor examines; `problems` holds one sentence for each fault."""
     best, used = _config.ISA_NAMES[cpu.supported_isa()], _config.ISA_NAMES[_config.isa()]
     runtimes, openmp = openmp_runtimes(), cpu.openmp_version()
     tests = self_test()
@@ -62,7 +62,7 @@ def examine() -> dict[str, Any]:
             "the cores; import torch before the package that brings the other one, or remove it"
         )
     return {
-        "jsc": jsc.__version__,
+        "jsc": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-import jsc
+from jsc._version import __version__
 from jsc.cli import demo, doctor, tables, tune
 from jsc.cli.extras import MissingExtraError
 
@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Trainable JPEG layer and sparse-activation convolutions for PyTorch on CPUs.",
         epilog="Exit codes: 0 all right, 1 something is wrong, 2 wrong use or missing input.",
     )
-    parser.add_argument("--version", action="version", version=f"jsc {jsc.__version__}")
+    parser.add_argument("--version", action="version", version=f"jsc {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         sub = commands.add_parser(

@@ -91,7 +91,7 @@ def _load(path: Path) -> Any:
         return load_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle has many ways to say no
+    except Exception as error:  # pickle raises errors of many types
         raise ValueError(f"{path.name} holds no state_dict that can be read safely") from error
 
 

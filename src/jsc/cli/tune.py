@@ -6,8 +6,8 @@ MODEL is FILE.py:NAME or package.module:NAME. NAME is called without arguments a
 nn.Module (or is one). The file is run as a program is: take it from people you trust.
 
 SAMPLE is a file with a real batch (.pt: a tensor, tuple or dict; .npy: an array), or a shape such
-as 8,3,224,224. A shape gives random numbers, whose zeros are not those of real images: good for a
-first look, not for a plan to be used.
+as 8,3,224,224. A shape gives random numbers, whose zeros are not those of real images: enough for
+a first try, not for a plan to be used.
 
 In the program that uses the model:  fast = jsc.apply(model, jsc.Plan.load("net.plan.json"))"""
 

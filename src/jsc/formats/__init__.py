@@ -1,4 +1,4 @@
-"""Compressed activation maps: dataclasses of tensors that encode, decode and tell their size."""
+"""Compressed activation maps: tensors that encode, decode and tell their size."""
 
 from jsc.formats.cpc import CPC as CPC
 from jsc.formats.cpo import CPO as CPO

@@ -32,7 +32,7 @@ def conv2d(
     Parameters
     ----------
     input : Tensor, (N, C, H, W) or (C, H, W), float32 or float64, any strides
-        The sparse methods gain where it has zeros, as maps behind a ReLU do; any values are right.
+        The sparse methods gain where it has zeros, as maps behind a ReLU do; any values are taken.
     weight : Tensor, (K, C / groups, Kh, Kw), dtype of `input`
     bias : Tensor, (K,), optional
     stride, dilation : int or pair of int, at least 1
@@ -62,8 +62,8 @@ def conv2d(
     -----
     Gradient: input, weight and bias, any order. It is torch's dense gradient; with "cpc", first
     order, float32 or float64 and channels-last maps, it skips zeros of the input or of the output's
-    gradient where that is estimated to be faster. Behind a ReLU, what a plain `backward()` hands
-    on is then zero where the input is, since the ReLU's gate is closed there.
+    gradient where that is estimated to be faster. Behind a ReLU, the gradient that a plain
+    `backward()` hands on is then zero where the input is, as the ReLU's derivative is zero there.
     Weights are laid out anew on every call; :class:`jsc.nn.SparseConv2d` does that once.
     Zeros of the input are skipped only where that cannot change the result: with weights that are
     not finite, and for depthwise convolution, the dense method runs. Cost of the sparse methods:

@@ -1,4 +1,4 @@
-"""What surrounds the JPEG layer: standard tables, where trained ones start from, real files."""
+"""Around the JPEG layer: standard tables, where trained ones start, real files."""
 
 from jsc.jpeg.decoded import decoded as decoded
 from jsc.jpeg.files import load as load

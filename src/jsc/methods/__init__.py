@@ -14,6 +14,7 @@ from jsc.methods.base import Method as Method
 from jsc.methods.convolve import geometry as geometry
 from jsc.methods.convolve import is_channels_last as is_channels_last
 from jsc.methods.convolve import kept_pack as kept_pack
+from jsc.methods.convolve import likely_fastest_first as likely_fastest_first
 from jsc.methods.convolve import output_format as output_format
 from jsc.methods.convolve import pack as pack
 from jsc.methods.convolve import plain as plain

@@ -75,8 +75,15 @@ class Method(ABC):
     def prepare_fused(
         self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue
     ) -> FusedConvolution:
-        """The same with an epilogue in its store."""
+        """The same with an epilogue in its store. ValueError from methods without `fuses`."""
         raise ValueError(f'the store of "{self.name}" has no epilogue')
+
+    @abstractmethod
+    def cost(self, g: ConvGeometry, density: float) -> float:
+        """An estimate of its time, for trying the likely fastest method first: the number of
+        multiply-adds that torch's dense convolution does meanwhile. `density` is the share of the
+        input that is not zero. The constants are fitted to one thread of a Xeon with AVX-512
+        (benchmarks/results/conv.md and paper.md): they rank methods, and never decide."""
 
     @abstractmethod
     def stored_bytes(self, input: Tensor, g: ConvGeometry) -> int:
@@ -87,3 +94,8 @@ class Method(ABC):
 
 def map_bytes(input: Tensor) -> int:
     return input.element_size() * input.numel()
+
+
+def padded_filters(g: ConvGeometry) -> float:
+    """Multiply-adds with the filters that kernels add to fill vectors of 16, which skip nothing."""
+    return g.macs * (-(-g.K // 16) * 16) / max(g.K, 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc.methods.base import Convolution
-from jsc.methods.registry import get
+from jsc.methods.registry import METHODS, get
 from jsc.ops import packs
 
 
@@ -32,6 +32,13 @@ def geometry(
 def unsupported(method: str, g: ConvGeometry) -> str | None:
     """Why `method` cannot convolve geometry `g`, or None where it can."""
     return get(method).unsupported(g.per_group())
+
+
+def likely_fastest_first(g: ConvGeometry, density: float) -> tuple[str, ...]:
+    """All methods but "dense", in the order of `Method.cost`."""
+    one = g.per_group()
+    names = (name for name in METHODS if name != "dense")
+    return tuple(sorted(names, key=lambda name: get(name).cost(one, density)))
 
 
 def plain(x: Tensor) -> Tensor:

@@ -19,5 +19,8 @@ class Dense(Method):
         steps = (g.Sh, g.Sw), (g.Ph, g.Pw), (g.Dh, g.Dw)
         return lambda input: torch.conv2d(input, packed, bias, *steps)
 
+    def cost(self, g: ConvGeometry, density: float) -> float:
+        return float(g.macs)
+
     def stored_bytes(self, input: Tensor, g: ConvGeometry) -> int:
         return map_bytes(input)

@@ -68,8 +68,8 @@ def capture(frozen: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     if changed:
         raise CompileError(
             f"the forward of {type(frozen).__name__} sets {', '.join(sorted(changed)[:3])}, "
-            f"the forward of {type(frozen).__name__} sets {', '.join(sorted(changed)[:3])}, which "
-            "a compiled network would not do; compile the part of the model that only computes"
+            "which would be lost; compile the part of the model that only computes"
+        )
     mutated = [*program.graph_signature.buffers_to_mutate.values()]
     mutated += [*program.graph_signature.user_inputs_to_mutate.values()]
     if mutated:

@@ -58,9 +58,9 @@ class SparseConv2d(nn.Conv2d):
 
     The weights are laid out once, and again when they have changed, whoever changed them
     (ops/packs.py). They are also laid out anew after `train()` and `eval()`, `load_state_dict`,
-    moves and casts, and a call that recorded gradients. Only a change of *single elements* that
-    torch does not see (through `weight.data`, a numpy view, by another process) needs
-    :meth:`repack`. Any number of threads may call one module at once.
+    changes of device or dtype, and a call that recorded gradients. Only a change of *single
+    elements* that torch does not see (through `weight.data`, a numpy view, by another process)
+    needs :meth:`repack`. Any number of threads may call one module at once.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class SparseConv2d(nn.Conv2d):
             packs.forget(weight)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        settings = self._settings()  # read once, as all that another thread may change meanwhile
+        settings = self._settings()  # read once: another thread may change them meanwhile
         state = _state(input, weight, bias, settings)
         if state is not None:
             prepared = self._prepared
@@ -154,7 +154,7 @@ class SparseConv2d(nn.Conv2d):
         g = methods.geometry(padded, weight, *steps)
         if g.Oh < 1 or g.Ow < 1 or methods.unsupported(method, g):
             return super()._conv_forward(input, weight, bias)
-        if state is None:  # traced, or of a kind of which changes cannot be seen
+        if state is None:  # traced, or of a kind whose changes cannot be seen
             return convolve(padded, weight, bias, *steps, method, keep=True)
         require_output(g)
         packed = methods.kept_pack(weight, g, method)
@@ -224,7 +224,7 @@ class SparseConv2d(nn.Conv2d):
         g = methods.geometry(input, weight, *steps)
         density = training.input_density(input, g) if g.Oh > 0 and g.Ow > 0 else None
         # No bias: a normalisation follows, and leaves no zeros in the gradient of the output.
-        if density is None or (bias is None and training.hopeless(density, g)):
+        if density is None or (bias is None and training.stays_dense(density, g)):
             return super()._conv_forward(input, weight, bias)
         packed = training.forward_weight(density, weight, g)
         method = "dense" if packed is None else settings.method

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 LIB = torch.library.Library("jsc", "FRAGMENT")  # operators live as long as this object
-OPS: list[str] = []  # every operator registered, for the tests that walk over them
+OPS: list[str] = []  # every operator registered, for the tests, which try each of them
 _IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {}
 
 

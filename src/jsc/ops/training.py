@@ -1,12 +1,13 @@
-"""Which kernel each pass of a training convolution takes: dense, or one that skips zeros.
+"""Which kernel each pass of a training convolution runs: dense, or one that skips zeros.
 
 Estimated times, in units of torch's dense pass (one thread of a Xeon with AVX-512, batches of 32
 to 128, maps of 4 to 32 rows, `python -m benchmarks train`), follow from the density of the map
-that is walked:
+whose non-zeros are visited:
 
     sweep    forward over x; gradient of the input over that of the output (stride 1)
     visits   gradient of the weight over either map (of the output: stride 1)
-    gated    gradients of weight and input in one, over an input whose gate is known (ops/_gate.py)
+    gated    gradients of weight and input in one pass over the non-zeros of the input, where a ReLU
+             made it: its derivative is zero where the input is
 
 The bits of a result do not depend on the number of threads, because densities are counted, never
 timed.
@@ -54,7 +55,7 @@ def input_density(input: Tensor, g: ConvGeometry) -> float | None:
     return cpc_grad.density(input.detach())
 
 
-def hopeless(dx: float, g: ConvGeometry) -> bool:
+def stays_dense(dx: float, g: ConvGeometry) -> bool:
     """Whether an input of density `dx` leaves all passes dense, if the gradient of the output has
     no zeros, as behind batch normalisation."""
     least = min(_visit_cost(dx, g.K, g), _gated_cost(dx, g) / 2) if _visits(g) else 1.0
@@ -62,8 +63,8 @@ def hopeless(dx: float, g: ConvGeometry) -> bool:
 
 
 def forward_weight(dx: float, weight: Tensor, g: ConvGeometry) -> Tensor | None:
-    """Weights packed for the sweep where it is to be faster than the dense convolution of an input
-    of density `dx`."""
+    """Weights packed for the sweep, where that is estimated to be faster than the dense convolution
+    of an input of density `dx`."""
     if _sweep_cost(dx, g.K, g) >= 1:
         return None
     packed = cpc_grad.sweep_weight(weight.detach(), g, turned=False)
@@ -77,12 +78,12 @@ def backward(
     g: ConvGeometry,
     dx: float,
     wanted: tuple[bool, bool],
-    gate: Callable[[], bool],
+    behind_relu: Callable[[], bool],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of input and weight where skipping zeros pays, None where the dense way is to run.
 
-    `dx` is the `input_density`; `gate()` says whether the input's gradient is wanted only where the
-    input is not zero.
+    `dx` is the `input_density`; `behind_relu()` says whether the input's gradient is wanted only
+    where the input is not zero.
     """
     last = torch.channels_last
     input, grad, weight = input.detach(), grad.detach(), weight.detach()
@@ -90,7 +91,7 @@ def backward(
         return None, None
     if not grad.is_contiguous(memory_format=last):
         grad = grad.contiguous(memory_format=last)
-    for_input, for_weight = _choose(dx, cpc_grad.density(grad), g, wanted, gate)
+    for_input, for_weight = _choose(dx, cpc_grad.density(grad), g, wanted, behind_relu)
     if for_input == "gated":
         found = cpc_grad.visit(
             input, grad, weight, g, input_visited=True, walk=wanted[1], dots=True
@@ -106,10 +107,15 @@ def backward(
 
 
 def _choose(
-    dx: float, dg: float, g: ConvGeometry, wanted: tuple[bool, bool], gate: Callable[[], bool]
+    dx: float,
+    dg: float,
+    g: ConvGeometry,
+    wanted: tuple[bool, bool],
+    behind_relu: Callable[[], bool],
 ) -> tuple[str, str]:
-    """The cheapest way for (input, weight): "dense", "sweep" or "gated", and "dense" or whose
-    non-zeros are visited; with "gated", both come from visits of the input."""
+    """The cheapest kernel for the gradients of (input, weight). The first is "dense", "sweep" or
+    "gated"; the second "dense", or the map whose non-zeros are visited, "input" or "output". With
+    "gated" both come from one visit of the input's non-zeros."""
     straight = g.Sh == g.Sw == 1
     visits = _visits(g)
     for_input = {"dense": 1.0}
@@ -122,7 +128,7 @@ def _choose(
             for_weight["output"] = _visit_cost(dg, g.C, g)
     x, w = min(for_input, key=for_input.__getitem__), min(for_weight, key=for_weight.__getitem__)
     apart = for_input[x] * wanted[0] + for_weight[w] * wanted[1]
-    if wanted[0] and visits and _gated_cost(dx, g) < apart and gate():
+    if wanted[0] and visits and _gated_cost(dx, g) < apart and behind_relu():
         return "gated", "input"
     return (x if wanted[0] else "dense"), (w if wanted[1] else "dense")
 

@@ -1,4 +1,4 @@
-"""Offline selection of convolution methods: tune a network on a sample, keep the plan, apply it.
+"""Offline selection: tune a network on a sample, keep the plan, apply it.
 
 plan = jsc.tune(model, sample)      measure every layer's methods on its real activations
 print(plan)                         layer, density, method, times, gain, memory, reason
@@ -6,14 +6,14 @@ plan.save("plan.json")              plain JSON; jsc.Plan.load("plan.json") elsew
 fast = jsc.apply(model, plan)       same parameters, same state_dict keys
 model = jsc.restore(fast)           back to nn.Conv2d
 
-The modules stay live: what is trained, loaded or hooked is followed. `fuse=True` gives that up.
+The modules stay live: they follow what is trained, loaded or hooked. `fuse=True` gives that up.
 
     tuner     `tune`, `optimize`: a copy of the network, layer by layer, then as a whole
-    capture   running a network on a sample and looking at its convolutions
+    capture   running a network on a sample and observing its convolutions
     measure   every method of one layer, checked and timed on what the layer gets
     memory    bytes of a map in the form of each method
-    timing    rival functions in turn, deadlines
-    variants, whole   plans for whole networks, and the one that is taken
+    timing    functions timed in turn, deadlines
+    variants, whole   plans for whole networks, and the choice between them
     applying, convert   `apply`, `restore`
     plan/     the plan as data and as a file
 """

@@ -1,4 +1,4 @@
-"""Carry out a plan: a network whose chosen convolutions run the chosen methods."""
+"""Apply a plan: make a network whose convolutions run the chosen methods."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def apply(
         `PlanError`; leave it dense and warn; leave it dense silently.
     fuse : bool
         Give the network a `forward` of its own. In evaluation mode without gradients it runs CPC
-        and bf16x3 layers fused with the batch-norm, addition and ReLU behind them, where the way
-        through the network can be traced, and turns maps channels-last, where the plan says so.
+        and bf16x3 layers fused with the batch-norm, addition and ReLU behind them, where the
+        forward can be traced, and makes maps channels-last where the plan says so.
         It follows changes of parameters, batch-norm statistics, layers, hooks and modes, but
         **it freezes every other Python value that a forward reads**, as it was at the first call
         with a size of input: buffers read by `.item()` or `bool()`, class attributes, globals,
-        methods other than `forward`, flags of children that are looked at but not called. In-place
+        methods other than `forward`, flags of children that it reads but does not call. In-place
         operations behind `.contiguous()` may reach other tensors once maps are channels-last. Use
         it only for a network in which none of that matters.
 
@@ -82,9 +82,9 @@ def apply(
         )
     if on_mismatch != "dense":
         _warn(found, plan.environment.differences(Environment.current()))
-        turned = plan.memory_format == "channels_last"
-        if not fuse and (turned or (plan.fused and plan.chosen)):
-            _warn_unfused(turned)
+        channels_last = plan.memory_format == "channels_last"
+        if not fuse and (channels_last or (plan.fused and plan.chosen)):
+            _warn_unfused(channels_last)
 
     model = model if inplace else share(model)
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -135,8 +135,8 @@ def _warn(mismatches: list[str], differences: list[str]) -> None:
         warnings.warn(message, PlanWarning, stacklevel=3)
 
 
-def _warn_unfused(turned: bool) -> None:
-    what = "fused, with maps turned channels-last" if turned else "fused"
+def _warn_unfused(channels_last: bool) -> None:
+    what = "fused, with channels-last maps" if channels_last else "fused"
     message = (
         f"the plan was measured {what}, which is off by default: results are right, times differ. "
         "Pass fuse=True to jsc.apply, having read what that freezes, or tune again without it"

@@ -1,7 +1,7 @@
-"""Run a model on a sample and look at its convolutions while it runs.
+"""Run a model on a sample and observe its convolutions while it runs.
 
-The layers are looked at in the middle of the model's own forward: `visit` gets the very tensor the
-layer gets, with its values and its memory format, and nothing has to be kept for later.
+The layers are observed in the middle of the model's own forward: `visit` gets the very tensor that
+the layer gets, with its values and its memory format, and nothing has to be kept for later.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Sample:
 
     def channels_last(self) -> Sample:
         """The same with every map in this memory format."""
-        return Sample(_turned(self.args), _turned(self.kwargs))
+        return Sample(_as_channels_last(self.args), _as_channels_last(self.kwargs))
 
 
 @dataclass
@@ -80,19 +80,21 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(item)
 
 
-def turnable(x: Tensor) -> bool:
-    """Four axes and not channels-last yet."""
+def can_be_channels_last(x: Tensor) -> bool:
+    """Whether it has four axes and is not channels-last yet."""
     last = torch.channels_last
     return x.dim() == 4 and x.layout == torch.strided and not x.is_contiguous(memory_format=last)
 
 
-def _turned(value: Any) -> Any:
+def _as_channels_last(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.contiguous(memory_format=torch.channels_last) if turnable(value) else value
+        if can_be_channels_last(value):
+            return value.contiguous(memory_format=torch.channels_last)
+        return value
     if type(value) in (tuple, list):
-        return type(value)(_turned(item) for item in value)
+        return type(value)(_as_channels_last(item) for item in value)
     if type(value) is dict:
-        return {key: _turned(item) for key, item in value.items()}
+        return {key: _as_channels_last(item) for key, item in value.items()}
     return value
 
 
@@ -103,7 +105,7 @@ _RANDOM = threading.RLock()
 
 
 def _new_lock() -> None:
-    """In a forked child: the thread that may have held it does not exist there."""
+    """A forked child gets a new lock: the thread that may have held the old one is not there."""
     global _RANDOM
     _RANDOM = threading.RLock()
 
@@ -118,8 +120,8 @@ def set_random_state(state: Tensor) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[Tensor]:
-    """Evaluation mode without gradients, for a model that nobody else has: it stays in that mode.
-    Gives torch's random state, and puts it back in the end.
+    """Evaluation mode without gradients, for a private copy of a model, which stays in that mode.
+    Yields torch's random state, and puts it back in the end.
 
     `no_grad` and not `inference_mode`: a model may keep a tensor it makes on its first run, and an
     inference tensor would break its training later.

@@ -11,24 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from jsc._geometry import ConvGeometry
-from jsc.methods import get, unsupported
+from jsc.methods import get, likely_fastest_first, unsupported
 from jsc.nn import SparseConv2d
 from jsc.tuning import memory, timing
 from jsc.tuning.capture import Layer, work
 from jsc.tuning.plan.plan import LayerChoice
 from jsc.tuning.timing import Deadline, Times, interleaved
 
-FIRST = 10.0  # dense times that a method's first call, packing included, may take to be timed
-SHORT = 0.05  # seconds that it may take in any case
-LATE = "not tried, the time was over"
+# A method is timed if its first call, packing included, takes at most so many dense times,
+FIRST_CALL_RATIO = 10.0
+FIRST_CALL_SECONDS = 0.05  # or at most so long
+OUT_OF_TIME = "not tried, the time was over"
 
 
 @dataclass
 class Measurement:
-    """What is known of a layer after its calls on the sample; sums run over the calls."""
+    """What its calls on the sample showed of a layer; sums run over the calls."""
 
     layer: Layer
-    refused: str = ""  # why no method but dense is tried
+    refused: str = ""  # the reason why no method but dense is tried
     input_shape: tuple[int, ...] = ()
     elements: int = 0
     nonzeros: int = 0
@@ -44,7 +45,7 @@ class Measurement:
 
 
 def refusal(conv: nn.Conv2d) -> str:
-    """Why this module cannot become a `SparseConv2d`; empty when it can."""
+    """Says why this module cannot become a `SparseConv2d`; the text is empty when it can."""
     if type(conv) is not nn.Conv2d:
         return f"{type(conv).__name__} has a forward of its own"
     if "weight" not in conv._parameters:
@@ -73,13 +74,14 @@ def geometry(conv: nn.Conv2d, x: Tensor) -> ConvGeometry:
 def measure_call(
     m: Measurement,
     x: Tensor,
-    methods: tuple[str, ...],
+    methods: tuple[str, ...] | None,
     rounds: int,
     share: Deadline,
     deadline: Deadline,
     pace: dict[str, float],
 ) -> None:
-    """Add one call: check every method's result on `x`, then time those that are right.
+    """Add one call: check every method's result on `x`, then time those that are right. They are
+    tried in the order of `methods`; None means all of them, the likely fastest first.
 
     One method is begun in any case, and others that will be done within `share`, by the seconds a
     product took them at the `pace` of their last call; none after `deadline`. A method that is left
@@ -89,9 +91,12 @@ def measure_call(
     g = geometry(conv, x)
     m.input_shape = m.input_shape or (g.N, g.C, g.H, g.W)
     m.elements += x.numel()
-    m.nonzeros += int(torch.count_nonzero(x))
+    nonzeros = int(torch.count_nonzero(x))
+    m.nonzeros += nonzeros
+    if methods is None:
+        methods = likely_fastest_first(g, nonzeros / max(x.numel(), 1))
     if not x.numel() or deadline.over:
-        _reject_all(m, methods, LATE if x.numel() else "the sample gives it an empty map")
+        _reject_all(m, methods, OUT_OF_TIME if x.numel() else "the sample gives it an empty map")
         return
     start = timing.clock()
     expected = conv.forward(x)
@@ -101,14 +106,14 @@ def measure_call(
             continue
         needed = pace.get(method, 0.0) * work(conv, x)
         out_of_time = deadline.over or (trial.begun and share.left <= needed)
-        why = LATE if out_of_time else trial.reject(method, pace)
+        why = OUT_OF_TIME if out_of_time else trial.reject(method, pace)
         if why:
             m.rejected[method] = why
             m.candidates.pop(method, None)
-    rivals: dict[str, Callable[[], Tensor]] = {"dense": lambda: conv.forward(x)}
+    timed: dict[str, Callable[[], Tensor]] = {"dense": lambda: conv.forward(x)}
     for method, candidate in m.candidates.items():
-        rivals[method] = lambda candidate=candidate: candidate.forward(x)  # type: ignore[misc]
-    for method, times in interleaved(rivals, rounds, share.left, least=1).items():
+        timed[method] = lambda candidate=candidate: candidate.forward(x)  # type: ignore[misc]
+    for method, times in interleaved(timed, rounds, share.left, least=1).items():
         m.times.setdefault(method, Times()).add(times)
     for method, count in memory.activation_bytes(x, g, m.candidates).items():
         m.memory[method] = m.memory.get(method, 0) + count
@@ -149,7 +154,7 @@ class _Trial:
             return str(failure) or type(failure).__name__
         seconds = timing.clock() - start
         pace[method] = seconds / work(m.layer.conv, self.x)
-        if seconds > max(SHORT, FIRST * self.seconds):
+        if seconds > max(FIRST_CALL_SECONDS, FIRST_CALL_RATIO * self.seconds):
             return f"{method} took {1e3 * seconds:.0f} ms, dense {1e3 * self.seconds:.0f} ms"
         return self._check(method, result)
 

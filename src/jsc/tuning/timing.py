@@ -1,4 +1,4 @@
-"""Times of rival functions on a machine that other people use too."""
+"""Times of functions that compute the same thing, on a machine that other programs use too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 clock = time.perf_counter
 
 MIN_ROUNDS = 3
-HOPELESS = 3.0  # a rival that never came within three times the baseline is not timed further
+TOO_SLOW = 3.0  # a function that takes so many times the baseline is not timed further
 
 
 class Deadline:
@@ -31,7 +31,8 @@ class Deadline:
 
 @dataclass
 class Times:
-    """Milliseconds. The median says what to expect; the fastest run is the one nobody disturbed."""
+    """Milliseconds. The median is what users get; the fastest run is the one that other programs
+    disturbed least."""
 
     median: float = 0.0
     fastest: float = 0.0
@@ -42,18 +43,18 @@ class Times:
 
     @property
     def spread(self) -> float:
-        """median / fastest: 1 on a machine of one's own."""
+        """median / fastest: 1 on an idle machine."""
         return self.median / self.fastest if self.fastest > 0 else 1.0
 
     def gain_over(self, other: Times) -> float:
-        """How many times as fast as `other`, by whichever of the two figures says less."""
+        """How many times as fast as `other` it is: the smaller ratio of the two figures."""
         if min(self.median, self.fastest) <= 0:
             return 0.0
         return min(other.median / self.median, other.fastest / self.fastest)
 
 
 def interleaved(
-    rivals: Mapping[str, Callable[[], Any]],
+    candidates: Mapping[str, Callable[[], Any]],
     rounds: int,
     seconds: float,
     baseline: str = "dense",
@@ -61,20 +62,20 @@ def interleaved(
 ) -> dict[str, Times]:
     """Times of each function, all of which have run before: weights are packed, threads awake.
 
-    The functions run in turn, so that a slow spell of the machine hits all of them, and each round
-    starts with another one, so that none always finds the caches its predecessor left. Stops after
-    `rounds`, or when `seconds` are over and `least` rounds are done.
+    The functions run in turn, so that a slow spell of the machine hits all of them. Each round
+    starts with another one, so that none always finds the caches that the same predecessor left.
+    It stops after `rounds`, or when `seconds` are over and `least` rounds are done.
     """
-    samples: dict[str, list[float]] = {name: [] for name in rivals}
-    live = list(rivals)
+    samples: dict[str, list[float]] = {name: [] for name in candidates}
+    live = list(candidates)
     deadline = Deadline(seconds)
     for done in range(1, rounds + 1):
         for name in live[done % len(live) :] + live[: done % len(live)]:
             start = clock()
-            result = rivals[name]()
+            result = candidates[name]()
             samples[name].append(clock() - start)
             del result  # freed outside the clock
-        limit = HOPELESS * min(samples[baseline])
+        limit = TOO_SLOW * min(samples[baseline])
         live = [name for name in live if name == baseline or min(samples[name]) <= limit]
         if done >= least and deadline.over:
             break

@@ -80,7 +80,8 @@ def tune(
     kwargs : dict, optional
         Keyword arguments besides those of `sample`.
     methods : names from `jsc.methods.METHODS`, or None for all
-        They are tried in this order while the time lasts; all, the most promising first.
+        They are tried in this order while the time lasts; with None, each layer's likely fastest
+        comes first (`jsc.methods.Method.cost`).
     min_gain : float
         dense time / method time from which on a layer is changed for its own sake.
     max_error : float
@@ -96,9 +97,9 @@ def tune(
     filter_fn : callable (module, name) -> bool
         Layers to try; the others stay dense.
     fuse : bool
-        Also try what only whole networks can gain: layers fused with what follows them, and maps
-        turned channels-last. What that freezes is told by :func:`jsc.apply`, which has to be
-        called with `fuse=True` as well.
+        Also try what only whole networks can gain: layers fused with what follows them, and
+        channels-last maps. :func:`jsc.apply` says what that freezes, and has to be called with
+        `fuse=True` too.
     progress : bool
         A bar on standard error.
 
@@ -124,7 +125,7 @@ def tune(
     deadline = Deadline(budget_s)
     given = Sample.of(sample, kwargs)
     wanted = _filtered(model, filter_fn)
-    model = restore(model)  # a copy for this call alone, and a plain one: gains count from there
+    model = restore(model)  # a private copy with dense layers: gains are counted against it
     with evaluating(model) as seed:
         layers = find_layers(model)
         start = timing.clock()
@@ -169,7 +170,7 @@ def _measure_layers(
     model: nn.Module,
     sample: Sample,
     layers: list[Layer],
-    methods: tuple[str, ...],
+    methods: tuple[str, ...] | None,
     min_gain: float,
     repeats: int,
     deadline: Deadline,
@@ -185,7 +186,7 @@ def _measure_layers(
     order: list[Layer] = []
     pace: dict[str, float] = {}
     for layer in layers:
-        layer.calls = 0  # counted again: a model need not take the same way twice
+        layer.calls = 0  # counted again: a model need not call the same layers twice
 
     with Progress("tune", calls, enabled=progress) as bar:
 
@@ -215,16 +216,15 @@ def _check_arguments(
     max_error: float,
     repeats: int,
     budget_s: float,
-) -> tuple[str, ...]:
+) -> tuple[str, ...] | None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
         raise TypeError("tune the model itself, then compile or script what jsc.apply returns")
     if methods is not None and (isinstance(methods, str) or not isinstance(methods, Iterable)):
         raise TypeError(f"methods must be a list of names, got {shown(methods)!r}")
-    # The later methods are the faster ones wherever there are zeros.
-    names = METHODS[::-1] if methods is None else tuple(methods)
-    for name in names:
+    names = None if methods is None else tuple(methods)
+    for name in names or ():
         if name not in METHODS:
             raise ValueError(f"unknown method {shown(name)!r}; known are {', '.join(METHODS)}")
     numbers = {"min_gain": min_gain, "max_error": max_error, "repeats": repeats}
@@ -238,7 +238,7 @@ def _check_arguments(
             f"got {', '.join(map(shown, (min_gain, max_error, repeats, budget_s)))}"
         )
     _check_sample(model, sample, kwargs)
-    return tuple(name for name in names if name != "dense")
+    return None if names is None else tuple(name for name in names if name != "dense")
 
 
 def _check_sample(model: nn.Module, sample: Any, kwargs: Any) -> None:

@@ -10,16 +10,17 @@ from torch import nn
 
 from jsc._share import share
 from jsc.methods import FUSIBLE, is_channels_last
-from jsc.tuning.capture import Sample, turnable
+from jsc.tuning.capture import Sample, can_be_channels_last
 from jsc.tuning.plan.plan import LayerChoice, Plan
 
 PLAIN = "tuned"
-SHARES = (0.8, 0.4, 0.0)  # of the dense speed alone: from there on layers are tried fused
+# A layer is tried fused if its method alone reaches this share of the dense speed.
+SHARES = (0.8, 0.4, 0.0)
 
 
-def formats(plan: Plan, sample: Sample) -> dict[str, Plan]:
-    """The plan as it is, and with all maps channels-last, where the sample has any that are not: it
-    spares conversions between layers, and pooling of the other format."""
+def in_memory_formats(plan: Plan, sample: Sample) -> dict[str, Plan]:
+    """The plan as it is, and with all maps channels-last where the sample has any that are not:
+    that spares conversions between layers, and pooling in the other memory format."""
     found = {PLAIN: plan}
     if any(x.dim() == 4 and not is_channels_last(x) for x in sample.tensors):
         found["channels-last"] = replace(plan, memory_format="channels_last")
@@ -33,30 +34,31 @@ def torch_channels_last(model: nn.Module, sample: Sample) -> tuple[nn.Module, Sa
     changed = any(a is not b for a, b in zip(sample.tensors, last.tensors, strict=True))
     for module in model.modules():
         for name, p in module._parameters.items():
-            if p is not None and turnable(p):
+            if p is not None and can_be_channels_last(p):
                 turned = p.detach().contiguous(memory_format=torch.channels_last)
                 module._parameters[name] = nn.Parameter(turned, requires_grad=p.requires_grad)
                 changed = True
         for name, b in module._buffers.items():
-            if b is not None and turnable(b):
+            if b is not None and can_be_channels_last(b):
                 module._buffers[name] = b.contiguous(memory_format=torch.channels_last)
     return (model, last) if changed else None
 
 
-def bolder(plan: Plan, errors: Mapping[str, Mapping[str, float]]) -> dict[str, Plan]:
-    """The plan with methods that fuse in more layers: what they lose alone they may gain fused, and
-    their times alone hold conversions that fall away. `errors` are theirs, by layer and method."""
+def with_more_fused(plan: Plan, errors: Mapping[str, Mapping[str, float]]) -> dict[str, Plan]:
+    """The plan with methods that fuse in more layers. A method that is slower alone may be faster
+    fused, and its time alone contains conversions that fusing makes unnecessary. `errors` are those
+    of every method that was tried, by layer."""
     found: dict[str, Plan] = {}
     before = plan.layers
     for least in SHARES:
-        layers = tuple(_take(layer, errors[layer.name], least) for layer in plan.layers)
+        layers = tuple(_fused_choice(layer, errors[layer.name], least) for layer in plan.layers)
         if layers != before:
             found[f"from {least}"] = replace(plan, layers=layers)
         before = layers
     return found
 
 
-def _take(layer: LayerChoice, errors: Mapping[str, float], least: float) -> LayerChoice:
+def _fused_choice(layer: LayerChoice, errors: Mapping[str, float], least: float) -> LayerChoice:
     times = {name: layer.times_ms[name] for name in FUSIBLE if layer.times_ms.get(name)}
     best = min(times, key=times.__getitem__) if times else ""
     alone = layer.dense_ms / times[best] if best else 0.0

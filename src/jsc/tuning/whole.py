@@ -1,6 +1,6 @@
-"""The model as a whole, with and without a plan: its answers, and its times.
+"""The model as a whole, with and without a plan: its outputs and its times.
 
-A plan is timed only if its answer is within the bound, and kept only if it is not slower.
+A plan is timed only if its outputs are within the bound, and kept only if it is not slower.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from jsc.tuning.applying import apply
 from jsc.tuning.capture import Sample, run, set_random_state, tensors
 from jsc.tuning.plan.plan import LayerChoice, Plan
 from jsc.tuning.timing import MIN_ROUNDS, Deadline, Times, interleaved
-from jsc.tuning.variants import PLAIN, bolder, formats, torch_channels_last
+from jsc.tuning.variants import PLAIN, in_memory_formats, torch_channels_last, with_more_fused
 
-GAIN = 1.02  # over the plain plan, for another one to be taken
+GAIN = 1.02  # another plan is taken if it is so many times as fast as the plain one
 TORCH = "torch, channels-last"
 FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, MemoryError)
 
@@ -60,11 +60,11 @@ class Outcome:
 
 @dataclass
 class Whole:
-    """A model that nobody else has, with its sample and what its first run gave."""
+    """A private copy of a model, with its sample and what its first run gave."""
 
     model: nn.Module
     sample: Sample
-    expected: list[Tensor]  # the answer
+    expected: list[Tensor]  # the outputs
     seconds: float  # how long that took
     seed: Tensor  # the random state before it
     max_error: float
@@ -73,23 +73,23 @@ class Whole:
     _last: tuple[nn.Module, Sample] | None = None
 
     def race(self, plans: Mapping[str, Plan], deadline: Deadline, share: float = 1.0) -> Outcome:
-        """The fastest plan, the plain one unless another gains something."""
-        rivals = {"dense": partial(run, self.model, self.sample)}
+        """Time all plans in turn; the fastest, or the plain one unless another gains something."""
+        candidates = {"dense": partial(run, self.model, self.sample)}
         errors = {}
         for name, plan in plans.items():
             tuned = apply(self.model, plan, fuse=self.fuse)
             errors[name] = self._error(tuned, self.sample)
             if errors[name] <= self.max_error:
-                rivals[name] = partial(run, tuned, self.sample)
-        right = [name for name in plans if name in rivals]
+                candidates[name] = partial(run, tuned, self.sample)
+        right = [name for name in plans if name in candidates]
         if plans and not right:
             return Outcome(None, errors[PLAIN], {})
-        # One more rival, if there is time for it and as much for the others.
+        # Torch alone is timed too, if there is time for it and as much for the plans.
         if deadline.left >= 2 * (1 + MIN_ROUNDS) * self.seconds:
             last = self._channels_last()
             if last is not None:
-                rivals[TORCH] = partial(run, *last)
-        times = interleaved(rivals, self.repeats, share * deadline.left)
+                candidates[TORCH] = partial(run, *last)
+        times = interleaved(candidates, self.repeats, share * deadline.left)
         gains = {name: times[name].gain_over(times["dense"]) for name in right}
         if PLAIN in gains:
             gains[PLAIN] *= GAIN
@@ -97,7 +97,7 @@ class Whole:
         return Outcome(plans.get(best), errors.get(best, 0.0), times, best)
 
     def _channels_last(self) -> tuple[nn.Module, Sample] | None:
-        """Torch alone in the other format, if that gives the same answer."""
+        """Torch alone in the other memory format, if that gives the same outputs."""
         if self._last is None:
             try:
                 last = torch_channels_last(self.model, self.sample)
@@ -131,15 +131,15 @@ def verify(
     """
     plan = Plan(tuple(choices), 0.0, 0.0, 0.0, min_gain, fused=whole.fuse)
     known: Outcome | None = None
-    tried = False  # what could be after the deadline
+    tried = False  # the one attempt that may end after the deadline
     while plan.chosen:
         start = timing.clock()
-        plans = formats(plan, whole.sample) if whole.fuse else {PLAIN: plan}
-        # Half of what is left, so that another try has its share.
+        plans = in_memory_formats(plan, whole.sample) if whole.fuse else {PLAIN: plan}
+        # Half of the time that is left, so that another attempt has its share.
         found = whole.race(plans, deadline, 1 / 4)
-        bold = bolder(found.plan, errors) if whole.fuse and found.plan is not None else {}
-        if found.plan is not None and bold:
-            found = whole.race({PLAIN: found.plan, **bold}, deadline, 1 / 3)
+        more = with_more_fused(found.plan, errors) if whole.fuse and found.plan is not None else {}
+        if found.plan is not None and more:
+            found = whole.race({PLAIN: found.plan, **more}, deadline, 1 / 3)
         if found.plan is not None and found.holds:
             return found.measured(found.plan)
         known = found if found.times else known

@@ -16,7 +16,17 @@
 namespace jsc::network {
 
 enum ActivationKind : int64_t {
-    act_none, act_clamp, act_leaky, act_elu, act_sigmoid, act_silu, act_hard_sigmoid, act_hard_swish, act_tanh, act_gelu, act_gelu_tanh
+    act_none,
+    act_clamp,
+    act_leaky,
+    act_elu,
+    act_sigmoid,
+    act_silu,
+    act_hard_sigmoid,
+    act_hard_swish,
+    act_tanh,
+    act_gelu,
+    act_gelu_tanh
 };
 
 struct Activation {
@@ -43,7 +53,9 @@ JSC_INLINE V tanh_of(V x) {
     V size = magnitude(x), e = exp_negative<V>(-2.f * size), square = x * x;
     V far = (1.f - e) / (1.f + e);
     far = x < 0.f ? -far : far;
-    V near = x * (1.f + square * (-1.f / 3 + square * (2.f / 15 + square * (-17.f / 315 + square * (62.f / 2835)))));
+    V near =
+        x *
+        (1.f + square * (-1.f / 3 + square * (2.f / 15 + square * (-17.f / 315 + square * (62.f / 2835)))));
     V y = size < .25f ? near : far;
     return x == x ? y : x;
 }
@@ -71,34 +83,34 @@ template <class V>
 JSC_INLINE V activate(V x, const Activation &act) {
     const float a = (float)act.a, b = (float)act.b;
     switch (act.kind) {
-        case act_clamp: x = x < a ? V{} + a : x; return x > b ? V{} + b : x;
-        case act_leaky: return x < 0.f ? a * x : x;
-        case act_elu: {
-            V below = x < 0.f ? x : V{};
-            // expm1 near zero: x + x^2/2 + ..., where exp(x) - 1 would cancel.
-            V near = below * (1.f + below * (.5f + below * (1.f / 6 + below * (1.f / 24 + below * (1.f / 120)))));
-            V y = a * (below > -.25f ? near : exp_negative<V>(below) - 1.f);
-            return x < 0.f ? y : x;
-        }
-        case act_sigmoid: return sigmoid<V>(x);
-        case act_silu: {
-            V y = x * sigmoid<V>(x);
-            return x < -1e30f ? V{} : y;  // -inf times 0
-        }
-        case act_hard_sigmoid:
-        case act_hard_swish: {
-            V y = x + 3.f;
-            y = y < 0.f ? V{} : y;
-            y = y > 6.f ? V{} + 6.f : y;
-            return act.kind == act_hard_swish ? x * y * (1.f / 6) : y * (1.f / 6);
-        }
-        case act_tanh: return tanh_of<V>(x);
-        case act_gelu: return gelu<V>(x);
-        case act_gelu_tanh: {
-            V y = x * sigmoid<V>(1.5957691216057308f * (x + 0.044715f * x * x * x));
-            return x < -1e10f ? V{} : y;
-        }
-        default: return x;
+    case act_clamp: x = x < a ? V{} + a : x; return x > b ? V{} + b : x;
+    case act_leaky: return x < 0.f ? a * x : x;
+    case act_elu: {
+        V below = x < 0.f ? x : V{};
+        // expm1 near zero: x + x^2/2 + ..., where exp(x) - 1 would cancel.
+        V near = below * (1.f + below * (.5f + below * (1.f / 6 + below * (1.f / 24 + below * (1.f / 120)))));
+        V y = a * (below > -.25f ? near : exp_negative<V>(below) - 1.f);
+        return x < 0.f ? y : x;
+    }
+    case act_sigmoid: return sigmoid<V>(x);
+    case act_silu: {
+        V y = x * sigmoid<V>(x);
+        return x < -1e30f ? V{} : y;  // -inf times 0
+    }
+    case act_hard_sigmoid:
+    case act_hard_swish: {
+        V y = x + 3.f;
+        y = y < 0.f ? V{} : y;
+        y = y > 6.f ? V{} + 6.f : y;
+        return act.kind == act_hard_swish ? x * y * (1.f / 6) : y * (1.f / 6);
+    }
+    case act_tanh: return tanh_of<V>(x);
+    case act_gelu: return gelu<V>(x);
+    case act_gelu_tanh: {
+        V y = x * sigmoid<V>(1.5957691216057308f * (x + 0.044715f * x * x * x));
+        return x < -1e10f ? V{} : y;
+    }
+    default: return x;
     }
 }
 

@@ -17,7 +17,8 @@
 // has as many vectors as are left, the filters missing in its last vector are zero.
 //
 // Order of additions: chunks, then u, v, c within a chunk, from zero: one chain of multiply-adds for each
-// output, whatever the tiling. Taps that hang over add nothing (they are 0 w where a tile's neighbour needs them).
+// output, whatever the tiling. Taps that hang over add nothing (they are 0 w where a tile's neighbour needs
+// them).
 #pragma once
 #include "network/activation.h"
 
@@ -26,9 +27,9 @@ namespace jsc::network {
 struct ConvolutionFields {
     Map x, out;
     int64_t Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, groups;
-    int64_t vectors;      // V
-    int64_t chunk;        // channels, at most `zero_line`
-    int64_t band_rows;    // output rows of a task
+    int64_t vectors;  // V
+    int64_t chunk;  // channels, at most `zero_line`
+    int64_t band_rows;  // output rows of a task
     int64_t task_blocks;  // filter blocks of a task
     int64_t tiles_first;  // 1: blocks are the inner loop (needs chunk >= C and groups = 1)
     uint64_t weight;
@@ -62,7 +63,8 @@ struct Tile {
             t.x[p] = iy * f.x.row + ix * f.x.pixel;
             t.out[p] = y * f.out.row + x * f.out.pixel;
             t.residual[p] = y * f.epilogue.residual.row + x * f.epilogue.residual.pixel;
-            t.inside &= iy >= 0 && iy + (f.Kh - 1) * f.Dh < f.x.H && ix >= 0 && ix + (f.Kw - 1) * f.Dw < f.x.W;
+            t.inside &=
+                iy >= 0 && iy + (f.Kh - 1) * f.Dh < f.x.H && ix >= 0 && ix + (f.Kw - 1) * f.Dw < f.x.W;
             if (p + 1 >= t.count) continue;
             const bool next_row = x + 1 == f.out.W;
             x = next_row ? 0 : x + 1;
@@ -84,8 +86,8 @@ struct ConvolutionKernel {
 
     // `whole`: all channels are there, and no sums go through memory.
     template <class I, int V, bool whole>
-    JSC_INLINE void tile(const ConvolutionFields &f, const Tile<tile_pixels<I>(V)> &t, const Block &b, const float *weight, int64_t c0,
-                         int64_t channels, float *sums) {
+    JSC_INLINE void tile(const ConvolutionFields &f, const Tile<tile_pixels<I>(V)> &t, const Block &b,
+                         const float *weight, int64_t c0, int64_t channels, float *sums) {
         constexpr int P = tile_pixels<I>(V), L = lanes<I, float>;
         using F = Vec<I, float>;
         const float *origin[P];
@@ -95,7 +97,8 @@ struct ConvolutionKernel {
 #pragma GCC unroll 16
         for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; v++) sum[p][v] = whole || c0 == 0 ? F{} : load<F>(sums + p * V * L + v * L);
+            for (int v = 0; v < V; v++)
+                sum[p][v] = whole || c0 == 0 ? F{} : load<F>(sums + p * V * L + v * L);
         for (int64_t u = 0; u < f.Kh; u++)
             for (int64_t s = 0; s < f.Kw; s++, weight += channels * V * L) {
                 const float *from[P];
@@ -191,21 +194,25 @@ struct ConvolutionKernel {
     }
 
     template <class I, int V>
-    JSC_INLINE void chunks(const ConvolutionFields &f, const Block &b, int64_t y0, int64_t pixels, float *sums) {
+    JSC_INLINE void chunks(const ConvolutionFields &f, const Block &b, int64_t y0, int64_t pixels,
+                           float *sums) {
         constexpr int P = tile_pixels<I>(V), L = lanes<I, float>;
         const int64_t Cg = f.x.C / f.groups;
         const float *weight = b.weight;
         for (int64_t c0 = 0; c0 < Cg; c0 += f.chunk) {
             const int64_t channels = std::min(f.chunk, Cg - c0);
             for (int64_t first = 0; first < pixels; first += P)
-                tile<I, V, false>(f, Tile<P>::place(f, y0, first, pixels), b, weight, c0, channels, sums + first * V * L);
+                tile<I, V, false>(f, Tile<P>::place(f, y0, first, pixels), b, weight, c0, channels,
+                                  sums + first * V * L);
             weight += channels * f.Kh * f.Kw * V * L;
         }
     }
 
-    // All channels in one chunk: a tile's pixels stay in the first cache while the blocks of V vectors go past.
+    // All channels in one chunk: a tile's pixels stay in the first cache while the blocks of V vectors go
+    // past.
     template <class I, int V>
-    JSC_INLINE void tiles(const ConvolutionFields &f, const Block &first_block, int64_t count, int64_t y0, int64_t pixels) {
+    JSC_INLINE void tiles(const ConvolutionFields &f, const Block &first_block, int64_t count, int64_t y0,
+                          int64_t pixels) {
         constexpr int P = tile_pixels<I>(V), L = lanes<I, float>;
         const int64_t step = f.x.C * f.Kh * f.Kw * V * L;
         for (int64_t first = 0; first < pixels; first += P) {
@@ -236,19 +243,34 @@ struct ConvolutionKernel {
         const int64_t stop = std::min(i + f.task_blocks, f.groups * blocks);
         while (i < stop) {
             const int64_t group = i / blocks, index = i % blocks, k0 = group * K + index * width;
-            Block b{k0, (group + 1) * K, constant(f.weight) + group * group_floats + index * C * f.Kh * f.Kw * width,
-                    at(f.x, call, n) + group * C, at(f.out, call, n) + k0, nullptr};
+            Block b{k0,
+                    (group + 1) * K,
+                    constant(f.weight) + group * group_floats + index * C * f.Kh * f.Kw * width,
+                    at(f.x, call, n) + group * C,
+                    at(f.out, call, n) + k0,
+                    nullptr};
             if (f.epilogue.has_residual) b.residual = at(f.epilogue.residual, call, n) + k0;
             const int64_t vectors = std::min(f.vectors, ceil_div(b.K_end - k0, L));
             // Blocks of the same number of vectors that a tile can go through together.
             const bool together = f.tiles_first && f.groups == 1;
-            const int64_t count = together && vectors == f.vectors ? std::min(stop - i, std::max<int64_t>(1, (K - k0 + L - 1) / width)) : 1;
+            const int64_t count = together && vectors == f.vectors
+                                      ? std::min(stop - i, std::max<int64_t>(1, (K - k0 + L - 1) / width))
+                                      : 1;
             float *sums = (float *)call.scratch;
             switch (vectors) {
-                case 1: together ? tiles<I, 1>(f, b, count, y0, pixels) : chunks<I, 1>(f, b, y0, pixels, sums); break;
-                case 2: together ? tiles<I, 2>(f, b, count, y0, pixels) : chunks<I, 2>(f, b, y0, pixels, sums); break;
-                case 3: if constexpr (I::bytes == 64) together ? tiles<I, 3>(f, b, count, y0, pixels) : chunks<I, 3>(f, b, y0, pixels, sums); break;
-                default: if constexpr (I::bytes == 64) together ? tiles<I, 4>(f, b, count, y0, pixels) : chunks<I, 4>(f, b, y0, pixels, sums);
+            case 1:
+                together ? tiles<I, 1>(f, b, count, y0, pixels) : chunks<I, 1>(f, b, y0, pixels, sums);
+                break;
+            case 2:
+                together ? tiles<I, 2>(f, b, count, y0, pixels) : chunks<I, 2>(f, b, y0, pixels, sums);
+                break;
+            case 3:
+                if constexpr (I::bytes == 64)
+                    together ? tiles<I, 3>(f, b, count, y0, pixels) : chunks<I, 3>(f, b, y0, pixels, sums);
+                break;
+            default:
+                if constexpr (I::bytes == 64)
+                    together ? tiles<I, 4>(f, b, count, y0, pixels) : chunks<I, 4>(f, b, y0, pixels, sums);
             }
             i += count;
         }
@@ -268,7 +290,9 @@ struct Convolution final : Instruction {
         const bool chunks = f.chunk < f.x.C / f.groups;
         return chunks ? 4 * (f.band_rows * f.out.W + 12) * f.vectors * lanes_ : 0;
     }
-    void run(int isa, int64_t, int64_t task, const Call &call) const override { dispatch<ConvolutionKernel>(isa, &f, task, &call); }
+    void run(int isa, int64_t, int64_t task, const Call &call) const override {
+        dispatch<ConvolutionKernel>(isa, &f, task, &call);
+    }
 };
 
 }  // namespace jsc::network

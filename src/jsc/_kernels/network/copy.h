@@ -2,9 +2,9 @@
 //
 //   out[n, y + top, x + left, c] = in[n, y, x, order[c]],   fill elsewhere
 //
-// The one instruction that takes maps with any step between channels: planar images (NCHW) become channels-last
-// and back, L x L numbers at a time by a transpose in registers. `order` (int32, or 0 for none) says which input
-// channel an output channel is; -1 is fill.
+// The one instruction that takes maps with any step between channels: planar images (NCHW) become
+// channels-last and back, L x L numbers at a time by a transpose in registers. `order` (int32, or 0 for
+// none) says which input channel an output channel is; -1 is fill.
 #pragma once
 #include "network/instruction.h"
 
@@ -22,11 +22,13 @@ struct CopyKernel {
     JSC_INLINE void row(const CopyFields &f, const float *x, float *out) {
         using F = Vec<I, float>;
         constexpr int L = lanes<I, float>;
-        const int64_t W = f.x.W, C = f.out.C, xp = f.x.pixel, xc = f.x.channel, op = f.out.pixel, oc = f.out.channel;
+        const int64_t W = f.x.W, C = f.out.C, xp = f.x.pixel, xc = f.x.channel, op = f.out.pixel,
+                      oc = f.out.channel;
         if (f.order) {
             const int32_t *order = constant<int32_t>(f.order);
             for (int64_t w = 0; w < W; w++)
-                for (int64_t c = 0; c < C; c++) out[w * op + c * oc] = order[c] < 0 ? (float)f.fill : x[w * xp + order[c] * xc];
+                for (int64_t c = 0; c < C; c++)
+                    out[w * op + c * oc] = order[c] < 0 ? (float)f.fill : x[w * xp + order[c] * xc];
         } else if (xc == 1 && oc == 1) {
             for (int64_t w = 0; w < W; w++) {
                 int64_t c = 0;
@@ -34,9 +36,11 @@ struct CopyKernel {
                 for (; c < C; c++) out[w * op + c] = x[w * xp + c];
             }
         } else if (C >= L && W >= L && ((xp == 1 && oc == 1) || (xc == 1 && op == 1))) {
-            // L vectors along the axis that is dense in x, turned, and stored along the one that is dense in out.
+            // L vectors along the axis that is dense in x, turned, and stored along the one that is dense
+            // in out.
             const bool pixels = xp == 1;
-            const int64_t A = pixels ? W : C, B = pixels ? C : W, from = pixels ? xc : xp, to = pixels ? op : oc;
+            const int64_t A = pixels ? W : C, B = pixels ? C : W, from = pixels ? xc : xp,
+                          to = pixels ? op : oc;
             for (int64_t a = 0; a < A; a += L)
                 for (int64_t b = 0; b < B; b += L) {
                     // The last blocks overlap those before them: they write the same numbers again.

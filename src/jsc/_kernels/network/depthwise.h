@@ -1,12 +1,13 @@
 // Depthwise convolution: each channel has a kernel of its own.
 //
-//   out[n, y, x, c] = act(scale[c] sum(u, v) w[u, v, c] in[n, Sh y + Dh u - Ph, Sw x + Dw v - Pw, c] + shift[c]
-//                         + residual[n, y, x, c])
+//   out[n, y, x, c] = act(scale[c] sum(u, v) w[u, v, c] in[n, Sh y + Dh u - Ph, Sw x + Dw v - Pw, c]
+//                         + shift[c] + residual[n, y, x, c])
 //
 // Channels are the lanes. Four output pixels of a row by two vectors of channels are summed up together: a
-// weight is loaded once for four multiply-adds, whose other operand comes from memory. Two loads a cycle bound
-// it, which is about .8 of the multiply-adds. Channels are the inner loop, so that all streams are dense.
-// Pixels whose kernel hangs over the map's left or right go one by one, with the taps that they have.
+// weight is loaded once for four multiply-adds, whose other operand comes from memory. Two loads a cycle
+// bound it, which is about .8 of the multiply-adds. Channels are the inner loop, so that all streams are
+// dense. Pixels whose kernel hangs over the map's left or right go one by one, with the taps that they
+// have.
 //
 // Order of additions: u, then v, from zero; taps that hang over are left out.
 #pragma once
@@ -25,7 +26,8 @@ struct DepthwiseFields {
 struct DepthwiseKernel {
     // P neighbouring pixels, V vectors at channel c; K: width of the kernel where it is known, 0 otherwise.
     template <class F, int P, int V, int K>
-    JSC_INLINE void channels(const DepthwiseFields &f, const float *x, float *out, const float *residual, int64_t c, Window h, Window w) {
+    JSC_INLINE void channels(const DepthwiseFields &f, const float *x, float *out, const float *residual,
+                             int64_t c, Window h, Window w) {
         constexpr int L = sizeof(F) / 4;
         const int64_t C = f.x.C, step = f.Sw * f.x.pixel;
         F sum[P][V];
@@ -57,7 +59,8 @@ struct DepthwiseKernel {
             }
     }
     template <class I, int P, int K>
-    JSC_INLINE void pixels(const DepthwiseFields &f, const float *x, float *out, const float *residual, Window h, Window w) {
+    JSC_INLINE void pixels(const DepthwiseFields &f, const float *x, float *out, const float *residual,
+                           Window h, Window w) {
         using F = Vec<I, float>;
         typedef float One __attribute__((vector_size(4)));
         constexpr int L = lanes<I, float>;
@@ -75,7 +78,8 @@ struct DepthwiseKernel {
         const float *residual = f.epilogue.has_residual ? at(f.epilogue.residual, call, n, y) : nullptr;
         // Pixels whose kernels lie inside the map: first, ... inside - 1.
         const int64_t reach = (f.Kw - 1) * f.Dw, last = f.x.W - 1 - reach + f.Pw;
-        const int64_t first = std::min(f.out.W, ceil_div(f.Pw, f.Sw)), inside = last < 0 ? first : std::max(first, std::min(f.out.W, last / f.Sw + 1));
+        const int64_t first = std::min(f.out.W, ceil_div(f.Pw, f.Sw)),
+                      inside = last < 0 ? first : std::max(first, std::min(f.out.W, last / f.Sw + 1));
         for (int64_t x = 0; x < f.out.W;) {
             const int64_t ix = x * f.Sw - f.Pw;
             const float *pixel = from + ix * f.x.pixel, *more = residual + x * f.epilogue.residual.pixel;
@@ -101,7 +105,9 @@ struct DepthwiseKernel {
 struct Depthwise final : Instruction {
     DepthwiseFields f;
     int64_t rows;
-    explicit Depthwise(const DepthwiseFields &fields) : f(fields) { rows = rows_to_a_band(f.out.H, f.out.W * f.out.C * f.Kh * f.Kw / 4 + 1); }
+    explicit Depthwise(const DepthwiseFields &fields) : f(fields) {
+        rows = rows_to_a_band(f.out.H, f.out.W * f.out.C * f.Kh * f.Kw / 4 + 1);
+    }
     int64_t tasks(int64_t) const override { return f.out.N * ceil_div(f.out.H, rows); }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
         const int64_t bands = ceil_div(f.out.H, rows), y = task % bands * rows;

@@ -11,7 +11,14 @@
 namespace jsc::network {
 
 enum ElementwiseOp : int64_t { op_identity, op_add, op_sub, op_mul, op_div, op_max, op_min, op_affine };
-enum OperandKind : int64_t { operand_none, operand_map, operand_pixel, operand_channel, operand_vector, operand_scalar };
+enum OperandKind : int64_t {
+    operand_none,
+    operand_map,
+    operand_pixel,
+    operand_channel,
+    operand_vector,
+    operand_scalar
+};
 
 struct ElementwiseFields {
     Map x, other, out;
@@ -25,35 +32,38 @@ struct ElementwiseKernel {
     template <class F>
     JSC_INLINE F combine(int64_t op, F x, F b) {
         switch (op) {
-            case op_add: return x + b;
-            case op_sub: return x - b;
-            case op_mul: return x * b;
-            case op_div: return x / b;
-            case op_max: return (x > b) | (x != x) ? x : b;
-            case op_min: return (x < b) | (x != x) ? x : b;
-            default: return x;
+        case op_add: return x + b;
+        case op_sub: return x - b;
+        case op_mul: return x * b;
+        case op_div: return x / b;
+        case op_max: return (x > b) | (x != x) ? x : b;
+        case op_min: return (x < b) | (x != x) ? x : b;
+        default: return x;
         }
     }
     // Channels c, ... of one pixel; `other` is the operand's number for channel c.
     template <class F>
-    JSC_INLINE void numbers(const ElementwiseFields &f, const float *x, const float *other, float *out, int64_t c) {
+    JSC_INLINE void numbers(const ElementwiseFields &f, const float *x, const float *other, float *out,
+                            int64_t c) {
         F value = load<F>(x + c);
-        if (f.op == op_affine) value = value * load<F>(constant(f.scale) + c) + load<F>(constant(f.shift) + c);
+        if (f.op == op_affine)
+            value = value * load<F>(constant(f.scale) + c) + load<F>(constant(f.shift) + c);
         else {
             F b{};
             switch (f.operand) {
-                case operand_map:
-                case operand_pixel: b = load<F>(other + c); break;
-                case operand_channel: b = *other - F{}; break;
-                case operand_vector: b = load<F>(constant(f.scale) + c); break;
-                case operand_scalar: b = (float)f.scalar - F{}; break;
+            case operand_map:
+            case operand_pixel: b = load<F>(other + c); break;
+            case operand_channel: b = *other - F{}; break;
+            case operand_vector: b = load<F>(constant(f.scale) + c); break;
+            case operand_scalar: b = (float)f.scalar - F{}; break;
             }
             value = combine<F>(f.op, value, b);
         }
         store(out + c, activate<F>(value, f.act));
     }
     template <class I>
-    JSC_INLINE void run(const ElementwiseFields *fields, int64_t n, int64_t first, int64_t rows, const Call *call) {
+    JSC_INLINE void run(const ElementwiseFields *fields, int64_t n, int64_t first, int64_t rows,
+                        const Call *call) {
         using F = Vec<I, float>;
         typedef float One __attribute__((vector_size(4)));
         constexpr int L = lanes<I, float>;
@@ -62,7 +72,8 @@ struct ElementwiseKernel {
             for (int64_t w = 0; w < f.out.W; w++) {
                 const float *x = at(f.x, *call, n, y, w), *other = nullptr;
                 if (f.operand == operand_pixel) other = at(f.other, *call, n);
-                else if (f.operand == operand_map || f.operand == operand_channel) other = at(f.other, *call, n, y, w);
+                else if (f.operand == operand_map || f.operand == operand_channel)
+                    other = at(f.other, *call, n, y, w);
                 float *out = at(f.out, *call, n, y, w);
                 int64_t c = 0;
                 for (; c + L <= f.out.C; c += L) numbers<F>(f, x, other, out, c);
@@ -76,7 +87,9 @@ struct Elementwise final : Instruction {
     int64_t rows;
     explicit Elementwise(const ElementwiseFields &fields) : f(fields) {
         // Where nothing depends on the channel, a dense row is one long pixel.
-        const bool any_channel = f.op != op_affine && (f.operand == operand_none || f.operand == operand_map || f.operand == operand_scalar);
+        const bool any_channel =
+            f.op != op_affine &&
+            (f.operand == operand_none || f.operand == operand_map || f.operand == operand_scalar);
         if (any_channel && dense(f.x) && dense(f.out) && (f.operand != operand_map || dense(f.other)))
             for (Map *m : {&f.x, &f.out, &f.other}) {
                 m->C *= m->W;

@@ -1,9 +1,9 @@
 // Linear layer of few rows:  out[n, k] = act(sum(i) w[k, i] x[n, i] + shift[k]).
 //
-// The weight is read once, in torch's own order (K, inputs): with one row that is all there is to do, at the
-// speed of memory. Eight filters (of one row) or four (of two rows) are summed up together, each in one vector
-// of partial sums, which are added up lane by lane at the end: an order that no batch and no number of threads
-// changes.
+// The weight is read once, in torch's own order (K, inputs): with one row that is all there is to do, at
+// the speed of memory. Eight filters (of one row) or four (of two rows) are summed up together, each in one
+// vector of partial sums, which are added up lane by lane at the end: an order that no batch and no number
+// of threads changes.
 #pragma once
 #include "network/activation.h"
 

@@ -4,10 +4,10 @@
 //   softmax    exp(x[c] - max) / sum exp(x - max)
 //   layer      (x[c] - mean) / sqrt(variance + eps) weight[c] + shift[c]
 //
-// Channels lie side by side, so a window of LRN is `size` loads of one buffer of squares that has zeros on both
-// sides. s^-3/4 is 1 / (sqrt(s) sqrt(sqrt(s))); other exponents go through libm's pow, number by number.
-// exp below -80 counts as exp(-80). Sums are vectors of partial sums, added up lane by lane at the end.
-// Source of LRN: A. Krizhevsky et al., 2012, 3.3, with torch's window and mean.
+// Channels lie side by side, so a window of LRN is `size` loads of one buffer of squares that has zeros on
+// both sides. s^-3/4 is 1 / (sqrt(s) sqrt(sqrt(s))); other exponents go through libm's pow, number by
+// number. exp below -80 counts as exp(-80). Sums are vectors of partial sums, added up lane by lane at the
+// end. Source of LRN: A. Krizhevsky et al., 2012, 3.3, with torch's window and mean.
 #pragma once
 #include <cmath>
 
@@ -112,7 +112,8 @@ struct NormaliseKernel {
         for (; c < C; c++) out[c] = x[c] - mean;
         const float variance = reduce<F, SumOfSquares>(out, C) / (float)C;
         const float factor = 1.f / __builtin_sqrtf(variance + (float)f.eps);
-        const float *weight = f.weight ? constant(f.weight) : nullptr, *shift = f.shift ? constant(f.shift) : nullptr;
+        const float *weight = f.weight ? constant(f.weight) : nullptr,
+                    *shift = f.shift ? constant(f.shift) : nullptr;
         for (c = 0; c + L <= C; c += L) {
             F y = load<F>(out + c) * factor;
             if (weight) y = y * load<F>(weight + c);
@@ -125,7 +126,8 @@ struct NormaliseKernel {
         }
     }
     template <class I>
-    JSC_INLINE void run(const NormaliseFields *fields, int64_t n, int64_t first, int64_t rows, const Call *call) {
+    JSC_INLINE void run(const NormaliseFields *fields, int64_t n, int64_t first, int64_t rows,
+                        const Call *call) {
         const NormaliseFields &f = *fields;
         float *square = (float *)call->scratch;
         if (f.kind == normalise_lrn)
@@ -144,9 +146,13 @@ struct NormaliseKernel {
 struct Normalise final : Instruction {
     NormaliseFields f;
     int64_t rows;
-    explicit Normalise(const NormaliseFields &fields) : f(fields) { rows = rows_to_a_band(f.out.H, 4 * f.out.W * f.out.C); }
+    explicit Normalise(const NormaliseFields &fields) : f(fields) {
+        rows = rows_to_a_band(f.out.H, 4 * f.out.W * f.out.C);
+    }
     int64_t tasks(int64_t) const override { return f.out.N * ceil_div(f.out.H, rows); }
-    int64_t scratch_bytes() const override { return f.kind == normalise_lrn ? 4 * (f.x.C + 2 * margin + 16) : 0; }
+    int64_t scratch_bytes() const override {
+        return f.kind == normalise_lrn ? 4 * (f.x.C + 2 * margin + 16) : 0;
+    }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
         const int64_t bands = ceil_div(f.out.H, rows), y = task % bands * rows;
         dispatch<NormaliseKernel>(isa, &f, task / bands, y, std::min(rows, f.out.H - y), &call);

@@ -1,7 +1,7 @@
 // Pooling over windows of pixels.
 //
 //   max       out = max over the window's pixels inside the map; a NaN among them is the result, as in torch
-//   average   out = sum over them / divisor, divisor = the number of them, or of pixels in the window that lie
+//   average   out = sum over them / divisor: the number of them, or of pixels in the window that lie
 //             inside the padded map (`count_padding`), or a number given
 //
 // Channels are the lanes; four vectors of channels go through a window together. The order of additions is
@@ -14,9 +14,9 @@ namespace jsc::network {
 struct PoolFields {
     Map x, out;
     int64_t Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw;
-    int64_t average;        // 0: maximum
+    int64_t average;  // 0: maximum
     int64_t count_padding;  // 1: pixels of the padding count
-    int64_t divisor;        // instead of a count; 0 for none
+    int64_t divisor;  // instead of a count; 0 for none
     Activation act;
 };
 
@@ -33,7 +33,8 @@ struct Window {
 
 struct PoolKernel {
     template <class F, int V, bool average>
-    JSC_INLINE void channels(const PoolFields &f, const float *x, float *out, Window h, Window w, float factor) {
+    JSC_INLINE void channels(const PoolFields &f, const float *x, float *out, Window h, Window w,
+                             float factor) {
         constexpr int L = sizeof(F) / 4;
         F sum[V];
 #pragma GCC unroll 4
@@ -49,7 +50,8 @@ struct PoolKernel {
                 }
             }
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) store(out + v * L, activate<F>(average ? sum[v] * factor : sum[v], f.act));
+        for (int v = 0; v < V; v++)
+            store(out + v * L, activate<F>(average ? sum[v] * factor : sum[v], f.act));
     }
 
     template <class I, bool average>
@@ -95,8 +97,9 @@ struct Pool final : Instruction {
     }
 };
 
-// Adaptive pooling: output (y, x) has the pixels floor(y H / Oh) to ceil((y + 1) H / Oh) - 1, columns alike; to
-// one pixel it is the global mean. Sums of rows first, then of the rows' sums: shorter chains than one over all.
+// Adaptive pooling: output (y, x) has the pixels floor(y H / Oh) to ceil((y + 1) H / Oh) - 1, columns
+// alike; to one pixel it is the global mean. Sums of rows first, then of the rows' sums: shorter chains
+// than one over all.
 struct AdaptivePoolFields {
     Map x, out;
     int64_t average;
@@ -105,7 +108,8 @@ struct AdaptivePoolFields {
 
 struct AdaptivePoolKernel {
     template <class F>
-    JSC_INLINE void channels(const AdaptivePoolFields &f, const float *x, float *out, int64_t h, int64_t w, float factor) {
+    JSC_INLINE void channels(const AdaptivePoolFields &f, const float *x, float *out, int64_t h, int64_t w,
+                             float factor) {
         F total = f.average ? F{} : F{} - __builtin_inff();
         for (int64_t u = 0; u < h; u++) {
             F sum = f.average ? F{} : F{} - __builtin_inff();
@@ -120,7 +124,8 @@ struct AdaptivePoolKernel {
         store(out, activate<F>(f.average ? total * factor : total, f.act));
     }
     template <class I>
-    JSC_INLINE void run(const AdaptivePoolFields *fields, int64_t n, int64_t y, int64_t x, int64_t c, int64_t c_end, const Call *call) {
+    JSC_INLINE void run(const AdaptivePoolFields *fields, int64_t n, int64_t y, int64_t x, int64_t c,
+                        int64_t c_end, const Call *call) {
         using F = Vec<I, float>;
         typedef float One __attribute__((vector_size(4)));
         constexpr int L = lanes<I, float>;
@@ -145,8 +150,10 @@ struct AdaptivePool final : Instruction {
     }
     int64_t tasks(int64_t) const override { return f.out.N * f.out.H * f.out.W * parts; }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
-        const int64_t c = task % parts * step, pixel = task / parts, n = pixel / (f.out.H * f.out.W), p = pixel % (f.out.H * f.out.W);
-        dispatch<AdaptivePoolKernel>(isa, &f, n, p / f.out.W, p % f.out.W, c, std::min(f.x.C, c + step), &call);
+        const int64_t c = task % parts * step, pixel = task / parts, n = pixel / (f.out.H * f.out.W),
+                      p = pixel % (f.out.H * f.out.W);
+        dispatch<AdaptivePoolKernel>(isa, &f, n, p / f.out.W, p % f.out.W, c, std::min(f.x.C, c + step),
+                                     &call);
     }
 };
 

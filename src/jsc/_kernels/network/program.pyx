@@ -34,7 +34,9 @@ cdef extern from "network/team.h" namespace "jsc::network" nogil:
         void add(const Instruction *instruction, int64_t round) except +
         size_t size() const
         int64_t scratch_bytes() const
-        void walk(int isa, int64_t thread, int64_t threads, char **regions, char *scratch, Meeting &meeting) const
+        void walk(
+            int isa, int64_t thread, int64_t threads, char **regions, char *scratch, Meeting &meeting
+        ) const
 
 cdef extern from "network/convolution.h" namespace "jsc::network" nogil:
     cdef cppclass Convolution(Instruction):
@@ -195,4 +197,6 @@ cdef class Walk:
                 self.schedule.walk(isa, 0, 1, at.data(), <char *>scratch, meeting.get()[0])
             else:
                 with parallel(num_threads=num_threads):
-                    self.schedule.walk(isa, threadid(), jsc_team_size(), at.data(), <char *>scratch, meeting.get()[0])
+                    self.schedule.walk(
+                        isa, threadid(), jsc_team_size(), at.data(), <char *>scratch, meeting.get()[0]
+                    )

@@ -44,7 +44,8 @@ struct ResizeKernel {
         return (1.f - h.weight) * top + h.weight * bottom;
     }
     template <class I>
-    JSC_INLINE void run(const ResizeFields *fields, int64_t n, int64_t first, int64_t rows, const Call *call) {
+    JSC_INLINE void run(const ResizeFields *fields, int64_t n, int64_t first, int64_t rows,
+                        const Call *call) {
         using F = Vec<I, float>;
         typedef float One __attribute__((vector_size(4)));
         constexpr int L = lanes<I, float>;
@@ -53,12 +54,17 @@ struct ResizeKernel {
             const Source h = source(f, y, f.x.H, f.out.H, f.scale_h);
             for (int64_t x = 0; x < f.out.W; x++) {
                 const Source w = source(f, x, f.x.W, f.out.W, f.scale_w);
-                const float *a = at(f.x, *call, n, h.first, w.first), *b = at(f.x, *call, n, h.first, w.second);
-                const float *c = at(f.x, *call, n, h.second, w.first), *d = at(f.x, *call, n, h.second, w.second);
+                const float *a = at(f.x, *call, n, h.first, w.first),
+                            *b = at(f.x, *call, n, h.first, w.second);
+                const float *c = at(f.x, *call, n, h.second, w.first),
+                            *d = at(f.x, *call, n, h.second, w.second);
                 float *out = at(f.out, *call, n, y, x);
                 int64_t k = 0;
-                for (; k + L <= f.out.C; k += L) store(out + k, f.bilinear ? mix<F>(a + k, b + k, c + k, d + k, h, w) : load<F>(a + k));
-                for (; k < f.out.C; k++) store(out + k, f.bilinear ? mix<One>(a + k, b + k, c + k, d + k, h, w) : load<One>(a + k));
+                for (; k + L <= f.out.C; k += L)
+                    store(out + k, f.bilinear ? mix<F>(a + k, b + k, c + k, d + k, h, w) : load<F>(a + k));
+                for (; k < f.out.C; k++)
+                    store(out + k,
+                          f.bilinear ? mix<One>(a + k, b + k, c + k, d + k, h, w) : load<One>(a + k));
             }
         }
     }
@@ -67,7 +73,9 @@ struct ResizeKernel {
 struct Resize final : Instruction {
     ResizeFields f;
     int64_t rows;
-    explicit Resize(const ResizeFields &fields) : f(fields) { rows = rows_to_a_band(f.out.H, 2 * f.out.W * f.out.C); }
+    explicit Resize(const ResizeFields &fields) : f(fields) {
+        rows = rows_to_a_band(f.out.H, 2 * f.out.W * f.out.C);
+    }
     int64_t tasks(int64_t) const override { return f.out.N * ceil_div(f.out.H, rows); }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
         const int64_t bands = ceil_div(f.out.H, rows), y = task % bands * rows;

@@ -69,14 +69,16 @@ class Schedule {
     size_t size() const { return stages.size(); }
     int64_t scratch_bytes() const { return ceil_div(scratch, 64) * 64; }
 
-    void walk(int isa, int64_t thread, int64_t threads, char *const *regions, char *scratch_of_all, Meeting &m) const {
+    void walk(int isa, int64_t thread, int64_t threads, char *const *regions, char *scratch_of_all,
+              Meeting &m) const {
         const Call call{regions, scratch_of_all + thread * scratch_bytes()};
         for (size_t s = 0; s < stages.size(); s++) {
             const Stage &stage = stages[s];
             size_t part = 0;
             if (threads == 1) {
                 for (const Part &p : stage.parts)
-                    for (int64_t task = 0, n = p.instruction->tasks(p.round); task < n; task++) p.instruction->run(isa, p.round, task, call);
+                    for (int64_t task = 0, n = p.instruction->tasks(p.round); task < n; task++)
+                        p.instruction->run(isa, p.round, task, call);
                 continue;
             }
             for (;;) {

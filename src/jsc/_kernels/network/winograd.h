@@ -1,22 +1,25 @@
 // Winograd's minimal filtering for 3 x 3 kernels of stride 1:  F(2x2), F(2x4), F(4x4) outputs a tile.
 //
-//   out tile = Av [ sum(c) U[k, c] .* V[c] ] Ah',   V = Bv in Bh',   U = Gv w Gh'    (.* position by position)
+//   out tile = Av [ sum(c) U[k, c] .* V[c] ] Ah',   V = Bv in Bh',   U = Gv w Gh'   (.* by position)
 //
 // A tile of mv x mh outputs needs (mv + 2)(mh + 2) products instead of 9 mv mh: 2.25, 3, 4 times fewer.
 //
-// Points. One dimension of 2 outputs has 0, 1, -1 and infinity: only additions, so that integers stay exact. One of
-// 4 outputs has 0, a, -a, b, -b and infinity with a = 3/4, b = 3/2, which float32 holds exactly. They were chosen by
-// error on real activations (largest error over that of torch's direct float32 convolution, layers of ResNet-18,
-// GoogLeNet and SqueezeNet): F(2x4) 0.4 to 2.3 with these, 0.5 to 3.2 with the usual 0, 1, -1, 2, -2; F(4x4) 0.5 to 4.5
-// against 1.8 to 12.5. U is made in float64 and rounded once.
+// Points. One dimension of 2 outputs has 0, 1, -1 and infinity: only additions, so that integers stay
+// exact. One of 4 outputs has 0, a, -a, b, -b and infinity with a = 3/4, b = 3/2, which float32 holds
+// exactly. They were chosen by error on real activations (largest error over that of torch's direct float32
+// convolution, layers of ResNet-18, GoogLeNet and SqueezeNet): F(2x4) 0.4 to 2.3 with these, 0.5 to 3.2
+// with the usual 0, 1, -1, 2, -2; F(4x4) 0.5 to 4.5 against 1.8 to 12.5. U is made in float64 and rounded
+// once.
 //
-// A task has `tiles` tiles and all filters. It transforms its input into the thread's scratch, (positions, tiles, C);
-// then for each block of V vectors of filters it multiplies, position by position, six or more tiles at a time with
-// all sums in registers (the loop of convolution.h), and transforms the block's products back while they are in the
-// first cache. So the input is read once and transformed once, and the weights stream past once for each task.
+// A task has `tiles` tiles and all filters. It transforms its input into the thread's scratch, (positions,
+// tiles, C); then for each block of V vectors of filters it multiplies, position by position, six or more
+// tiles at a time with all sums in registers (the loop of convolution.h), and transforms the block's
+// products back while they are in the first cache. So the input is read once and transformed once, and the
+// weights stream past once for each task.
 //
-// Weights: (filter blocks, positions, C, V lanes). Order of additions: channels, one chain; then the transform.
-// Source: A. Lavin and S. Gray, arXiv:1509.09308; points after B. Barabasz et al., arXiv:1803.10986.
+// Weights: (filter blocks, positions, C, V lanes). Order of additions: channels, one chain; then the
+// transform. Source: A. Lavin and S. Gray, arXiv:1509.09308; points after B. Barabasz et al.,
+// arXiv:1803.10986.
 #pragma once
 #include "network/convolution.h"
 
@@ -25,9 +28,9 @@ namespace jsc::network {
 struct WinogradFields {
     Map x, out;
     int64_t Ph, Pw;
-    int64_t mv, mh;   // outputs of a tile, down and across
+    int64_t mv, mh;  // outputs of a tile, down and across
     int64_t vectors;  // V
-    int64_t tiles;    // of a task
+    int64_t tiles;  // of a task
     uint64_t weight;
     Epilogue epilogue;
 };
@@ -80,7 +83,8 @@ struct WinogradKernel {
         for (int j = 0; j < nh; j++) {
             F column[nv], turned[nv];
 #pragma GCC unroll 6
-            for (int i = 0; i < nv; i++) column[i] = inside || from[i * nh + j] ? load<F>(from[i * nh + j] + c) : F{};
+            for (int i = 0; i < nv; i++)
+                column[i] = inside || from[i * nh + j] ? load<F>(from[i * nh + j] + c) : F{};
             Points<mv>::template input<F>(column, turned);
 #pragma GCC unroll 6
             for (int i = 0; i < nv; i++) half[i][j] = turned[i];
@@ -150,8 +154,8 @@ struct WinogradKernel {
     }
 
     template <class I, int V, int mv, int mh>
-    JSC_INLINE void block(const WinogradFields &f, const Call &call, int64_t first, int64_t tiles, int64_t k0, const float *weight,
-                          const float *input, float *sums) {
+    JSC_INLINE void block(const WinogradFields &f, const Call &call, int64_t first, int64_t tiles, int64_t k0,
+                          const float *weight, const float *input, float *sums) {
         constexpr int L = lanes<I, float>, positions = (mv + 2) * (mh + 2), P = tile_pixels<I>(V);
         using F = Vec<I, float>;
         const int64_t C = f.x.C, across = ceil_div(f.out.W, mh), down = ceil_div(f.out.H, mv);
@@ -161,7 +165,8 @@ struct WinogradKernel {
         const Epilogue &e = f.epilogue;
         int64_t tw = first % across, th = first / across % down, n = first / across / down;
         for (int64_t t = 0; t < tiles; t++) {
-            const int64_t y0 = th * mv, x0 = tw * mh, rows = std::min<int64_t>(mv, f.out.H - y0), columns = std::min<int64_t>(mh, f.out.W - x0);
+            const int64_t y0 = th * mv, x0 = tw * mh, rows = std::min<int64_t>(mv, f.out.H - y0),
+                          columns = std::min<int64_t>(mh, f.out.W - x0);
             float *out = at(f.out, call, n, y0, x0) + k0;
             const float *residual = e.has_residual ? at(e.residual, call, n, y0, x0) + k0 : nullptr;
             for (int v = 0; v < V; v++) {
@@ -178,7 +183,8 @@ struct WinogradKernel {
                     for (int64_t i = 0; i < rows; i++)
                         for (int64_t j = 0; j < columns; j++) {
                             F value = load<F>(y + (i * mh + j) * L) * scale + shift;
-                            if (e.has_residual) value += load<F>(residual + i * e.residual.row + j * e.residual.pixel + k);
+                            if (e.has_residual)
+                                value += load<F>(residual + i * e.residual.row + j * e.residual.pixel + k);
                             value = value < low ? low : value;
                             store(out + i * f.out.row + j * f.out.pixel + k, value > high ? high : value);
                         }
@@ -208,7 +214,8 @@ struct WinogradKernel {
         const int64_t C = f.x.C, K = f.out.C, across = ceil_div(f.out.W, mh), down = ceil_div(f.out.H, mv);
         float *input = (float *)call.scratch, *sums = input + ceil_div(positions * f.tiles * C, 16) * 16;
         for (int64_t t = 0; t < tiles; t++) {
-            const int64_t index = first + t, iy = index / across % down * mv - f.Ph, ix = index % across * mh - f.Pw;
+            const int64_t index = first + t, iy = index / across % down * mv - f.Ph,
+                          ix = index % across * mh - f.Pw;
             const float *image = at(f.x, call, index / across / down);
             const float *from[positions];
             const bool inside = iy >= 0 && iy + nv <= f.x.H && ix >= 0 && ix + nh <= f.x.W;
@@ -220,7 +227,8 @@ struct WinogradKernel {
                 }
             int64_t c = 0;
             if (inside)
-                for (; c + L <= C; c += L) transform_input<F, mv, mh, true>(from, c, input + t * C, f.tiles * C);
+                for (; c + L <= C; c += L)
+                    transform_input<F, mv, mh, true>(from, c, input + t * C, f.tiles * C);
             for (; c + L <= C; c += L) transform_input<F, mv, mh, false>(from, c, input + t * C, f.tiles * C);
             for (; c < C; c++) transform_input<One, mv, mh, false>(from, c, input + t * C, f.tiles * C);
         }
@@ -229,10 +237,15 @@ struct WinogradKernel {
         for (int64_t k0 = 0; k0 < K; k0 += width) {
             const int64_t vectors = std::min(f.vectors, ceil_div(K - k0, L));
             switch (vectors) {
-                case 1: block<I, 1, mv, mh>(f, call, first, tiles, k0, weight, input, sums); break;
-                case 2: block<I, 2, mv, mh>(f, call, first, tiles, k0, weight, input, sums); break;
-                case 3: if constexpr (I::bytes == 64) block<I, 3, mv, mh>(f, call, first, tiles, k0, weight, input, sums); break;
-                default: if constexpr (I::bytes == 64) block<I, 4, mv, mh>(f, call, first, tiles, k0, weight, input, sums);
+            case 1: block<I, 1, mv, mh>(f, call, first, tiles, k0, weight, input, sums); break;
+            case 2: block<I, 2, mv, mh>(f, call, first, tiles, k0, weight, input, sums); break;
+            case 3:
+                if constexpr (I::bytes == 64)
+                    block<I, 3, mv, mh>(f, call, first, tiles, k0, weight, input, sums);
+                break;
+            default:
+                if constexpr (I::bytes == 64)
+                    block<I, 4, mv, mh>(f, call, first, tiles, k0, weight, input, sums);
             }
             weight += positions * C * vectors * L;
         }

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-import jsc
 from jsc import _config
+from jsc._version import __version__
 
 
 def cpu_name() -> str:
@@ -40,7 +40,7 @@ class Environment:
             isa=_config.isa_name(),
             threads=torch.get_num_threads(),
             torch=str(torch.__version__),
-            jsc=jsc.__version__,
+            jsc=__version__,
         )
 
     def differences(self, other: Environment) -> list[str]:

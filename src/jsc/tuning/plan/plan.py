@@ -30,10 +30,10 @@ from jsc.tuning.plan.schema import (
 
 FORMAT = "jsc-plan"
 VERSION = 2
-FORMATS = ("preserve", "channels_last")
+MEMORY_FORMATS = ("preserve", "channels_last")
 # What version 1 did not say. Its plans were always measured with fusing.
 ADDED: dict[str, Any] = {"fused": True, "channels_last_ms": 0.0}
-NOTABLE = 1.02  # times as fast: from there on it is said that torch alone is faster
+NOTABLE = 1.02  # torch alone is called faster if it is so many times as fast
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class LayerChoice:
     """
 
     name: str
-    input_shape: tuple[int, ...]  # (N, C, H, W) of the first call; () when the sample never came by
+    input_shape: tuple[int, ...]  # (N, C, H, W) of the first call; () if there was none
     weight_shape: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[int, ...] | str
@@ -92,7 +92,7 @@ class LayerChoice:
 
     @property
     def dense_ms(self) -> float:
-        """Time of the layer as the model ran it; 0 when the sample never reached it."""
+        """Time of the layer as the model ran it; 0 when no call reached it."""
         return self.times_ms.get("dense", 0.0)
 
     @property
@@ -120,8 +120,8 @@ class LayerChoice:
 class Plan:
     """The choices for a network, the whole model's times with and without them, and where.
 
-    `str()` and notebooks show a table; `to_markdown`, `to_dict` and `save` give it away;
-    `jsc.apply(model, plan)` carries it out.
+    `str()` and notebooks show a table; `to_markdown`, `to_dict` and `save` export it;
+    `jsc.apply(model, plan)` applies it.
     """
 
     layers: tuple[LayerChoice, ...]
@@ -131,7 +131,7 @@ class Plan:
     min_gain: float
     spread: float = 1.0  # whole model: median run over fastest run; far above 1 on a busy machine
     environment: Environment = field(default_factory=Environment.current)
-    memory_format: str = "preserve"  # or "channels_last": the network gets its maps in this format
+    memory_format: str = "preserve"  # or "channels_last", for all maps of the network
     fused: bool = False  # measured with `fuse=True`, and to be applied so
     # torch alone with channels-last weights and sample; 0 when it was given so, or not measured
     channels_last_ms: float = 0.0
@@ -151,9 +151,9 @@ class Plan:
             require_duration(key, getattr(self, key))
         if not isinstance(self.fused, bool):
             raise PlanError(f"fused must be true or false, got {type(self.fused).__name__}")
-        if self.memory_format not in FORMATS:
+        if self.memory_format not in MEMORY_FORMATS:
             raise PlanError(
-                f"memory_format must be one of {FORMATS}, got {shown(self.memory_format)!r}"
+                f"memory_format must be one of {MEMORY_FORMATS}, got {shown(self.memory_format)!r}"
             )
         env = self.environment
         if not isinstance(env, Environment):
@@ -174,7 +174,7 @@ class Plan:
 
     @property
     def chosen(self) -> tuple[LayerChoice, ...]:
-        """The layers that leave the dense way."""
+        """The layers that do not stay dense."""
         return tuple(layer for layer in self.layers if layer.method != "dense")
 
     def override(self, methods: Mapping[str, str]) -> Plan:

@@ -1,4 +1,4 @@
-"""JSON read with suspicion: a plan file is either what was written, or a `PlanError`.
+"""Strict JSON: a plan file is either what was written, or a `PlanError`.
 
 Python's own reader accepts NaN, 1e999 (as infinity), repeated keys (the last one wins) and any
 size; nothing of that is a plan. A checksum over the canonical text finds what a schema cannot see,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from fusing import Wide, X, pair, program, run
+from fused_networks import Wide, X, pair, program, run
 from torch import nn
 
 import jsc
@@ -18,7 +18,7 @@ from jsc.tuning.convert import to_sparse
 
 
 class Chain(nn.Module):
-    """conv -> `between` -> conv, with `between` free to do harm."""
+    """conv -> `between` -> conv, where `between` may do anything."""
 
     def __init__(self, between):
         super().__init__()

@@ -176,7 +176,7 @@ def test_weights_that_are_not_finite_and_depthwise_go_dense(dtype, method, group
 
 
 def mapped(path, values: Tensor) -> Tensor:
-    """`values` in pages that cannot be written: who tries ends the process."""
+    """`values` in pages that cannot be written: an attempt ends the process."""
     values.numpy().tofile(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that the array is read-only

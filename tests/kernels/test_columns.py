@@ -1,62 +1,27 @@
-"""The convolution methods im2col, mec, cpo and cps behind their common contract."""
+"""Convolution over the streams of CPO and CPS."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from method_runs import METHODS, by_definition, geometry, run
 from strategies import conv_cases
 
-from jsc._geometry import ConvGeometry
-from jsc.ops import column_conv, cpo, cps, lowering
-from jsc.reference.conv import conv2d as by_definition
+from jsc.ops import column_conv
 
-METHODS = {
-    "im2col": SimpleNamespace(
-        unsupported=lowering.im2col_unsupported, pack=lowering.im2col_pack, run=lowering.im2col_run
-    ),
-    "mec": SimpleNamespace(
-        unsupported=lowering.mec_unsupported, pack=lowering.mec_pack, run=lowering.mec_run
-    ),
-    "cpo": cpo,
-    "cps": cps,
-}
 SPARSE = ["cpo", "cps"]
 fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def geometry(x, w, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
-    return ConvGeometry(*x.shape, w.shape[0], *w.shape[2:], *stride, *padding, *dilation)
-
-
-def run(method, x, w, b, g):
-    return METHODS[method].run(x, METHODS[method].pack(w, g), b, g)
-
-
-@fixtures
-@given(case=conv_cases(groups=2))
-def test_definition_agrees_with_torch(dtype, case):
-    x, w, b = case.tensors(dtype, integer=True)
-    g = ConvGeometry(
-        *x.shape, w.shape[0], *w.shape[2:], *case.stride, *case.padding, *case.dilation, case.groups
-    )
-    assert torch.equal(by_definition(x, w, b, g), F.conv2d(x, w, b, **case.arguments))
-
-
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SPARSE)
 @fixtures
 @given(case=conv_cases(groups=1), dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_integers_are_exact(isa, num_threads, method, case, dtype):
     x, w, b = case.tensors(dtype, integer=True)
     g = geometry(x, w, case.stride, case.padding, case.dilation)
-    if METHODS[method].unsupported(g):
-        assert method == "mec"
-        assert g.Dh > 1
-        return
+    assert METHODS[method].unsupported(g) is None
     out = run(method, x, w, b, g)
     assert torch.equal(out, by_definition(x, w, b, g))
     assert out.dtype == dtype
@@ -99,7 +64,7 @@ def test_bands_and_strips_do_not_change_a_bit(
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SPARSE)
 def test_padding_wider_than_the_output(isa, method):
     x, w = torch.randint(-4, 5, (1, 3, 7, 3)).float(), torch.randint(-4, 5, (2, 3, 7, 7)).float()
     g = geometry(x, w, padding=(0, 2))
@@ -118,18 +83,3 @@ def test_bad_activations_propagate_as_by_definition(isa, method, bad):
     assert torch.equal(out.isnan(), expected.isnan())
     finite = expected.isfinite()
     torch.testing.assert_close(out[finite], expected[finite], atol=1e-3, rtol=1e-3)
-
-
-def test_mec_reads_its_lowered_matrix_in_place():
-    """torch's batched product takes overlapping views and a broadcast factor without a copy."""
-    x = torch.randn(1, 64, 28, 28).contiguous(memory_format=torch.channels_last)
-    w = torch.randn(32, 64, 3, 3)
-    g = geometry(x, w, padding=(1, 1))
-    packed = lowering.mec_pack(w, g)
-    with torch.profiler.profile(profile_memory=True) as profile:
-        lowering.mec_run(x, packed, None, g)
-    allocated = sum(
-        e.self_cpu_memory_usage for e in profile.key_averages() if e.self_cpu_memory_usage > 0
-    )
-    lowered, out = 28 * 30 * 3 * 64 * 4, 32 * 28 * 28 * 4
-    assert allocated < 1.1 * (lowered + out)

@@ -9,7 +9,7 @@ import pickle
 import pytest
 import torch
 from concurrent_calls import wrong
-from fusing import Wide, X, pair, program, run
+from fused_networks import Wide, X, pair, program, run
 from torch import fx, nn
 
 from benchmarks.inputs import toy_networks

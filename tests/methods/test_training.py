@@ -26,19 +26,19 @@ GEOMETRIES = {
 
 
 def take(monkeypatch, way, forward="dense"):
-    """Small layers too, each pass by `way`; the gate is asked where it matters."""
+    """Every layer, small ones too, runs each pass by `way`; `behind_relu` is asked for "gated"."""
     taken = []
 
-    def choose(dx, dg, g, wanted, gate):
+    def choose(dx, dg, g, wanted, behind_relu):
         chosen = way
-        if way[0] == "gated" and not gate():
+        if way[0] == "gated" and not behind_relu():
             chosen = "dense", "input"
         taken.append(chosen)
         return (chosen[0] if wanted[0] else "dense"), (chosen[1] if wanted[1] else "dense")
 
     monkeypatch.setattr(training, "SMALL", 0)
     monkeypatch.setattr(training, "_choose", choose)
-    monkeypatch.setattr(training, "hopeless", lambda dx, g: False)
+    monkeypatch.setattr(training, "stays_dense", lambda dx, g: False)
     cost = 0.0 if forward == "sweep" else 2.0
     monkeypatch.setattr(training, "_sweep_cost", lambda *a: cost)
     return taken
@@ -176,7 +176,7 @@ class Twice(torch.autograd.Function):
         return 2 * grad
 
 
-def test_the_gate_is_used_behind_relu_and_pooling(monkeypatch):
+def test_the_derivative_of_relu_is_used_behind_relu_and_pooling(monkeypatch):
     layer, a, used = gated_layer(monkeypatch)
     for before in (F.relu, lambda a: F.relu_(a * 1), lambda a: F.max_pool2d(F.relu(a), 2)):
         layer(before(a)).sum().backward()
@@ -188,7 +188,7 @@ def test_the_gate_is_used_behind_relu_and_pooling(monkeypatch):
     assert used()
 
 
-def test_the_gate_is_left_alone_where_somebody_else_may_look(monkeypatch):
+def test_the_derivative_of_relu_is_not_used_where_others_may_read_the_gradient(monkeypatch):
     layer, a, used = gated_layer(monkeypatch)
     weight = layer.weight
     others = {
@@ -313,7 +313,7 @@ def test_frozen_parts(monkeypatch):
     layer.bias.requires_grad_(False)
     layer(F.relu(a)).sum().backward()
     assert used()
-    layer.weight.requires_grad_(False)  # nothing is left that tells what is asked for
+    layer.weight.requires_grad_(False)  # no node is left that says which gradients are asked for
     a.grad = None
     layer(F.relu(a)).sum().backward()
     assert not used()
@@ -333,7 +333,7 @@ def test_the_rule_is_monotone_and_leaves_losing_layers_dense():
     assert training._choose(0.2, 1.0, g, both, lambda: False) == ("dense", "input")
     assert training._choose(1.0, 0.2, g, both, lambda: True) == ("sweep", "output")
     assert training._choose(0.2, 0.2, g, (False, True), lambda: True)[0] == "dense"
-    assert training.hopeless(0.9, g)
-    assert not training.hopeless(0.3, g)
+    assert training.stays_dense(0.9, g)
+    assert not training.stays_dense(0.3, g)
     pointwise = ops.geometry(x, torch.empty(64, 64, 1, 1), (1, 1), (0, 0), (1, 1), 1)
     assert training._choose(0.1, 1.0, pointwise, both, lambda: True) == ("dense", "dense")

@@ -11,7 +11,7 @@ from jsc.cli import demo, doctor, extras
 from jsc.cli.main import main
 from jsc.tuning import Plan
 
-# Small networks are tuned in earnest here.
+# Small networks are really tuned here, and torch alone may be faster.
 pytestmark = pytest.mark.filterwarnings("ignore:torch alone takes:jsc.PlanWarning")
 
 NET = """

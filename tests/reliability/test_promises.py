@@ -1,7 +1,7 @@
 """Promises of docs/reliability.md that hold for whole modules, and are tested nowhere else.
 
 P4, the same bits for every number of threads, split of the batch and repeat. P9, torch's own
-samples and errors of conv2d. P12 to P14 are in tests/reliability, P8 beside each operator.
+samples and errors of conv2d. P12 to P14 are beside this file, P8 beside each operator.
 """
 
 from __future__ import annotations

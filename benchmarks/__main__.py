@@ -12,10 +12,7 @@ BENCHMARKS = {
     ),
     "memory": ("convolution.memory", "elements, bytes and compression ratio of the formats"),
     "plots": ("convolution.plots", "figures from the results of conv, conv --paper and memory"),
-    "fused": (
-        "networks.fused",
-        "CPC layers with what follows them in one pass, and whole networks",
-    ),
+    "networks": ("networks.networks", "whole networks compiled, against the tuned runtimes"),
     "train": ("networks.train", "one optimisation step with zeros skipped, against torch"),
     "jpeg": ("jpeg.jpeg", "the JPEG layer against other differentiable JPEGs"),
     "rate": ("jpeg.rate", "bits: estimate against real files, trained tables against libjpeg's"),

@@ -15,6 +15,5 @@ from jsc.tuning import Plan as Plan
 from jsc.tuning import PlanError as PlanError
 from jsc.tuning import PlanWarning as PlanWarning
 from jsc.tuning import apply as apply
-from jsc.tuning import optimize as optimize
 from jsc.tuning import restore as restore
 from jsc.tuning import tune as tune

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import jsc
@@ -239,34 +239,27 @@ def refused_plans() -> Path:
     return Path(refused((jsc.PlanError,), lambda: jsc.Plan.from_dict({"format": "other"})))
 
 
-def _network(methods: list[str], fuse: bool, change: bool = False) -> Callable[[], Path]:
+def _network(make_net: Callable[[nn.Module, Tensor], nn.Module]) -> Callable[[], Path]:
     def make() -> Path:
         xs = [torch.rand(1, 3, *size) for size in ((16, 16), (9, 20), (24, 24))]
-        net, turn = applied(trained(Net()), xs[0], methods, fuse), itertools.cycle(xs)
-
-        def call() -> None:
-            net(next(turn))
-            if change:
-                net.a.weight.mul_(1.0)
-
-        return Path(without_gradients(call))
+        net, turn = make_net(trained(Net()), xs[0]), itertools.cycle(xs)
+        return Path(without_gradients(lambda: net(next(turn))))
 
     return make
 
 
 MIXED = ["cps", "cpo", "mec", "im2col"]
-PATHS["network, cpc"] = _network(["cpc"], False)
-PATHS["network, mixed"] = _network(MIXED, False)
-PATHS["network, cpc fused"] = _network(["cpc"], True)
-PATHS["network, cpc fused, weights written"] = _network(["cpc"], True, True)
+PATHS["network, cpc"] = _network(lambda net, x: applied(net, x, ["cpc"]))
+PATHS["network, mixed"] = _network(lambda net, x: applied(net, x, MIXED))
+PATHS["network, compiled"] = _network(lambda net, x: jsc.compile(net, x, budget=0, check=False))
 
 
-def _sizes(methods: list[str], fuse: bool) -> Callable[[], Path]:
+def _sizes(methods: list[str]) -> Callable[[], Path]:
     """5,041 sizes, the largest among the first."""
 
     def make() -> Path:
         whole = torch.rand(1, 3, 78, 78)
-        net = applied(trained(Net()), whole, methods, fuse)
+        net = applied(trained(Net()), whole, methods)
         sizes = shuffled(range(78, 7, -1))
 
         def call() -> None:
@@ -278,9 +271,8 @@ def _sizes(methods: list[str], fuse: bool) -> Callable[[], Path]:
     return make
 
 
-PATHS["5,041 sizes, cpc"] = _sizes(["cpc"], False)
-PATHS["5,041 sizes, mixed"] = _sizes(MIXED, False)
-PATHS["5,041 sizes, cpc fused"] = _sizes(["cpc"], True)
+PATHS["5,041 sizes, cpc"] = _sizes(["cpc"])
+PATHS["5,041 sizes, mixed"] = _sizes(MIXED)
 
 
 @path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 
 import torch
 from torch import nn
@@ -52,8 +51,6 @@ def plan_by_hand(model, x, methods):
     return dataclasses.replace(plan, layers=tuple(layers))
 
 
-def applied(model, x, methods, fuse=False, **options):
-    """The network with these methods in turn, fused or not."""
-    if "fuse" in inspect.signature(jsc.apply).parameters:
-        options["fuse"] = fuse
+def applied(model, x, methods, **options):
+    """The network with these methods in turn."""
     return jsc.apply(model, plan_by_hand(model, x, methods), **options)

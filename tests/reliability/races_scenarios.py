@@ -365,12 +365,13 @@ def training(method):
 # Networks.
 
 TURNS = {"cpc": ["cpc"], "mixed": ["cps", "cpo", "mec", "im2col"]}
-NETWORKS = ["cpc", "mixed", "cpc fused", "mixed fused"]
+NETWORKS = ["cpc", "mixed", "compiled"]
 
 
 def turned(model, x, kind):
-    methods, _, fused = kind.partition(" ")
-    return applied(model, x, TURNS[methods], bool(fused))
+    if kind == "compiled":
+        return jsc.compile(model, x, budget=0, check=False)
+    return applied(model, x, TURNS[kind])
 
 
 def close(a, b):
@@ -392,7 +393,7 @@ def network(kind):
     return Scenario(call)
 
 
-@for_each("an applied network, first calls at once, from a file", 0.3, NETWORKS)
+@for_each("an applied network, first calls at once, from a file", 0.3, list(TURNS))
 def network_of_a_file(kind):
     model, xs, held, stored = trained(Net()), images(), {}, io.BytesIO()
     torch.save(turned(model, xs[0], kind), stored)
@@ -411,7 +412,7 @@ def network_of_a_file(kind):
     return Scenario(call, begin=begin, calls_a_round=3)
 
 
-@for_each("an applied network in training of another thread", 0.3, NETWORKS)
+@for_each("an applied network in training of another thread", 0.3, list(TURNS))
 def network_in_training(kind):
     """Statistics and weights stay: gradients are thrown away, and batch-norm evaluates."""
     model, xs = trained(Net()), images()
@@ -458,14 +459,13 @@ def tune():
     return Scenario(bystanders(), (disturb,))
 
 
-@for_each("torch and our layers while another thread applies", 1.5, [False, True])
-def apply(fuse):
+@scenario("torch and our layers while another thread applies", 1.5)
+def apply():
     model, x = trained(Net()), torch.rand(1, 3, 16, 16)
     plan = plan_by_hand(model, x, ["cpc"])
-    options = {"fuse": fuse} if "fuse" in jsc.apply.__kwdefaults__ else {}
 
     def disturb(rng):
-        net = jsc.apply(model, plan, **options)
+        net = jsc.apply(model, plan)
         with torch.no_grad():
             net(x)
         jsc.restore(net)

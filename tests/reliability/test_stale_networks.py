@@ -20,16 +20,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::jsc.PlanWarning")
 METHODS = (["cpc"], ["cps", "cpo", "mec", "im2col"])
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "fused"])
-def fuse(request):
-    return request.param
-
-
 @pytest.fixture(params=METHODS, ids="-".join)
-def network(request, fuse):
+def network(request):
     """Prepared for two sizes, with its input, and what it gave last."""
     x = torch.relu(torch.randn(2, 3, 10, 12))
-    net = applied(trained(Net()), x, request.param, fuse)
+    net = applied(trained(Net()), x, request.param)
     with torch.no_grad():
         for size in ((8, 8), (10, 12)):
             for _ in range(3):
@@ -175,10 +170,10 @@ def test_copies(network, make):
     check(new, x, before)
 
 
-def test_the_given_model_is_trained_on(fuse):
+def test_the_given_model_is_trained_on():
     """Its parameters are those of what `apply` returned, so both see the change."""
     model, x = trained(Net()), torch.rand(2, 3, 10, 12)
-    net = applied(model, x, ["cpc"], fuse)
+    net = applied(model, x, ["cpc"])
     with torch.no_grad():
         net(x), net(x)
         before = net(x)
@@ -187,9 +182,9 @@ def test_the_given_model_is_trained_on(fuse):
     assert jsc.restore(net).a.weight is model.a.weight
 
 
-def test_parametrized_layer_of_a_network(fuse):
+def test_parametrized_layer_of_a_network():
     model, x = trained(Net()), torch.rand(2, 3, 10, 12)
-    net = applied(model, x, ["cpc"], fuse)
+    net = applied(model, x, ["cpc"])
     with torch.no_grad():
         net(x), net(x)
         before = net(x)

@@ -16,10 +16,9 @@ from typing import ClassVar
 import pytest
 import torch
 from fake_times import QUICK, Nested, timing_module
-from torch import fx, nn
+from torch import nn
 
 from benchmarks.inputs import toy_networks
-from jsc.fusing.graph import trace
 from jsc.tuning import apply, capture, restore, tune
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch alone takes:jsc.PlanWarning")
@@ -69,7 +68,7 @@ def cpc_everywhere(model, sample):
     layers = tuple(
         layer if layer.groups > 1 else replace(layer, method="cpc") for layer in plan.layers
     )
-    return replace(plan, layers=layers, fused=True)
+    return replace(plan, layers=layers)
 
 
 @pytest.fixture
@@ -103,63 +102,14 @@ UNTOUCHED = (nn.Module.__call__, nn.Module.__getattr__, math.sqrt, nn.Conv2d.for
 def test_nothing_global_is_patched():
     Watching.seen.clear()
     model, x = Watching().eval(), torch.rand(X)
-    fast = apply(model, cpc_everywhere(model, x), fuse=True)
-    tune(model, x, fuse=True, **QUICK)
+    fast = apply(model, cpc_everywhere(model, x))
+    tune(model, x, **QUICK)
     with torch.no_grad():
-        torch.testing.assert_close(fast(x), model(x))
-    assert vars(fast)["forward"]._graph is not None
-    assert set(Watching.seen) == {("Tensor", True), ("Proxy", True)}
+        torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-5)
+    assert set(Watching.seen) == {("Tensor", True)}
 
 
-def test_what_is_traced():
-    """A parameter that a forward reads is a step, wherever it is read; a tensor it makes, a Python
-    number it takes from one, and a write to a buffer are refused."""
-
-    class Net(nn.Module):
-        def __init__(self, act):
-            super().__init__()
-            self.conv, self.norm = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)
-            self.scales = nn.ParameterList([torch.rand(16, 1, 1)])
-            self.register_buffer("count", torch.zeros(()))
-            self.act = act
-
-        def forward(self, x):
-            return self.act(self, self.norm(self.conv(x)))
-
-    def graph(act):
-        return trace(Net(act).eval())
-
-    found = graph(lambda m, y: y * m.scales[0].exp() + m.conv.bias.sum())
-    attributes = [step.target for step in found.steps if step.kind == "attribute"]
-    assert attributes == ["scales.0", "conv.bias"]
-    assert found.inputs == ("x",)
-    assert graph(lambda m, y: y + m.count) is not None
-    assert graph(lambda m, y: y + torch.ones(1)) is None
-    assert graph(lambda m, y: y if m.scales[0].sum() > 0 else -y) is None
-    assert graph(lambda m, y: y * float(m.scales[0].sum())) is None
-    assert graph(lambda m, y: y * math.sqrt(m.scales[0].sum())) is None
-
-    writing = Net(lambda m, y: y + m.count.add_(1)).eval()
-    assert trace(writing) is None
-    assert writing.count == 0
-    assigning = Net(lambda m, y: setattr(m, "last", 3) or y).eval()
-    assert trace(assigning) is None
-    assert not hasattr(assigning, "last")
-
-
-def test_a_graph_module_and_one_with_hooks_inside_can_be_traced(network):
-    calls = []
-    network[3].register_forward_hook(lambda *_: calls.append(1))
-    found = trace(network)
-    assert "3" in {step.target for step in found.steps}
-    assert not calls
-    text = fx.symbolic_trace(toy_networks.small_resnet(16).eval())
-    assert [s.target for s in trace(text).steps] == [
-        n.target for n in text.graph.nodes if n.op.startswith("call")
-    ]
-
-
-def test_plain_modules_in_other_threads_while_tracing(network):
+def test_plain_modules_in_other_threads_while_tuning(network):
     """Not even one call is wrong."""
     other = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
     x, small = torch.rand(X), torch.rand(1, 3, 8, 8)
@@ -167,18 +117,17 @@ def test_plain_modules_in_other_threads_while_tracing(network):
     expected = other(small)
     with Serving(lambda: torch.equal(other(small), expected)) as serving:
         for _ in range(20):
-            fast = apply(network, plan, fuse=True)
-            assert "forward" in vars(fast)
-        tune(network, x, fuse=True, **QUICK)
+            apply(network, plan)
+        tune(network, x, **QUICK)
     assert serving.calls > 100
     assert not serving.wrong
 
 
 @torch.no_grad()
-def test_a_fused_network_from_a_file_called_by_all_at_once(network):
+def test_a_tuned_network_from_a_file_called_by_all_at_once(network):
     x = torch.rand(X)
     file = io.BytesIO()
-    fast = apply(network, cpc_everywhere(network, x), fuse=True)
+    fast = apply(network, cpc_everywhere(network, x))
     torch.save(fast, file)
     expected = fast(x)
     found = Counter()
@@ -201,8 +150,6 @@ def test_a_fused_network_from_a_file_called_by_all_at_once(network):
             thread.start()
         for thread in threads:
             thread.join()
-        assert "forward" in vars(served)
-        assert not any("forward" in vars(m) for m in list(served.modules())[1:])
     assert found == {True: 12 * 8 * 3}
 
 
@@ -215,8 +162,7 @@ def state(model):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("fuse", [False, True])
-def test_a_model_in_use_while_it_is_tuned(fuse):
+def test_a_model_in_use_while_it_is_tuned():
     """In training mode, as `tune` would not leave it if it touched it."""
     model, x = Nested(), torch.rand(2, 3, 12, 12)
     model.body[1].eval(), model.dropout.eval()
@@ -229,8 +175,8 @@ def test_a_model_in_use_while_it_is_tuned(fuse):
         return state(model) == before or "another state"
 
     with Serving(right) as serving:
-        plan = tune(model, x, fuse=fuse, **QUICK)
-        fast = apply(model, plan, fuse=fuse)
+        plan = tune(model, x, **QUICK)
+        fast = apply(model, plan)
         restore(fast)
     assert serving.calls > 20
     assert not serving.wrong
@@ -249,9 +195,8 @@ def test_several_tune_the_same_model_at_once():
         assert [layer.calls for layer in plan.layers] == [1, 2, 1, 0]
 
 
-def test_the_random_state_is_asked_for_by_one_at_a_time(monkeypatch, network):
-    """torch's functions for it wait for each other for ever if garbage is collected in between;
-    tracing, which many threads may do in a network's first call, needs none of them."""
+def test_the_random_state_is_asked_for_by_one_at_a_time(monkeypatch):
+    """torch's functions for it wait for each other for ever if garbage is collected in between."""
     inside, most, met = [], [], threading.Event()
     for name in ("get_rng_state", "set_rng_state"):
         torchs = getattr(torch.random, name)
@@ -266,8 +211,6 @@ def test_the_random_state_is_asked_for_by_one_at_a_time(monkeypatch, network):
             return torchs(*arguments)
 
         monkeypatch.setattr(torch.random, name, watched)
-    assert trace(network) is not None
-    assert not most
     x, conv = torch.rand(1, 3, 8, 8), nn.Conv2d(3, 8, 3)
     options = {**QUICK, "methods": [], "budget_s": 0.01, "repeats": 1}
     with ThreadPoolExecutor(THREADS) as pool:
@@ -298,8 +241,7 @@ def test_a_fork_while_another_thread_has_the_random_state():
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-@pytest.mark.parametrize("fuse", [False, True])
-def test_an_interrupt_leaves_the_model_as_it_was(monkeypatch, fuse):
+def test_an_interrupt_leaves_the_model_as_it_was(monkeypatch):
     """Wherever it comes: at each of the calls of the clock in turn."""
     model, x = Nested(), torch.rand(1, 3, 8, 8)
     model.body[1].eval()
@@ -318,7 +260,7 @@ def test_an_interrupt_leaves_the_model_as_it_was(monkeypatch, fuse):
     while not done:
         left[0] = 1 + 5 * tries
         try:
-            tune(model, x, methods=["cpc"], fuse=fuse, **{**QUICK, "budget_s": 0.05, "repeats": 1})
+            tune(model, x, methods=["cpc"], **{**QUICK, "budget_s": 0.05, "repeats": 1})
             done = True
         except KeyboardInterrupt:
             tries += 1

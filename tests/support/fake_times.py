@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from jsc.tuning import measure, timing, tuner, variants, whole
+from jsc.tuning import measure, timing, tuner, whole
 from jsc.tuning.timing import Times
 
 tune_module, measure_module, timing_module = tuner, measure, timing
-variants_module, whole_module = variants, whole
+whole_module = whole
 
 QUICK = {"repeats": 3, "budget_s": 1.0, "progress": False}
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from jsc.nn import SparseConv2d
-from jsc.tuning import PlanError, PlanWarning, apply, optimize, restore, tune
+from jsc.tuning import PlanError, PlanWarning, apply, restore, tune
 
 
 def test_apply_shares_parameters_and_structure(model, sample, plan):
@@ -108,41 +108,10 @@ def test_what_is_no_model(wrong, plan):
         restore(wrong)
 
 
-def test_nothing_is_fused_or_turned_unless_asked(model, sample, plan):
-    """Also where the plan was measured so: then a warning says how to ask."""
-    model.eval()
-    plain = apply(model, plan)
-    turned = replace(plan, memory_format="channels_last", fused=True)
-    for asked in (turned, replace(plan, memory_format="channels_last"), replace(plan, fused=True)):
-        with pytest.warns(PlanWarning, match="fuse=True"):
-            fast = apply(model, asked)
-        assert not any("forward" in vars(module) for module in fast.modules())
-        with torch.no_grad():
-            assert torch.equal(fast(sample), plain(sample))
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            apply(model, asked, on_mismatch="dense")
-            fused = apply(model, asked, fuse=True)
-        # The way through this network cannot be traced; its maps can be turned.
-        assert ("forward" in vars(fused)) == (asked.memory_format == "channels_last")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert "forward" not in vars(apply(fused, plan))
-            apply(model, replace(asked, layers=(), memory_format="preserve"))
-
-
 def test_other_environment_warns(model, plan):
     elsewhere = replace(plan, environment=replace(plan.environment, threads=99))
     with pytest.warns(PlanWarning, match="threads 99, here"):
         apply(model, elsewhere)
-
-
-@pytest.mark.parametrize("fuse", [False, True])
-def test_optimize(model, sample, fuse):
-    fast = optimize(model.eval(), sample, fuse=fuse, **QUICK)
-    assert fuse or "forward" not in vars(fast)
-    with torch.no_grad():
-        torch.testing.assert_close(fast(sample), model(sample), rtol=1e-4, atol=1e-5)
 
 
 def halve(conv):

@@ -89,10 +89,9 @@ def test_truncated(tmp_path_factory, cut):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"version": 2', '"version": 3', "version '3' is not 1 or 2"),
-        ('"version": 2', '"version": true', "version 'True' is not 1 or 2"),
-        ('"version": 2', '"version": 1', "version 1 of a plan has no fused, channels_last_ms"),
-        ('"fused": false', '"fused": 0', "fused must be true or false, got int"),
+        ('"version": 3', '"version": 4', "version '4' is not 3"),
+        ('"version": 3', '"version": true', "version 'True' is not 3"),
+        ('"version": 3', '"version": 2', "version '2' is not 3"),
         ("jsc-plan", "other", "not a jsc plan"),
         ('"density": 0.31', '"density": NaN', "contains NaN"),
         ('"density": 0.31', '"density": -Infinity', "contains -Infinity"),
@@ -152,7 +151,7 @@ def test_faults_are_found_behind_a_right_checksum(tmp_path):
             load_bytes(tmp_path / "plan.json", signed({**DOCUMENT, key: value}))
 
 
-@pytest.mark.parametrize("key", ["dense_ms", "channels_last_ms", "spread", "version", "fused"])
+@pytest.mark.parametrize("key", ["dense_ms", "channels_last_ms", "spread", "version"])
 @pytest.mark.parametrize("digits", [310, 400, 5000])
 def test_numbers_of_many_digits(key, digits):
     """No float holds them, and of 5000 digits Python does not even print them."""
@@ -169,15 +168,6 @@ def test_the_largest_numbers_can_be_printed():
     assert plan.gain > 1
     assert huge.gain > 1
     assert "stage.conv1" in str(plan)
-
-
-def test_plans_of_version_1():
-    """They had no such fields, and were always measured with fusing."""
-    old = {**DOCUMENT, "version": 1}
-    del old["fused"], old["channels_last_ms"]
-    assert Plan.from_dict(old) == replace(PLAN, fused=True)
-    older = {key: value for key, value in old.items() if key != "memory_format"}
-    assert Plan.from_dict(older) == replace(PLAN, fused=True)
 
 
 def test_torch_alone_may_be_faster():

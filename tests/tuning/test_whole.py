@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 
 import pytest
 import torch
-from fake_times import QUICK, Nested, clock, methods_of, tune_module, variants_module, whole_module
+from fake_times import QUICK, Nested, clock, methods_of, whole_module
 from torch import nn
 
 from jsc.nn import SparseConv2d
-from jsc.tuning import PlanError, PlanWarning, apply, tune
-from jsc.tuning.capture import Sample
+from jsc.tuning import PlanWarning, apply, tune
 from jsc.tuning.timing import Times
 from jsc.tuning.whole import relative_error
 
@@ -54,51 +52,11 @@ def test_never_slower_even_if_nothing_helps(model, sample, monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
-def test_without_fusing_there_is_one_plan_to_try(model, sample, monkeypatch):
+def test_there_is_one_plan_to_try(model, sample, monkeypatch):
     races = race(monkeypatch, lambda name, race: {"tuned": 1.0}.get(name, 2.0))
     plan = tune(model.eval(), sample, **QUICK)
     assert races == [["dense", "tuned", whole_module.TORCH]]
-    assert (plan.fused, plan.memory_format) == (False, "preserve")
     assert "forward" not in vars(apply(model, plan))
-
-
-@torch.no_grad()
-@pytest.mark.usefixtures("quick")
-def test_the_fastest_variant_is_taken(model, sample, monkeypatch):
-    """Channels-last and, of the layers that lose alone, those that come near."""
-    clock(monkeypatch, {"dense": 2.0, "cpc": 3.0})
-
-    def milliseconds(name, race):
-        best = "from 0.4" if race == 2 else "channels-last"
-        return 1.0 if name == best else 2.0 if name == "dense" else 1.5
-
-    measure = whole_module.verify
-
-    def first_layer_loses(whole, choices, *rest):
-        times = {"dense": 2.0, "cpc": 1.0}
-        choices[1:2] = [replace(choices[1], method="cpc", times_ms=times)]
-        return measure(whole, choices, *rest)
-
-    monkeypatch.setattr(tune_module, "verify", first_layer_loses)
-    races = race(monkeypatch, milliseconds)
-    plan = tune(model.eval(), sample, methods=["cpc"], fuse=True, **QUICK)
-    torch_alone = whole_module.TORCH
-    assert races == [
-        ["dense", "tuned", "channels-last", torch_alone],
-        ["dense", "tuned", "from 0.4", torch_alone],
-    ]
-    assert (plan.fused, plan.memory_format) == (True, "channels_last")
-    assert plan.layers[0].method == "cpc"
-    assert 0 < plan.layers[0].max_error < 1e-5
-    assert plan.gain == 2
-    assert apply(model, plan, fuse=True).stem.method == "cpc"
-    last = Sample.of(sample.contiguous(memory_format=torch.channels_last))
-    assert list(variants_module.in_memory_formats(plan, last)) == ["tuned"]
-    assert type(plan).from_dict(plan.to_dict()) == plan
-    with pytest.raises(PlanError, match="memory_format"):
-        replace(plan, memory_format="sideways")
-    assert "channels-last" in str(plan)
-    assert "fuse=True" in str(plan)
 
 
 class Chaotic(nn.Module):
@@ -114,20 +72,19 @@ class Chaotic(nn.Module):
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("fuse", [False, True])
-def test_no_plan_is_further_off_than_the_bound(monkeypatch, fuse):
+def test_no_plan_is_further_off_than_the_bound(monkeypatch):
     races = race(monkeypatch, lambda name, race: 2.0 if name == "dense" else 1.0)
     model, x = Chaotic().eval(), torch.randn(2, 16, 12, 12).relu()
-    plan = tune(model, x, max_error=1e-4, fuse=fuse, **QUICK)
+    plan = tune(model, x, max_error=1e-4, **QUICK)
     assert "tuned" in races[0]  # the first that is timed is right
     assert all("tuned" in names for names in races)
     assert plan.max_error <= 1e-4
     assert methods_of(plan)["wild"] == "dense"
     assert "off with cpc" in plan.layers[1].reason
     with torch.no_grad():
-        right, found = model(x), apply(model, plan, fuse=fuse)(x)
+        right, found = model(x), apply(model, plan)(x)
     assert relative_error(list(found), list(right)) == plan.max_error
-    loose = tune(model, x, max_error=2.0, fuse=fuse, **QUICK)
+    loose = tune(model, x, max_error=2.0, **QUICK)
     assert methods_of(loose) == {"calm": "cpc", "wild": "cpc"}
     assert loose.max_error > 1e-4
 
@@ -147,13 +104,11 @@ class Aliasing(nn.Module):
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("fuse", [False, True])
-def test_channels_last_maps_that_change_an_answer_are_not_timed(monkeypatch, fuse):
+def test_channels_last_maps_that_change_an_answer_are_not_timed(monkeypatch):
     """Neither a plan's, nor torch's own."""
     races = race(monkeypatch, lambda name, race: {"dense": 2.0, "tuned": 1.5}.get(name, 1.0))
-    plan = tune(Aliasing().eval(), torch.randn(2, 16, 12, 12).relu(), fuse=fuse, **QUICK)
+    plan = tune(Aliasing().eval(), torch.randn(2, 16, 12, 12).relu(), **QUICK)
     assert races[0] == ["dense", "tuned"]
-    assert plan.memory_format == "preserve"
     assert plan.channels_last_ms == 0
     assert plan.max_error <= 1e-4
 

@@ -9,7 +9,6 @@
 Modules, functions and tuning ask these for everything they need to know of a method.
 """
 
-from jsc.methods.base import FusedConvolution as FusedConvolution
 from jsc.methods.base import Method as Method
 from jsc.methods.convolve import geometry as geometry
 from jsc.methods.convolve import is_channels_last as is_channels_last
@@ -21,7 +20,6 @@ from jsc.methods.convolve import plain as plain
 from jsc.methods.convolve import prepare as prepare
 from jsc.methods.convolve import unsupported as unsupported
 from jsc.methods.operator import Conv2d as Conv2d
-from jsc.methods.registry import FUSIBLE as FUSIBLE
 from jsc.methods.registry import METHODS as METHODS
 from jsc.methods.registry import available as available
 from jsc.methods.registry import get as get

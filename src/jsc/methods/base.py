@@ -8,25 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from jsc import _checks
 from jsc._geometry import ConvGeometry
-from jsc.ops.epilogue import Epilogue
 
 Convolution = Callable[[Tensor], Tensor]
-
-
-@runtime_checkable
-class FusedConvolution(Protocol):
-    """A prepared convolution whose store does an epilogue."""
-
-    def fused(
-        self, input: Tensor, residual: Tensor | None = None, masks: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]: ...
 
 
 class Method(ABC):
@@ -38,14 +28,12 @@ class Method(ABC):
     name : what users call it
     sparse : it skips zeros of the input, so that its time falls with the density
     trains : it also skips zeros in the passes of training where that pays (ops/training.py)
-    fuses : its store can do an epilogue (batch-norm, residual, ReLU): it has `prepare_fused`
     slow_to_count : `stored_bytes` encodes the map
     """
 
     name: ClassVar[str]
     sparse: ClassVar[bool] = False
     trains: ClassVar[bool] = False
-    fuses: ClassVar[bool] = False
     slow_to_count: ClassVar[bool] = False
 
     def available(self) -> bool:
@@ -71,12 +59,6 @@ class Method(ABC):
         contiguous in the memory format that is natural to the method. The input may record
         gradients and be negated lazily. It may be called by several threads at once, and holds the
         memory of `packed` and `bias`."""
-
-    def prepare_fused(
-        self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue
-    ) -> FusedConvolution:
-        """The same with an epilogue in its store. ValueError from methods without `fuses`."""
-        raise ValueError(f'the store of "{self.name}" has no epilogue')
 
     @abstractmethod
     def cost(self, g: ConvGeometry, density: float) -> float:

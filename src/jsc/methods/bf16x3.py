@@ -6,14 +6,12 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc.methods.base import Convolution, FusedConvolution, Method, map_bytes
+from jsc.methods.base import Convolution, Method, map_bytes
 from jsc.ops import bf16x3
-from jsc.ops.epilogue import Epilogue
 
 
 class Bf16x3(Method):
     name = "bf16x3"
-    fuses = True
 
     def available(self) -> bool:
         return _config.amx()
@@ -29,11 +27,6 @@ class Bf16x3(Method):
 
     def prepare(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:
         return bf16x3.Convolution(packed, bias, g)
-
-    def prepare_fused(
-        self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue
-    ) -> FusedConvolution:
-        return bf16x3.Convolution(packed, bias, g, epilogue)
 
     def cost(self, g: ConvGeometry, density: float) -> float:
         """Six products on tiles, which few channels do not fill, and one pass that splits the

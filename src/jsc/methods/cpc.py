@@ -5,16 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from jsc._geometry import ConvGeometry
-from jsc.methods.base import Convolution, FusedConvolution, Method, map_bytes, padded_filters
+from jsc.methods.base import Convolution, Method, map_bytes, padded_filters
 from jsc.ops import cpc
-from jsc.ops.epilogue import Epilogue
 
 
 class Cpc(Method):
     name = "cpc"
     sparse = True
     trains = True
-    fuses = True
 
     def unsupported(self, g: ConvGeometry) -> str | None:
         return cpc.unsupported(g)
@@ -24,11 +22,6 @@ class Cpc(Method):
 
     def prepare(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:
         return cpc.Convolution(packed, bias, g)
-
-    def prepare_fused(
-        self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue
-    ) -> FusedConvolution:
-        return cpc.Convolution(packed, bias, g, epilogue)
 
     def cost(self, g: ConvGeometry, density: float) -> float:
         """The non-zeros, some 17 % for finding them, and one pass that makes the masks."""

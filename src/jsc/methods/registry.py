@@ -13,7 +13,6 @@ _ALL: tuple[Method, ...] = (Dense(), Im2col(), Mec(), Cpo(), Cps(), Cpc(), Bf16x
 
 _BY_NAME = {method.name: method for method in _ALL}
 METHODS = tuple(_BY_NAME)  # the names, in the order of the documentation
-FUSIBLE = tuple(method.name for method in _ALL if method.fuses)
 
 
 def get(name: str) -> Method:

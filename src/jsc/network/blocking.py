@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 from jsc.network.graph import Convolution
@@ -10,6 +11,7 @@ CHUNK_BYTES = 48 << 10  # of the weights that the tiles of a band go past: first
 BAND_BYTES = 192 << 10  # of the input of a task: second cache
 TILES_FIRST_BYTES = 160 << 10  # of all weights, where a tile goes through all of them
 TASKS = 8  # at least, if there is work for so many: two to four for each thread of a small machine
+FEW_PIXELS = 48  # of a band: with fewer, weights go past for too little work
 LONGEST_CHUNK = 1024  # zero_line of convolution.h
 
 
@@ -29,7 +31,7 @@ def vectors_of(filters: int, lanes: int) -> int:
     """Vectors of filters to a block: as many as registers allow, few of them empty."""
     needed = -(-filters // lanes)
     if lanes < 16:
-        return min(needed, 2)
+        return needed if needed <= 3 else 3 if needed % 2 and needed % 3 == 0 else 2
     if needed <= 4:
         return needed
     return 3 if needed % 4 and needed % 3 == 0 else 4
@@ -47,9 +49,9 @@ def blocking(conv: Convolution, lanes: int) -> Blocking:
     tiles_first = conv.groups == 1 and C <= LONGEST_CHUNK and 4 * taps * C * K <= TILES_FIRST_BYTES
     if tiles_first:
         chunk = C
-    row_bytes = 4 * W * C * conv.groups * Sh
-    band_rows = max(1, min(Oh, (BAND_BYTES - 4 * W * C * (Kh - 1)) // row_bytes))
-    band_rows = min(band_rows, max(1, -(-Oh * N // TASKS), -(-96 // Ow)))
+    row_bytes = 4 * C * conv.groups * min(Sh, Kh) * min(W, Ow * Kw)
+    band_rows = max(BAND_BYTES // row_bytes - Kh + 1, math.ceil(FEW_PIXELS / Ow))
+    band_rows = min(band_rows, max(math.ceil(Oh * N / TASKS), math.ceil(96 / Ow)), Oh)
     band_rows = -(-Oh // -(-Oh // band_rows))
     blocks = conv.groups * -(-Kg // (vectors * lanes))
     bands = N * -(-Oh // band_rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from jsc.network.capture import Captured, capture, frozen_copy
 from jsc.network.choices import Choice
 from jsc.network.constants import Store
 from jsc.network.errors import CompileError
+from jsc.network.graph import Convolution
 from jsc.network.program import NetworkProgram
 from jsc.network.tune import tune
 
@@ -148,6 +149,17 @@ class CompiledNetwork(nn.Module):
         leaves = self._flatten(args, kwargs)
         with torch.no_grad():
             return report.profile(self._program(leaves), _tensors(leaves), repeats)
+
+    def methods(self) -> dict[str, int]:
+        """How many convolutions take each method, for the size used last."""
+        program = next(reversed(self._programs.values()))
+        convolutions = [o for o in program.graph.operations if isinstance(o, Convolution)]
+        return dict(Counter(program.method(o) for o in convolutions))
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes that the maps of a call take, and would take side by side."""
+        program = next(reversed(self._programs.values()))
+        return 4 * program.memory.size, 4 * program.memory.total
 
     def train(self, mode: bool = True) -> CompiledNetwork:
         if mode:

@@ -14,7 +14,6 @@ from jsc import _checks, _config, methods
 from jsc.functional.conv import autocast, convolve, named_padding, require_output
 from jsc.ops import packs, training
 from jsc.ops._library import eager
-from jsc.ops.epilogue import Epilogue
 
 SIZES = 8  # of input that prepared calls are kept for
 
@@ -190,28 +189,6 @@ class SparseConv2d(nn.Conv2d):
             stride, _, dilation, _ = settings.steps((0, 0))
             return named_padding(input, weight, padding, stride, dilation)
         return input, _checks.pair(padding, "padding", 0)
-
-    def prepare_fused(
-        self, shape: tuple[int, ...], dtype: torch.dtype, epilogue: Epilogue
-    ) -> methods.FusedConvolution | None:
-        """The convolution of inputs of this size with an epilogue in its store; None where this
-        layer's method has none. It holds the memory of weight and bias as they are now."""
-        input, settings = torch.empty(shape, dtype=dtype, device="meta"), self._settings()
-        method = methods.get(settings.method)
-        if not method.fuses or not settings.plain(input):
-            return None
-        if dtype not in _checks.KERNEL_DTYPES or dtype != self.weight.dtype or 0 in shape:
-            return None
-        if shape[1] != self.in_channels or self.weight.is_inference():
-            return None
-        g = methods.geometry(input, self.weight, *settings.steps(settings.padding))
-        if g.Oh < 1 or g.Ow < 1 or method.unsupported(g):
-            return None
-        packed = methods.kept_pack(self.weight, g, method.name)
-        if packed is None:
-            return None
-        bias = None if self.bias is None else methods.plain(self.bias)
-        return method.prepare_fused(packed[0], bias, g, epilogue)
 
     def _training_forward(
         self, input: Tensor, weight: Tensor, bias: Tensor | None, settings: _Settings

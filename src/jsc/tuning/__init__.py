@@ -6,14 +6,14 @@ plan.save("plan.json")              plain JSON; jsc.Plan.load("plan.json") elsew
 fast = jsc.apply(model, plan)       same parameters, same state_dict keys
 model = jsc.restore(fast)           back to nn.Conv2d
 
-The modules stay live: they follow what is trained, loaded or hooked. `fuse=True` gives that up.
+The modules stay live: they follow what is trained, loaded or hooked.
 
-    tuner     `tune`, `optimize`: a copy of the network, layer by layer, then as a whole
+    tuner     `tune`: a copy of the network, layer by layer, then as a whole
     capture   running a network on a sample and observing its convolutions
     measure   every method of one layer, checked and timed on what the layer gets
     memory    bytes of a map in the form of each method
     timing    functions timed in turn, deadlines
-    variants, whole   plans for whole networks, and the choice between them
+    whole     the network with and without a plan
     applying, convert   `apply`, `restore`
     plan/     the plan as data and as a file
 """
@@ -25,5 +25,4 @@ from jsc.tuning.plan.errors import PlanError as PlanError
 from jsc.tuning.plan.errors import PlanWarning as PlanWarning
 from jsc.tuning.plan.plan import LayerChoice as LayerChoice
 from jsc.tuning.plan.plan import Plan as Plan
-from jsc.tuning.tuner import optimize as optimize
 from jsc.tuning.tuner import tune as tune

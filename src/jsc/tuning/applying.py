@@ -8,8 +8,6 @@ from typing import Literal, TypeVar
 from torch import nn
 
 from jsc._share import share
-from jsc.fusing.fuse import fuse as set_fused_forward
-from jsc.fusing.fuse import unfuse
 from jsc.nn import SparseConv2d
 from jsc.tuning.convert import is_converted, to_dense, to_sparse
 from jsc.tuning.plan.environment import Environment
@@ -25,7 +23,6 @@ def apply(
     *,
     inplace: bool = False,
     on_mismatch: Literal["error", "warn", "dense"] = "error",
-    fuse: bool = False,
 ) -> M:
     """The model with the plan's methods in its convolutions.
 
@@ -43,16 +40,6 @@ def apply(
     on_mismatch : {"error", "warn", "dense"}
         What to do with a layer that is not in the model or has another shape there: raise
         `PlanError`; leave it dense and warn; leave it dense silently.
-    fuse : bool
-        Give the network a `forward` of its own. In evaluation mode without gradients it runs CPC
-        and bf16x3 layers fused with the batch-norm, addition and ReLU behind them, where the
-        forward can be traced, and makes maps channels-last where the plan says so.
-        It follows changes of parameters, batch-norm statistics, layers, hooks and modes, but
-        **it freezes every other Python value that a forward reads**, as it was at the first call
-        with a size of input: buffers read by `.item()` or `bool()`, class attributes, globals,
-        methods other than `forward`, flags of children that it reads but does not call. In-place
-        operations behind `.contiguous()` may reach other tensors once maps are channels-last. Use
-        it only for a network in which none of that matters.
 
     Raises
     ------
@@ -62,8 +49,7 @@ def apply(
     Warns
     -----
     PlanWarning  when the plan was measured on another processor, instruction set, number of threads
-        or library version, or with `fuse=True` and is applied without (results are right, times
-        may differ), unless `on_mismatch="dense"`.
+        or library version (results are right, times may differ), unless `on_mismatch="dense"`.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
@@ -82,9 +68,6 @@ def apply(
         )
     if on_mismatch != "dense":
         _warn(found, plan.environment.differences(Environment.current()))
-        channels_last = plan.memory_format == "channels_last"
-        if not fuse and (channels_last or (plan.fused and plan.chosen)):
-            _warn_unfused(channels_last)
 
     model = model if inplace else share(model)
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -96,9 +79,6 @@ def apply(
             to_sparse(conv, layer.method)  # type: ignore[arg-type]
         elif isinstance(conv, SparseConv2d) and is_converted(conv):
             to_dense(conv)
-    unfuse(model)
-    if fuse:
-        set_fused_forward(model, plan.memory_format == "channels_last")
     return model
 
 
@@ -133,12 +113,3 @@ def _warn(mismatches: list[str], differences: list[str]) -> None:
             "times may differ; tune again for this machine"
         )
         warnings.warn(message, PlanWarning, stacklevel=3)
-
-
-def _warn_unfused(channels_last: bool) -> None:
-    what = "fused, with channels-last maps" if channels_last else "fused"
-    message = (
-        f"the plan was measured {what}, which is off by default: results are right, times differ. "
-        "Pass fuse=True to jsc.apply, having read what that freezes, or tune again without it"
-    )
-    warnings.warn(message, PlanWarning, stacklevel=3)

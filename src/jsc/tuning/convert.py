@@ -11,7 +11,6 @@ from typing import TypeVar
 from torch import nn
 
 from jsc._share import share
-from jsc.fusing.fuse import unfuse
 from jsc.nn import SparseConv2d
 
 M = TypeVar("M", bound=nn.Module)
@@ -65,7 +64,6 @@ def restore(model: M, *, inplace: bool = False) -> M:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     model = model if inplace else share(model)
-    unfuse(model)
     for module in list(model.modules()):
         if is_converted(module):
             assert isinstance(module, SparseConv2d)

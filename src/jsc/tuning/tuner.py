@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from jsc._progress import Progress
 from jsc.methods import METHODS
 from jsc.tuning import timing
-from jsc.tuning.applying import apply
 from jsc.tuning.capture import (
     Layer,
     Sample,
@@ -33,7 +32,6 @@ from jsc.tuning.plan.schema import shown
 from jsc.tuning.timing import MIN_ROUNDS, Deadline
 from jsc.tuning.whole import Whole, verify
 
-M = TypeVar("M", bound=nn.Module)
 Filter = Callable[[nn.Module, str], bool]
 
 LAYERS_SHARE = 0.7  # of the time budget, at most; the rest is for the model as a whole
@@ -52,7 +50,6 @@ def tune(
     repeats: int = 15,
     budget_s: float = 60.0,
     filter_fn: Filter | None = None,
-    fuse: bool = False,
     progress: bool = True,
 ) -> Plan:
     """Find the fastest convolution method of each layer on this machine, for this kind of input.
@@ -96,10 +93,6 @@ def tune(
         it takes is some twelve runs of the model.
     filter_fn : callable (module, name) -> bool
         Layers to try; the others stay dense.
-    fuse : bool
-        Also try what only whole networks can gain: layers fused with what follows them, and
-        channels-last maps. :func:`jsc.apply` says what that freezes, and has to be called with
-        `fuse=True` too.
     progress : bool
         A bar on standard error.
 
@@ -131,9 +124,9 @@ def tune(
         start = timing.clock()
         expected = list(tensors(count_calls(model, given, layers)))
         seconds = timing.clock() - start
-        whole = Whole(model, given, expected, seconds, seed, max_error, repeats, fuse)
+        whole = Whole(model, given, expected, seconds, seed, max_error, repeats)
         for_whole = max((1 - LAYERS_SHARE) * budget_s, WHOLE_RUNS * seconds)
-        choices, errors = _measure_layers(
+        choices = _measure_layers(
             model,
             given,
             layers,
@@ -144,18 +137,10 @@ def tune(
             wanted,
             progress,
         )
-        plan = verify(whole, choices, min_gain, errors, deadline)
+        plan = verify(whole, choices, min_gain, deadline)
     if plan.torch_is_faster:
         warnings.warn(table.torch_is_faster(plan), PlanWarning, stacklevel=2)
     return plan
-
-
-def optimize(
-    model: M, sample: Any, *, inplace: bool = False, fuse: bool = False, **options: Any
-) -> M:
-    """`apply(model, tune(model, sample, **options))`: the network with its fastest methods."""
-    plan = tune(model, sample, fuse=fuse, **options)
-    return apply(model, plan, inplace=inplace, fuse=fuse)
 
 
 def _filtered(model: nn.Module, filter_fn: Filter | None) -> Callable[[str], bool]:
@@ -176,8 +161,8 @@ def _measure_layers(
     deadline: Deadline,
     wanted: Callable[[str], bool],
     progress: bool,
-) -> tuple[list[LayerChoice], dict[str, dict[str, float]]]:
-    """A choice for each layer, and by its name the error of every method that was tried."""
+) -> list[LayerChoice]:
+    """A choice for each layer."""
     measured = {id(layer): Measurement(layer, refusal(layer.conv)) for layer in layers}
     for layer in layers:
         if not all(map(wanted, layer.names)):
@@ -202,9 +187,7 @@ def _measure_layers(
 
         visit_calls(model, sample, layers, visit)
     found = [measured[id(layer)] for layer in layers]
-    choices = [choose(m, min_gain, bool(order) and m.layer is order[0]) for m in found]
-    errors = {choice.name: m.errors for choice, m in zip(choices, found, strict=True)}
-    return choices, errors
+    return [choose(m, min_gain, bool(order) and m.layer is order[0]) for m in found]
 
 
 def _check_arguments(

@@ -13,14 +13,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from jsc._share import share
 from jsc.tuning import timing
 from jsc.tuning.applying import apply
-from jsc.tuning.capture import Sample, run, set_random_state, tensors
+from jsc.tuning.capture import Sample, can_be_channels_last, run, set_random_state, tensors
 from jsc.tuning.plan.plan import LayerChoice, Plan
 from jsc.tuning.timing import MIN_ROUNDS, Deadline, Times, interleaved
-from jsc.tuning.variants import PLAIN, in_memory_formats, torch_channels_last, with_more_fused
 
-GAIN = 1.02  # another plan is taken if it is so many times as fast as the plain one
+PLAIN = "tuned"
 TORCH = "torch, channels-last"
 FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, MemoryError)
 
@@ -69,15 +69,14 @@ class Whole:
     seed: Tensor  # the random state before it
     max_error: float
     repeats: int
-    fuse: bool
     _last: tuple[nn.Module, Sample] | None = None
 
     def race(self, plans: Mapping[str, Plan], deadline: Deadline, share: float = 1.0) -> Outcome:
-        """Time all plans in turn; the fastest, or the plain one unless another gains something."""
+        """Time the model with each plan and without, in turn; the fastest plan."""
         candidates = {"dense": partial(run, self.model, self.sample)}
         errors = {}
         for name, plan in plans.items():
-            tuned = apply(self.model, plan, fuse=self.fuse)
+            tuned = apply(self.model, plan)
             errors[name] = self._error(tuned, self.sample)
             if errors[name] <= self.max_error:
                 candidates[name] = partial(run, tuned, self.sample)
@@ -91,8 +90,6 @@ class Whole:
                 candidates[TORCH] = partial(run, *last)
         times = interleaved(candidates, self.repeats, share * deadline.left)
         gains = {name: times[name].gain_over(times["dense"]) for name in right}
-        if PLAIN in gains:
-            gains[PLAIN] *= GAIN
         best = max(gains, key=gains.__getitem__) if gains else ""
         return Outcome(plans.get(best), errors.get(best, 0.0), times, best)
 
@@ -120,7 +117,6 @@ def verify(
     whole: Whole,
     choices: list[LayerChoice],
     min_gain: float,
-    errors: Mapping[str, Mapping[str, float]],
     deadline: Deadline,
 ) -> Plan:
     """The plan with these choices, less the layers that have to be given back for its answer to be
@@ -129,17 +125,13 @@ def verify(
     One layer at a time, if there is time for that with all of them, and otherwise half of them;
     where even one more comparison would end after `deadline`, half of them once, and then all.
     """
-    plan = Plan(tuple(choices), 0.0, 0.0, 0.0, min_gain, fused=whole.fuse)
+    plan = Plan(tuple(choices), 0.0, 0.0, 0.0, min_gain)
     known: Outcome | None = None
     tried = False  # the one attempt that may end after the deadline
     while plan.chosen:
         start = timing.clock()
-        plans = in_memory_formats(plan, whole.sample) if whole.fuse else {PLAIN: plan}
         # Half of the time that is left, so that another attempt has its share.
-        found = whole.race(plans, deadline, 1 / 4)
-        more = with_more_fused(found.plan, errors) if whole.fuse and found.plan is not None else {}
-        if found.plan is not None and more:
-            found = whole.race({PLAIN: found.plan, **more}, deadline, 1 / 3)
+        found = whole.race({PLAIN: plan}, deadline, 1 / 2)
         if found.plan is not None and found.holds:
             return found.measured(found.plan)
         known = found if found.times else known
@@ -192,3 +184,20 @@ def _error_of_one(result: Tensor, right: Tensor) -> float:
     difference = float((result - right)[finite].abs().max())
     scale = float(right[finite].abs().max())
     return difference / scale if scale else difference
+
+
+def torch_channels_last(model: nn.Module, sample: Sample) -> tuple[nn.Module, Sample] | None:
+    """Model and sample as `.to(memory_format=torch.channels_last)` makes them, with tensors of
+    their own; None where that changes nothing."""
+    model, last = share(model), sample.channels_last()
+    changed = any(a is not b for a, b in zip(sample.tensors, last.tensors, strict=True))
+    for module in model.modules():
+        for name, p in module._parameters.items():
+            if p is not None and can_be_channels_last(p):
+                turned = p.detach().contiguous(memory_format=torch.channels_last)
+                module._parameters[name] = nn.Parameter(turned, requires_grad=p.requires_grad)
+                changed = True
+        for name, b in module._buffers.items():
+            if b is not None and can_be_channels_last(b):
+                module._buffers[name] = b.contiguous(memory_format=torch.channels_last)
+    return (model, last) if changed else None

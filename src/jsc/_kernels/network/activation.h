@@ -41,12 +41,17 @@ JSC_INLINE V exp_negative(V x) {
     exp_pair<V>(x < -80.f ? V{} - 80.f : x, up, down);
     return up;
 }
+// x / (1 + exp(-x)), or with `one` 1 / (1 + exp(-x)). Where exp would leave float32, x counts as -80 or 80.
+template <class V>
+JSC_INLINE V logistic(V x, bool one) {
+    V low = x < -80.f ? V{} - 80.f : x, bounded = low > 80.f ? V{} + 80.f : low, up, down;
+    exp_pair<V>(bounded, up, down);
+    V y = (one ? V{} + 1.f : low) / (1.f + down);
+    return x == x ? y : x;
+}
 template <class V>
 JSC_INLINE V sigmoid(V x) {
-    V e = exp_negative<V>(-magnitude(x));  // never overflows
-    V small = e / (1.f + e);
-    V y = x < 0.f ? small : 1.f - small;
-    return x == x ? y : x;
+    return logistic<V>(x, true);
 }
 template <class V>
 JSC_INLINE V tanh_of(V x) {
@@ -93,10 +98,7 @@ JSC_INLINE V activate(V x, const Activation &act) {
         return x < 0.f ? y : x;
     }
     case act_sigmoid: return sigmoid<V>(x);
-    case act_silu: {
-        V y = x * sigmoid<V>(x);
-        return x < -1e30f ? V{} : y;  // -inf times 0
-    }
+    case act_silu: return logistic<V>(x, false);
     case act_hard_sigmoid:
     case act_hard_swish: {
         V y = x + 3.f;
@@ -138,5 +140,42 @@ JSC_INLINE V finish_partial(V sum, const Epilogue &e, int64_t k, const float *re
     if (e.has_residual) sum = sum + load_partial<V>(residual, n);
     return activate<V>(sum, e.act);
 }
+
+// n numbers (whole vectors) at once: what to do is asked once, not for each vector.
+template <class V>
+JSC_INLINE void activate_all(float *x, int64_t n, const Activation &act) {
+    constexpr int L = sizeof(V) / 4;
+    if (act.kind == act_silu)
+        for (int64_t i = 0; i < n; i += L) store(x + i, logistic<V>(load<V>(x + i), false));
+    else
+        for (int64_t i = 0; i < n; i += L) store(x + i, activate<V>(load<V>(x + i), act));
+}
+
+// The common epilogue with its constants in registers, for the channels of one vector: a scale, a shift,
+// a residual and bounds. It fits where `quick(e)`; other activations go through `finish`.
+JSC_INLINE bool quick(const Epilogue &e) { return e.act.kind <= act_clamp; }
+template <int bytes> struct QuickEpilogue {
+    using F = typename VectorOf<float, bytes>::type;
+    F scale, shift, low, high;
+    bool bounded;
+
+    JSC_INLINE QuickEpilogue of(const Epilogue &e, int64_t k) {
+        QuickEpilogue q;
+        q.scale = e.scale ? load<F>(constant(e.scale) + k) : F{} + 1.f;
+        q.shift = e.shift ? load<F>(constant(e.shift) + k) : F{};
+        q.bounded = e.act.kind == act_clamp;
+        q.low = F{} + (float)e.act.a;
+        q.high = F{} + (float)e.act.b;
+        return q;
+    }
+    // `residual` is null where there is none.
+    __attribute__((always_inline)) F operator()(F sum, const float *residual) const {
+        F value = sum * scale + shift;
+        if (residual) value += load<F>(residual);
+        if (!bounded) return value;
+        value = value < low ? low : value;
+        return value > high ? high : value;
+    }
+};
 
 }  // namespace jsc::network

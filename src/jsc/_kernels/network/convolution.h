@@ -42,7 +42,7 @@ alignas(64) static const float zeros[zero_line] = {};
 template <class I>
 constexpr int tile_pixels(int V) {
     if (I::bytes == 64) return V == 1 ? 12 : V == 2 ? 12 : V == 3 ? 8 : 6;
-    return V == 1 ? 12 : 6;
+    return V == 1 ? 12 : V == 2 ? 6 : 4;
 }
 
 // Where the pixels of a tile are read and written; those beyond its end repeat the last one.
@@ -139,7 +139,7 @@ struct ConvolutionKernel {
         }
         const Epilogue &e = f.epilogue;
         const int64_t filters = std::min<int64_t>(V * L, b.K_end - b.k0);  // the last vector may be partial
-        if (filters == V * L && e.act.kind <= act_clamp) {
+        if (filters == V * L) {
             // The common case, in registers; pixels beyond the tile's end store the last one again.
             if (e.scale)
 #pragma GCC unroll 4
@@ -169,6 +169,18 @@ struct ConvolutionKernel {
                         sum[p][v] = sum[p][v] < low ? low : sum[p][v];
                         sum[p][v] = sum[p][v] > high ? high : sum[p][v];
                     }
+            }
+            if (!quick(e)) {
+                alignas(64) float numbers[P * V * L];
+#pragma GCC unroll 16
+                for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; v++) store(numbers + (p * V + v) * L, sum[p][v]);
+                activate_all<F>(numbers, P * V * L, e.act);
+#pragma GCC unroll 16
+                for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; v++) sum[p][v] = load<F>(numbers + (p * V + v) * L);
             }
 #pragma GCC unroll 16
             for (int p = 0; p < P; p++)
@@ -265,8 +277,7 @@ struct ConvolutionKernel {
                 together ? tiles<I, 2>(f, b, count, y0, pixels) : chunks<I, 2>(f, b, y0, pixels, sums);
                 break;
             case 3:
-                if constexpr (I::bytes == 64)
-                    together ? tiles<I, 3>(f, b, count, y0, pixels) : chunks<I, 3>(f, b, y0, pixels, sums);
+                together ? tiles<I, 3>(f, b, count, y0, pixels) : chunks<I, 3>(f, b, y0, pixels, sums);
                 break;
             default:
                 if constexpr (I::bytes == 64)

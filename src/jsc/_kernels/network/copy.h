@@ -2,11 +2,21 @@
 //
 //   out[n, y + top, x + left, c] = in[n, y, x, order[c]],   fill elsewhere
 //
-// The one instruction that takes maps with any step between channels: planar images (NCHW) become
-// channels-last and back, L x L numbers at a time by a transpose in registers. `order` (int32, or 0 for
-// none) says which input channel an output channel is; -1 is fill.
+// The one instruction that takes maps with any step between channels. Planar images (NCHW) become
+// channels-last and back by transposes in registers: L x L numbers at a time, 4 x 4 where there are fewer;
+// two to four channels that lie side by side are interleaved from as many vectors. `order` (int32, or 0 for
+// none) says which input channel an output channel is; -1 is fill. An order that exchanges groups with their
+// members (a channel shuffle) is a transpose of each pixel, and done as one.
+//
+// A pixel shuffle by r is r copies. Copy i writes rows i, i + r, ... of the output as W pixels of r C
+// channels (a map whose rows are r rows and whose pixels are r pixels), with order[j C + c] = c r r + i r + j.
+//
+// Where rows follow one another in both maps and there is no border, all pixels are one row, cut into tasks
+// anywhere.
 #pragma once
-#include "network/instruction.h"
+#include <cstdlib>
+
+#include "network/channels.h"
 
 namespace jsc::network {
 
@@ -17,55 +27,142 @@ struct CopyFields {
     uint64_t order;
 };
 
+// A row of `pixels` pixels of `channels` channels, and the steps between them.
+struct Steps {
+    int64_t pixels, channels;
+    int64_t x_pixel, x_channel, out_pixel, out_channel;
+};
+
 struct CopyKernel {
-    template <class I>
-    JSC_INLINE void row(const CopyFields &f, const float *x, float *out) {
+    // Lanes of the vector j of C side by side: lane l is number e = j L + l, pixel e / C of channel e % C.
+    template <int C, int j, int c, class F, size_t... l>
+    JSC_INLINE F mix_in(F sum, F channel, std::index_sequence<l...>) {
+        constexpr int L = sizeof...(l);
+        return shuffle<((j * L + (int)l) % C == c ? L + (j * L + (int)l) / C : (int)l)...>(sum, channel);
+    }
+    // The reverse: lane l of channel c is number l C + c, which is in vector j or not.
+    template <int C, int c, int j, class F, size_t... l>
+    JSC_INLINE F pick(F sum, F numbers, std::index_sequence<l...>) {
+        constexpr int L = sizeof...(l);
+        return shuffle<(((int)l * C + c) / L == j ? L + ((int)l * C + c) % L : (int)l)...>(sum, numbers);
+    }
+    template <int C, int j, class F, class Lanes>
+    JSC_INLINE F side_by_side(const F *channel, Lanes lanes) {
+        F v = mix_in<C, j, 0>(channel[0], channel[0], lanes);
+        v = mix_in<C, j, 1>(v, channel[1], lanes);
+        if constexpr (C > 2) v = mix_in<C, j, 2>(v, channel[2], lanes);
+        if constexpr (C > 3) v = mix_in<C, j, 3>(v, channel[3], lanes);
+        return v;
+    }
+    template <int C, int c, class F, class Lanes>
+    JSC_INLINE F one_channel(const F *numbers, Lanes lanes) {
+        F v = pick<C, c, 0>(numbers[0], numbers[0], lanes);
+        v = pick<C, c, 1>(v, numbers[1], lanes);
+        if constexpr (C > 2) v = pick<C, c, 2>(v, numbers[2], lanes);
+        if constexpr (C > 3) v = pick<C, c, 3>(v, numbers[3], lanes);
+        return v;
+    }
+    // C planes to pixels of C numbers (`together`), or back. The pixels done.
+    template <class I, int C, bool together>
+    JSC_INLINE int64_t interleave(const float *x, float *out, int64_t pixels, int64_t plane) {
         using F = Vec<I, float>;
         constexpr int L = lanes<I, float>;
-        const int64_t W = f.x.W, C = f.out.C, xp = f.x.pixel, xc = f.x.channel, op = f.out.pixel,
-                      oc = f.out.channel;
-        if (f.order) {
-            const int32_t *order = constant<int32_t>(f.order);
-            for (int64_t w = 0; w < W; w++)
-                for (int64_t c = 0; c < C; c++)
-                    out[w * op + c * oc] = order[c] < 0 ? (float)f.fill : x[w * xp + order[c] * xc];
-        } else if (xc == 1 && oc == 1) {
-            for (int64_t w = 0; w < W; w++) {
-                int64_t c = 0;
-                for (; c + L <= C; c += L) store(out + w * op + c, load<F>(x + w * xp + c));
-                for (; c < C; c++) out[w * op + c] = x[w * xp + c];
+        constexpr std::make_index_sequence<L> every{};
+        int64_t w = 0;
+        for (; w + L <= pixels; w += L) {
+            F v[4] = {};
+#pragma GCC unroll 4
+            for (int c = 0; c < C; c++) v[c] = load<F>(together ? x + c * plane + w : x + w * C + c * L);
+            float *to = together ? out + w * C : out + w;
+            const int64_t step = together ? L : plane;
+            store(to, together ? side_by_side<C, 0>(v, every) : one_channel<C, 0>(v, every));
+            store(to + step, together ? side_by_side<C, 1>(v, every) : one_channel<C, 1>(v, every));
+            if constexpr (C > 2)
+                store(to + 2 * step, together ? side_by_side<C, 2>(v, every) : one_channel<C, 2>(v, every));
+            if constexpr (C > 3)
+                store(to + 3 * step, together ? side_by_side<C, 3>(v, every) : one_channel<C, 3>(v, every));
+        }
+        return w;
+    }
+    // L vectors along the axis that is dense in x, turned, and stored along the one that is dense in out: A
+    // numbers of the first axis, B of the second. The last blocks overlap those before them.
+    template <class I>
+    JSC_INLINE void turn(const float *x, float *out, int64_t A, int64_t B, int64_t from, int64_t to) {
+        using F = Vec<I, float>;
+        constexpr int L = lanes<I, float>;
+        for (int64_t a = 0; a < A; a += L)
+            for (int64_t b = 0; b < B; b += L) {
+                const int64_t a0 = std::min(a, A - L), b0 = std::min(b, B - L);
+                F block[L];
+#pragma GCC unroll 16
+                for (int i = 0; i < L; i++) block[i] = load<F>(x + (b0 + i) * from + a0);
+                transpose<I, float>(block);
+#pragma GCC unroll 16
+                for (int i = 0; i < L; i++) store(out + (a0 + i) * to + b0, block[i]);
             }
-        } else if (C >= L && W >= L && ((xp == 1 && oc == 1) || (xc == 1 && op == 1))) {
-            // L vectors along the axis that is dense in x, turned, and stored along the one that is dense
-            // in out.
-            const bool pixels = xp == 1;
-            const int64_t A = pixels ? W : C, B = pixels ? C : W, from = pixels ? xc : xp,
-                          to = pixels ? op : oc;
-            for (int64_t a = 0; a < A; a += L)
-                for (int64_t b = 0; b < B; b += L) {
-                    // The last blocks overlap those before them: they write the same numbers again.
-                    const int64_t a0 = std::min(a, A - L), b0 = std::min(b, B - L);
-                    F block[L];
-#pragma GCC unroll 16
-                    for (int i = 0; i < L; i++) block[i] = load<F>(x + (b0 + i) * from + a0);
-                    transpose<I, float>(block);
-#pragma GCC unroll 16
-                    for (int i = 0; i < L; i++) store(out + (a0 + i) * to + b0, block[i]);
-                }
-        } else if (C == 3) {
-            for (int64_t w = 0; w < W; w++)
-                for (int c = 0; c < 3; c++) out[w * op + c * oc] = x[w * xp + c * xc];
-        } else {
-            for (int64_t c = 0; c < C; c++)
-                for (int64_t w = 0; w < W; w++) out[w * op + c * oc] = x[w * xp + c * xc];
+    }
+    template <class I, bool together>
+    JSC_INLINE int64_t few_channels(const float *x, float *out, const Steps &s) {
+        const int64_t plane = together ? s.x_channel : s.out_channel;
+        switch (s.channels) {
+        case 2: return interleave<I, 2, together>(x, out, s.pixels, plane);
+        case 3: return interleave<I, 3, together>(x, out, s.pixels, plane);
+        case 4: return interleave<I, 4, together>(x, out, s.pixels, plane);
+        default: return 0;
+        }
+    }
+    template <class I>
+    JSC_INLINE void row(const float *x, float *out, const Steps &s) {
+        constexpr int L = lanes<I, float>;
+        const int64_t least = std::min(s.pixels, s.channels);
+        const bool to_last = s.x_pixel == 1 && s.out_channel == 1;
+        const bool to_planes = s.x_channel == 1 && s.out_pixel == 1, few = s.channels <= 4;
+        int64_t done = 0;
+        if (s.x_channel == 1 && s.out_channel == 1) {
+            const bool dense = s.x_pixel == s.channels && s.out_pixel == s.channels;
+            const int64_t pixels = dense ? 1 : s.pixels, numbers = dense ? s.pixels * s.channels : s.channels;
+            for (int64_t w = 0; w < pixels; w++)
+                each_channel<I, 1>(0, numbers, [&](auto group, int64_t c) JSC_BODY {
+                    using F = typename decltype(group)::Vector;
+                    store(out + w * s.out_pixel + c, load<F>(x + w * s.x_pixel + c));
+                });
+            return;
+        }
+        if (to_last && few && s.out_pixel == s.channels) done = few_channels<I, true>(x, out, s);
+        else if (to_planes && few && s.x_pixel == s.channels) done = few_channels<I, false>(x, out, s);
+        else if ((to_last || to_planes) && least >= 4) {
+            const int64_t A = to_last ? s.pixels : s.channels, B = to_last ? s.channels : s.pixels;
+            const int64_t from = to_last ? s.x_channel : s.x_pixel;
+            const int64_t to = to_last ? s.out_pixel : s.out_channel;
+            if (least >= L) turn<I>(x, out, A, B, from, to);
+            else turn<Base>(x, out, A, B, from, to);
+            return;
+        }
+        for (int64_t w = done; w < s.pixels; w++)
+            for (int64_t c = 0; c < s.channels; c++)
+                out[w * s.out_pixel + c * s.out_channel] = x[w * s.x_pixel + c * s.x_channel];
+    }
+    template <class I>
+    JSC_INLINE void ordered_row(const CopyFields &f, int64_t groups, const float *x, float *out,
+                                int64_t pixels) {
+        const int32_t *order = constant<int32_t>(f.order);
+        const int64_t members = groups ? f.out.C / std::abs(groups) : 0;
+        for (int64_t w = 0; w < pixels; w++, x += f.x.pixel, out += f.out.pixel) {
+            if (groups > 0) row<I>(x, out, {members, groups, 1, members, groups, 1});
+            else if (groups < 0) row<I>(x, out, {-groups, members, members, 1, 1, -groups});
+            else
+                for (int64_t c = 0; c < f.out.C; c++)
+                    out[c * f.out.channel] = order[c] < 0 ? (float)f.fill : x[order[c] * f.x.channel];
         }
     }
     JSC_INLINE void fill(const CopyFields &f, float *out, int64_t first, int64_t end) {
         for (int64_t w = first; w < end; w++)
             for (int64_t c = 0; c < f.out.C; c++) out[w * f.out.pixel + c * f.out.channel] = (float)f.fill;
     }
+    // Rows y, ..., of which pixels w, ..., w_end - 1.
     template <class I>
-    JSC_INLINE void run(const CopyFields *fields, int64_t n, int64_t first, int64_t rows, const Call *call) {
+    JSC_INLINE void run(const CopyFields *fields, int64_t groups, int64_t n, int64_t first, int64_t rows,
+                        int64_t w, int64_t w_end, const Call *call) {
         const CopyFields &f = *fields;
         for (int64_t y = first; y < first + rows; y++) {
             float *out = at(f.out, *call, n, y);
@@ -74,21 +171,51 @@ struct CopyKernel {
                 fill(f, out, 0, f.out.W);
                 continue;
             }
-            fill(f, out, 0, f.left);
-            row<I>(f, at(f.x, *call, n, from), out + f.left * f.out.pixel);
-            fill(f, out, f.left + f.x.W, f.out.W);
+            const int64_t inside = std::max(w, f.left), inside_end = std::min(w_end, f.left + f.x.W);
+            fill(f, out, w, f.left);
+            const float *x = at(f.x, *call, n, from, inside - f.left);
+            const int64_t pixels = inside_end - inside;
+            float *to = out + inside * f.out.pixel;
+            if (f.order) ordered_row<I>(f, groups, x, to, pixels);
+            else row<I>(x, to, {pixels, f.out.C, f.x.pixel, f.x.channel, f.out.pixel, f.out.channel});
+            fill(f, out, f.left + f.x.W, w_end);
         }
     }
 };
 
 struct Copy final : Instruction {
     CopyFields f;
-    int64_t rows;
-    explicit Copy(const CopyFields &fields) : f(fields) { rows = rows_to_a_band(f.out.H, f.out.W * f.out.C); }
-    int64_t tasks(int64_t) const override { return f.out.N * ceil_div(f.out.H, rows); }
+    int64_t rows, columns;  // of a task
+    int64_t groups = 0;  // of a channel shuffle; negative where they have few members each
+    explicit Copy(const CopyFields &fields) : f(fields) {
+        const bool same = f.x.H == f.out.H && f.x.W == f.out.W;
+        columns = f.out.W;
+        if (same && f.x.row == f.x.W * f.x.pixel && f.out.row == f.out.W * f.out.pixel) {
+            for (Map *m : {&f.x, &f.out}) {
+                m->W *= m->H;
+                m->H = 1;
+            }
+            columns = std::max<int64_t>(64, band_floats / f.out.C / 64 * 64);
+        }
+        rows = rows_to_a_band(f.out.H, f.out.W * f.out.C);
+        if (f.order && f.x.channel == 1 && f.out.channel == 1 && f.x.C == f.out.C) groups = find_groups();
+    }
+    int64_t find_groups() const {
+        const int32_t *order = constant<int32_t>(f.order);
+        const int64_t C = f.out.C;
+        if (C < 4 || order[0] != 0 || order[1] < 2 || C % order[1]) return 0;
+        const int64_t members = order[1], shuffled = C / members;  // the second channel begins the next group
+        for (int64_t c = 0; c < C; c++)
+            if (order[c] != c % shuffled * members + c / shuffled) return 0;
+        return members <= 4 && shuffled > 4 ? -shuffled : shuffled;
+    }
+    int64_t bands() const { return ceil_div(f.out.H, rows); }
+    int64_t parts() const { return ceil_div(f.out.W, columns); }
+    int64_t tasks(int64_t) const override { return f.out.N * bands() * parts(); }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
-        const int64_t bands = ceil_div(f.out.H, rows), y = task % bands * rows;
-        dispatch<CopyKernel>(isa, &f, task / bands, y, std::min(rows, f.out.H - y), &call);
+        const int64_t w = task % parts() * columns, band = task / parts(), y = band % bands() * rows;
+        dispatch<CopyKernel>(isa, &f, groups, band / bands(), y, std::min(rows, f.out.H - y), w,
+                             std::min(f.out.W, w + columns), &call);
     }
 };
 

@@ -50,13 +50,26 @@ struct DepthwiseKernel {
                 }
             }
         }
+        const int64_t step_out = f.out.pixel, step_residual = f.epilogue.residual.pixel;
+        alignas(64) float numbers[P * V * L];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) {
+            const auto last = QuickEpilogue<sizeof(F)>::of(f.epilogue, c + v * L);
+            const float *more = residual ? residual + c + v * L : nullptr;
+#pragma GCC unroll 4
+            for (int p = 0; p < P; p++) {
+                const F value = last(sum[p][v], more ? more + p * step_residual : nullptr);
+                if (quick(f.epilogue)) store(out + p * step_out + c + v * L, value);
+                else store(numbers + (p * V + v) * L, value);
+            }
+        }
+        if (quick(f.epilogue)) return;
+        activate_all<F>(numbers, P * V * L, f.epilogue.act);
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; v++) {
-                const float *more = residual + p * f.epilogue.residual.pixel + c + v * L;
-                store(out + p * f.out.pixel + c + v * L, finish<F>(sum[p][v], f.epilogue, c + v * L, more));
-            }
+            for (int v = 0; v < V; v++)
+                store(out + p * step_out + c + v * L, load<F>(numbers + (p * V + v) * L));
     }
     template <class I, int P, int K>
     JSC_INLINE void pixels(const DepthwiseFields &f, const float *x, float *out, const float *residual,
@@ -82,7 +95,8 @@ struct DepthwiseKernel {
                       inside = last < 0 ? first : std::max(first, std::min(f.out.W, last / f.Sw + 1));
         for (int64_t x = 0; x < f.out.W;) {
             const int64_t ix = x * f.Sw - f.Pw;
-            const float *pixel = from + ix * f.x.pixel, *more = residual + x * f.epilogue.residual.pixel;
+            const float *pixel = from + ix * f.x.pixel;
+            const float *more = residual ? residual + x * f.epilogue.residual.pixel : nullptr;
             float *out = to + x * f.out.pixel;
             if (x >= first && x + 4 <= inside) {
                 pixels<I, 4, K>(f, pixel, out, more, h, Window{0, f.Kw});

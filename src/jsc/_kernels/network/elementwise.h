@@ -4,9 +4,13 @@
 //   max, min  of x and b, NaN if one is               affine  scale[c] x + shift[c]
 //
 // b is a map of the same size, a map of one pixel (N, 1, 1, C) or one channel (N, H, W, 1), a number for each
-// channel (constants `scale`, `shift`), or one number.
+// channel (constant `scale`), or one number. `out` may lie where x or b does.
+//
+// The operation is chosen once for a task; bounds are part of the loop, other activations go over each row of
+// numbers once more while it is in the first cache. Where nothing depends on the channel and the maps are
+// dense, a row of pixels is one row of numbers.
 #pragma once
-#include "network/activation.h"
+#include "network/channels.h"
 
 namespace jsc::network {
 
@@ -29,8 +33,8 @@ struct ElementwiseFields {
 };
 
 struct ElementwiseKernel {
-    template <class F>
-    JSC_INLINE F combine(int64_t op, F x, F b) {
+    template <class F, int64_t op>
+    JSC_INLINE F combine(F x, F b, F shift) {
         switch (op) {
         case op_add: return x + b;
         case op_sub: return x - b;
@@ -38,47 +42,60 @@ struct ElementwiseKernel {
         case op_div: return x / b;
         case op_max: return (x > b) | (x != x) ? x : b;
         case op_min: return (x < b) | (x != x) ? x : b;
+        case op_affine: return x * b + shift;
         default: return x;
         }
     }
-    // Channels c, ... of one pixel; `other` is the operand's number for channel c.
-    template <class F>
-    JSC_INLINE void numbers(const ElementwiseFields &f, const float *x, const float *other, float *out,
-                            int64_t c) {
-        F value = load<F>(x + c);
-        if (f.op == op_affine)
-            value = value * load<F>(constant(f.scale) + c) + load<F>(constant(f.shift) + c);
-        else {
-            F b{};
-            switch (f.operand) {
-            case operand_map:
-            case operand_pixel: b = load<F>(other + c); break;
-            case operand_channel: b = *other - F{}; break;
-            case operand_vector: b = load<F>(constant(f.scale) + c); break;
-            case operand_scalar: b = (float)f.scalar - F{}; break;
+    // `one`: the operand is one number for all channels of a pixel.
+    template <class I, int64_t op, bool one>
+    JSC_INLINE void rows(const ElementwiseFields &f, const Call &call, int64_t n, int64_t first,
+                         int64_t rows) {
+        const Bounds bounds = Bounds::of(f.act);
+        const float scalar = (float)f.scalar, *shift = constant(f.shift), *other = &scalar;
+        if (f.operand == operand_vector || op == op_affine) other = constant(f.scale);
+        const bool moves = f.operand == operand_map || f.operand == operand_channel;
+        if (moves || f.operand == operand_pixel) other = at(f.other, call, n);
+        const int64_t other_row = moves ? f.other.row : 0, other_pixel = moves ? f.other.pixel : 0;
+        for (int64_t y = first; y < first + rows; y++) {
+            const float *x = at(f.x, call, n, y), *b = other + y * other_row;
+            float *out = at(f.out, call, n, y);
+            for (int64_t w = 0; w < f.out.W; w++, x += f.x.pixel, out += f.out.pixel, b += other_pixel) {
+                if (op == op_identity && beyond_bounds(f.act)) {
+                    activate_numbers<I>(x, out, f.out.C, f.act);
+                    continue;
+                }
+                const float number = one ? *b : 0.f;
+                each_channel<I, 1>(0, f.out.C, [&](auto group, int64_t c) JSC_BODY {
+                    using F = typename decltype(group)::Vector;
+                    F operand{}, moved{};
+                    if (op != op_identity) operand = one ? F{} + number : load<F>(b + c);
+                    if (op == op_affine) moved = load<F>(shift + c);
+                    store(out + c, Bounds::apply<F>(combine<F, op>(load<F>(x + c), operand, moved), bounds));
+                });
+                activate_pixel<I>(out, f.out.C, f.act);
             }
-            value = combine<F>(f.op, value, b);
         }
-        store(out + c, activate<F>(value, f.act));
+    }
+    template <class I, int64_t op>
+    JSC_INLINE void run_op(const ElementwiseFields &f, const Call &call, int64_t n, int64_t first,
+                           int64_t count) {
+        const bool one = f.operand == operand_channel || f.operand == operand_scalar;
+        if (one) rows<I, op, true>(f, call, n, first, count);
+        else rows<I, op, false>(f, call, n, first, count);
     }
     template <class I>
-    JSC_INLINE void run(const ElementwiseFields *fields, int64_t n, int64_t first, int64_t rows,
+    JSC_INLINE void run(const ElementwiseFields *f, int64_t n, int64_t first, int64_t count,
                         const Call *call) {
-        using F = Vec<I, float>;
-        typedef float One __attribute__((vector_size(4)));
-        constexpr int L = lanes<I, float>;
-        const ElementwiseFields &f = *fields;
-        for (int64_t y = first; y < first + rows; y++)
-            for (int64_t w = 0; w < f.out.W; w++) {
-                const float *x = at(f.x, *call, n, y, w), *other = nullptr;
-                if (f.operand == operand_pixel) other = at(f.other, *call, n);
-                else if (f.operand == operand_map || f.operand == operand_channel)
-                    other = at(f.other, *call, n, y, w);
-                float *out = at(f.out, *call, n, y, w);
-                int64_t c = 0;
-                for (; c + L <= f.out.C; c += L) numbers<F>(f, x, other, out, c);
-                for (; c < f.out.C; c++) numbers<One>(f, x, other, out, c);
-            }
+        switch (f->op) {
+        case op_add: run_op<I, op_add>(*f, *call, n, first, count); break;
+        case op_sub: run_op<I, op_sub>(*f, *call, n, first, count); break;
+        case op_mul: run_op<I, op_mul>(*f, *call, n, first, count); break;
+        case op_div: run_op<I, op_div>(*f, *call, n, first, count); break;
+        case op_max: run_op<I, op_max>(*f, *call, n, first, count); break;
+        case op_min: run_op<I, op_min>(*f, *call, n, first, count); break;
+        case op_affine: rows<I, op_affine, false>(*f, *call, n, first, count); break;
+        default: rows<I, op_identity, false>(*f, *call, n, first, count);
+        }
     }
 };
 
@@ -86,7 +103,6 @@ struct Elementwise final : Instruction {
     ElementwiseFields f;
     int64_t rows;
     explicit Elementwise(const ElementwiseFields &fields) : f(fields) {
-        // Where nothing depends on the channel, a dense row is one long pixel.
         const bool any_channel =
             f.op != op_affine &&
             (f.operand == operand_none || f.operand == operand_map || f.operand == operand_scalar);

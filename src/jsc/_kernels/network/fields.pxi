@@ -30,6 +30,8 @@ cdef extern from "network/pool.h" namespace "jsc::network" nogil:
         int64_t Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw
         int64_t average, count_padding, divisor
         Activation act
+
+cdef extern from "network/adaptive_pool.h" namespace "jsc::network" nogil:
     cdef struct AdaptivePoolFields:
         Map x, out
         int64_t average

@@ -5,13 +5,13 @@
 //   layer      (x[c] - mean) / sqrt(variance + eps) weight[c] + shift[c]
 //
 // Channels lie side by side, so a window of LRN is `size` loads of one buffer of squares that has zeros on
-// both sides. s^-3/4 is 1 / (sqrt(s) sqrt(sqrt(s))); other exponents go through libm's pow, number by
-// number. exp below -80 counts as exp(-80). Sums are vectors of partial sums, added up lane by lane at the
-// end. Source of LRN: A. Krizhevsky et al., 2012, 3.3, with torch's window and mean.
+// both sides. s^-3/4 is 1 / (sqrt(s) sqrt(sqrt(s))); other exponents go through power.h. The layer's variance
+// is that of the differences from the mean, not of squares minus a square. Sums are four vectors of partial
+// sums, added up at the end in an order that the number of channels fixes. `out` may lie where x does.
+// Source of LRN: A. Krizhevsky et al., 2012, 3.3, with torch's window and mean.
 #pragma once
-#include <cmath>
-
-#include "network/activation.h"
+#include "network/channels.h"
+#include "network/power.h"
 
 namespace jsc::network {
 
@@ -24,9 +24,7 @@ struct NormaliseFields {
     uint64_t weight, shift;
 };
 
-constexpr int64_t margin = 64;  // zeros before and behind the squares: windows up to 2 * 64
-
-// Reductions: `add` takes a number in, `join` puts two results together.
+// Reductions: `add` takes numbers in, `join` puts two results together.
 struct Largest {
     static constexpr float start = -__builtin_inff();
     template <class V> JSC_INLINE V join(V a, V b) { return (a > b) | (a != a) ? a : b; }
@@ -42,96 +40,104 @@ struct SumOfSquares : Sum {
 };
 
 struct NormaliseKernel {
-    template <class F, class Op>
+    template <class I, class Op>
     JSC_INLINE float reduce(const float *x, int64_t C) {
-        constexpr int L = sizeof(F) / 4;
-        typedef float One __attribute__((vector_size(4)));
-        F total = F{} + Op::start;
+        using F = Vec<I, float>;
+        using One = typename VectorOf<float, 4>::type;
+        constexpr int L = lanes<I, float>;
+        F total[4];
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; v++) total[v] = F{} + Op::start;
         int64_t c = 0;
-        for (; c + L <= C; c += L) total = Op::template add<F>(total, load<F>(x + c));
+        for (; c + 4 * L <= C; c += 4 * L)
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; v++) total[v] = Op::template add<F>(total[v], load<F>(x + c + v * L));
+        for (; c + L <= C; c += L) total[0] = Op::template add<F>(total[0], load<F>(x + c));
         One rest = {Op::start};
         for (; c < C; c++) rest = Op::template add<One>(rest, load<One>(x + c));
-        for (int l = 0; l < L; l++) rest = Op::template join<One>(rest, One{total[l]});
-        return rest[0];
+        const F all = Op::template join<F>(Op::template join<F>(total[0], total[1]),
+                                           Op::template join<F>(total[2], total[3]));
+        alignas(64) float part[L];
+        store(part, all);
+        for (int width = L / 2; width; width /= 2)
+            for (int l = 0; l < width; l++) {
+                const One a = load<One>(part + l), b = load<One>(part + l + width);
+                store(part + l, Op::template join<One>(a, b));
+            }
+        return Op::template join<One>(load<One>(part), rest)[0];
     }
+    // square: size / 2 zeros, the squares, zeros again: C + size numbers.
     template <class I>
     JSC_INLINE void lrn(const NormaliseFields &f, const float *x, float *out, float *square) {
-        using F = Vec<I, float>;
-        constexpr int L = lanes<I, float>;
-        const int64_t C = f.x.C;
-        for (int64_t c = 0; c < C; c++) square[margin + c] = x[c] * x[c];
-        for (int64_t c = C; c < C + margin; c++) square[margin + c] = 0.f;
-        const float *first = square + margin - f.size / 2;
-        const float factor = (float)(f.alpha / (double)f.size), k = (float)f.k;
-        for (int64_t c = 0; c < C; c += L) {
+        constexpr int floats = lanes<I, float>;
+        const int64_t C = f.x.C, size = f.size;
+        float *middle = square + size / 2;
+        each_channel<I, 1>(0, C, [&](auto group, int64_t c) JSC_BODY {
+            using F = typename decltype(group)::Vector;
+            const F number = load<F>(x + c);
+            store(middle + c, number * number);
+        });
+        const float factor = (float)(f.alpha / (double)size), k = (float)f.k, beta = (float)f.beta;
+        const bool three_quarters = f.beta == .75;
+        each_channel<I, 1>(0, C, [&](auto group, int64_t c) JSC_BODY {
+            using F = typename decltype(group)::Vector;
+            constexpr int L = decltype(group)::lanes;
             F s{};
-            for (int64_t d = 0; d < f.size; d++) s += load<F>(first + c + d);
-            alignas(64) float power[L];
-            store(power, k + factor * s);
-            if (f.beta == .75) {
+            for (int64_t d = 0; d < size; d++) s += load<F>(square + c + d);
+            s = k + factor * s;
+            if (three_quarters) {
+                alignas(64) float power[floats];
+                store(power, s);
                 for (int l = 0; l < L; l++) {
                     const float root = __builtin_sqrtf(power[l]);
-                    power[l] = 1.f / (root * __builtin_sqrtf(root));
+                    power[l] = root * __builtin_sqrtf(root);
                 }
+                s = 1.f / load<F>(power);
             } else {
-                for (int l = 0; l < L; l++) power[l] = std::pow(power[l], (float)-f.beta);
+                s = power<F>(s, -beta);
             }
-            const int left = (int)std::min<int64_t>(L, C - c);
-            if (left == L) store(out + c, load<F>(x + c) * load<F>(power));
-            else
-                for (int l = 0; l < left; l++) out[c + l] = x[c + l] * power[l];
-        }
-    }
-    template <class F>
-    JSC_INLINE F exponential(F x) {
-        F e = exp_negative<F>(x);
-        return x == x ? e : x;
+            store(out + c, load<F>(x + c) * s);
+        });
     }
     template <class I>
     JSC_INLINE void softmax(const NormaliseFields &f, const float *x, float *out) {
-        using F = Vec<I, float>;
-        typedef float One __attribute__((vector_size(4)));
-        constexpr int L = lanes<I, float>;
         const int64_t C = f.x.C;
-        const float largest = reduce<F, Largest>(x, C);
-        int64_t c = 0;
-        for (; c + L <= C; c += L) store(out + c, exponential<F>(load<F>(x + c) - largest));
-        for (; c < C; c++) store(out + c, exponential<One>(load<One>(x + c) - largest));
-        const float factor = 1.f / reduce<F, Sum>(out, C);
-        for (c = 0; c + L <= C; c += L) store(out + c, load<F>(out + c) * factor);
-        for (; c < C; c++) out[c] *= factor;
+        const float largest = reduce<I, Largest>(x, C);
+        each_channel<I, 1>(0, C, [&](auto group, int64_t c) JSC_BODY {
+            using F = typename decltype(group)::Vector;
+            store(out + c, exp_or_zero<F>(load<F>(x + c) - largest));
+        });
+        const float factor = 1.f / reduce<I, Sum>(out, C);
+        each_channel<I, 1>(0, C, [&](auto group, int64_t c) JSC_BODY {
+            using F = typename decltype(group)::Vector;
+            store(out + c, load<F>(out + c) * factor);
+        });
     }
     template <class I>
     JSC_INLINE void layer(const NormaliseFields &f, const float *x, float *out) {
-        using F = Vec<I, float>;
-        constexpr int L = lanes<I, float>;
         const int64_t C = f.x.C;
-        const float mean = reduce<F, Sum>(x, C) / (float)C;
-        int64_t c = 0;
-        for (; c + L <= C; c += L) store(out + c, load<F>(x + c) - mean);
-        for (; c < C; c++) out[c] = x[c] - mean;
-        const float variance = reduce<F, SumOfSquares>(out, C) / (float)C;
+        const float mean = reduce<I, Sum>(x, C) / (float)C;
+        each_channel<I, 1>(0, C, [&](auto group, int64_t c) JSC_BODY {
+            using F = typename decltype(group)::Vector;
+            store(out + c, load<F>(x + c) - mean);
+        });
+        const float variance = reduce<I, SumOfSquares>(out, C) / (float)C;
         const float factor = 1.f / __builtin_sqrtf(variance + (float)f.eps);
-        const float *weight = f.weight ? constant(f.weight) : nullptr,
-                    *shift = f.shift ? constant(f.shift) : nullptr;
-        for (c = 0; c + L <= C; c += L) {
+        const float *weight = constant(f.weight), *shift = constant(f.shift);
+        each_channel<I, 1>(0, C, [&](auto group, int64_t c) JSC_BODY {
+            using F = typename decltype(group)::Vector;
             F y = load<F>(out + c) * factor;
             if (weight) y = y * load<F>(weight + c);
-            store(out + c, shift ? y + load<F>(shift + c) : y);
-        }
-        for (; c < C; c++) {
-            float y = out[c] * factor;
-            if (weight) y *= weight[c];
-            out[c] = shift ? y + shift[c] : y;
-        }
+            if (shift) y = y + load<F>(shift + c);
+            store(out + c, y);
+        });
     }
     template <class I>
     JSC_INLINE void run(const NormaliseFields *fields, int64_t n, int64_t first, int64_t rows,
                         const Call *call) {
         const NormaliseFields &f = *fields;
         float *square = (float *)call->scratch;
-        if (f.kind == normalise_lrn)
-            for (int64_t c = 0; c < margin; c++) square[c] = 0.f;
+        if (f.kind == normalise_lrn) memset(square, 0, 4 * (f.x.C + f.size));
         for (int64_t y = first; y < first + rows; y++)
             for (int64_t w = 0; w < f.out.W; w++) {
                 const float *x = at(f.x, *call, n, y, w);
@@ -150,9 +156,7 @@ struct Normalise final : Instruction {
         rows = rows_to_a_band(f.out.H, 4 * f.out.W * f.out.C);
     }
     int64_t tasks(int64_t) const override { return f.out.N * ceil_div(f.out.H, rows); }
-    int64_t scratch_bytes() const override {
-        return f.kind == normalise_lrn ? 4 * (f.x.C + 2 * margin + 16) : 0;
-    }
+    int64_t scratch_bytes() const override { return f.kind == normalise_lrn ? 4 * (f.x.C + f.size) : 0; }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
         const int64_t bands = ceil_div(f.out.H, rows), y = task % bands * rows;
         dispatch<NormaliseKernel>(isa, &f, task / bands, y, std::min(rows, f.out.H - y), &call);

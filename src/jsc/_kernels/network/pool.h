@@ -1,13 +1,17 @@
 // Pooling over windows of pixels.
 //
-//   max       out = max over the window's pixels inside the map; a NaN among them is the result, as in torch
-//   average   out = sum over them / divisor: the number of them, or of pixels in the window that lie
-//             inside the padded map (`count_padding`), or a number given
+//   max       out = max over the window's pixels inside the map, -inf of none; a NaN among them is the result
+//   average   out = sum over them / divisor, divisor = the number of them, or of pixels in the window that
+//             lie inside the padded map (`count_padding`), or a number given; 0 of none
 //
-// Channels are the lanes; four vectors of channels go through a window together. The order of additions is
-// row by row, from zero.
+// Channels are the lanes; four vectors of channels go through a window together. Which taps of a window lie
+// inside the map is settled once for each row and column of windows, so the taps themselves have no checks;
+// whole windows of 3 x 3 and 2 x 2 are unrolled. The order of additions is row by row, from zero.
+//
+// `a > b ? a : b` is the instruction max, which forgets a NaN in a; whether there was one is kept beside it,
+// two taps to a comparison.
 #pragma once
-#include "network/activation.h"
+#include "network/channels.h"
 
 namespace jsc::network {
 
@@ -29,51 +33,105 @@ struct Window {
         w.end = origin >= size ? 0 : std::min(K, ceil_div(size - origin, D));
         return w;
     }
+    inline __attribute__((always_inline)) int64_t taps() const { return end > first ? end - first : 0; }
+};
+
+// Sums or maxima of V vectors: tap(pointer) for each pixel, then the result.
+template <class G, bool average>
+struct Pooled {
+    using F = typename G::Vector;
+    typedef decltype(F{} < F{}) Mask;
+    static constexpr int V = G::vectors, L = G::lanes;
+    F sum[V];
+    Mask bad[V];
+    inline __attribute__((always_inline)) void start() {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) sum[v] = average ? F{} : F{} - __builtin_inff(), bad[v] = Mask{};
+    }
+    inline __attribute__((always_inline)) void tap(const float *x) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) {
+            const F number = load<F>(x + v * L);
+            if (average) sum[v] += number;
+            else bad[v] |= number != number, sum[v] = number > sum[v] ? number : sum[v];
+        }
+    }
+    inline __attribute__((always_inline)) void taps(const float *x, const float *y) {
+        if (average) return tap(x), tap(y);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) {
+            const F a = load<F>(x + v * L), b = load<F>(y + v * L);
+            bad[v] |= ~((a < b) | (a >= b));  // one comparison: neither less nor not less
+            const F larger = a > b ? a : b;
+            sum[v] = larger > sum[v] ? larger : sum[v];
+        }
+    }
+    inline __attribute__((always_inline)) F result(int v, float divisor) const {
+        if (average) return sum[v] / divisor;
+        return bad[v] ? F{} + __builtin_nanf("") : sum[v];
+    }
 };
 
 struct PoolKernel {
-    template <class F, int V, bool average>
-    JSC_INLINE void channels(const PoolFields &f, const float *x, float *out, Window h, Window w,
-                             float factor) {
-        constexpr int L = sizeof(F) / 4;
-        F sum[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) sum[v] = average ? F{} : F{} - __builtin_inff();
-        for (int64_t u = h.first; u < h.end; u++)
-            for (int64_t s = w.first; s < w.end; s++) {
-                const float *from = x + u * f.Dh * f.x.row + s * f.Dw * f.x.pixel;
-#pragma GCC unroll 4
-                for (int v = 0; v < V; v++) {
-                    const F number = load<F>(from + v * L);
-                    if (average) sum[v] += number;
-                    else sum[v] = (number > sum[v]) | (number != number) ? number : sum[v];
-                }
+    template <class G, bool average, int K>
+    JSC_INLINE void channels(const PoolFields &f, const float *x, float *out, int64_t taps_h, int64_t taps_w,
+                             float divisor, Bounds bounds) {
+        using F = typename G::Vector;
+        const int64_t row = f.Dh * f.x.row, pixel = f.Dw * f.x.pixel;
+        Pooled<G, average> pooled;
+        pooled.start();
+        if constexpr (K == 3) {
+            const float *y = x + row, *z = y + row;
+            pooled.taps(x, x + pixel);
+            pooled.taps(x + 2 * pixel, y);
+            pooled.taps(y + pixel, y + 2 * pixel);
+            pooled.taps(z, z + pixel);
+            pooled.tap(z + 2 * pixel);
+        } else if constexpr (K == 2) {
+            pooled.taps(x, x + pixel);
+            pooled.taps(x + row, x + row + pixel);
+        } else {
+            for (int64_t u = 0; u < taps_h; u++, x += row) {
+                int64_t s = 0;
+                for (; s + 2 <= taps_w; s += 2) pooled.taps(x + s * pixel, x + (s + 1) * pixel);
+                if (s < taps_w) pooled.tap(x + s * pixel);
             }
+        }
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++)
-            store(out + v * L, activate<F>(average ? sum[v] * factor : sum[v], f.act));
+        for (int v = 0; v < G::vectors; v++)
+            store(out + v * G::lanes, Bounds::apply<F>(pooled.result(v, divisor), bounds));
     }
-
+    template <class I, bool average, int K>
+    JSC_INLINE void pixel(const PoolFields &f, const float *from, float *to, int64_t taps_h, int64_t taps_w,
+                          float divisor, Bounds bounds) {
+        each_channel<I, 4>(0, f.x.C, [&](auto group, int64_t c) JSC_BODY {
+            channels<decltype(group), average, K>(f, from + c, to + c, taps_h, taps_w, divisor, bounds);
+        });
+        activate_pixel<I>(to, f.x.C, f.act);
+    }
     template <class I, bool average>
     JSC_INLINE void row(const PoolFields &f, const Call &call, int64_t n, int64_t y) {
-        using F = Vec<I, float>;
-        typedef float One __attribute__((vector_size(4)));
-        constexpr int L = lanes<I, float>;
+        const Bounds bounds = Bounds::of(f.act);
         const int64_t iy = y * f.Sh - f.Ph;
         const Window h = Window::of(iy, f.Kh, f.Dh, f.x.H);
-        for (int64_t x = 0; x < f.out.W; x++) {
-            const int64_t ix = x * f.Sw - f.Pw;
-            const Window w = Window::of(ix, f.Kw, f.Dw, f.x.W);
-            int64_t count = std::max<int64_t>(0, h.end - h.first) * std::max<int64_t>(0, w.end - w.first);
-            if (f.count_padding)
-                count = (std::min(iy + f.Kh, f.x.H + f.Ph) - iy) * (std::min(ix + f.Kw, f.x.W + f.Pw) - ix);
-            const float factor = average ? 1.f / (float)(f.divisor ? f.divisor : count) : 1.f;
-            const float *from = at(f.x, call, n) + iy * f.x.row + ix * f.x.pixel;
-            float *to = at(f.out, call, n, y, x);
-            int64_t c = 0;
-            for (; c + 4 * L <= f.x.C; c += 4 * L) channels<F, 4, average>(f, from + c, to + c, h, w, factor);
-            for (; c + L <= f.x.C; c += L) channels<F, 1, average>(f, from + c, to + c, h, w, factor);
-            for (; c < f.x.C; c++) channels<One, 1, average>(f, from + c, to + c, h, w, factor);
+        const int64_t padded_h = std::min(f.Kh, f.x.H + f.Ph - iy);
+        const float *x_row = at(f.x, call, n) + (iy + h.first * f.Dh) * f.x.row;
+        float *to = at(f.out, call, n, y);
+        // Windows inner, ..., inner_end - 1 have all their columns inside the map.
+        const int64_t inner = ceil_div(f.Pw, f.Sw), room = f.x.W + f.Pw - (f.Kw - 1) * f.Dw;
+        const int64_t inner_end = room > 0 ? std::min(f.out.W, ceil_div(room, f.Sw)) : 0;
+        const int K = h.taps() == 3 && f.Kw == 3 ? 3 : h.taps() == 2 && f.Kw == 2 ? 2 : 0;
+        int64_t ix = -f.Pw;
+        for (int64_t x = 0; x < f.out.W; x++, ix += f.Sw, to += f.out.pixel) {
+            const bool inside = x >= inner && x < inner_end;
+            const Window w = inside ? Window{0, f.Kw} : Window::of(ix, f.Kw, f.Dw, f.x.W);
+            const int64_t padded = padded_h * std::min(f.Kw, f.x.W + f.Pw - ix);
+            const int64_t count = f.count_padding ? padded : h.taps() * w.taps();
+            const float divisor = (float)(f.divisor ? f.divisor : std::max<int64_t>(1, count));
+            const float *from = x_row + (ix + w.first * f.Dw) * f.x.pixel;
+            if (inside && K == 3) pixel<I, average, 3>(f, from, to, 3, 3, divisor, bounds);
+            else if (inside && K == 2) pixel<I, average, 2>(f, from, to, 2, 2, divisor, bounds);
+            else pixel<I, average, 0>(f, from, to, h.taps(), w.taps(), divisor, bounds);
         }
     }
     template <class I>
@@ -94,66 +152,6 @@ struct Pool final : Instruction {
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
         const int64_t bands = ceil_div(f.out.H, rows), y = task % bands * rows;
         dispatch<PoolKernel>(isa, &f, task / bands, y, std::min(rows, f.out.H - y), &call);
-    }
-};
-
-// Adaptive pooling: output (y, x) has the pixels floor(y H / Oh) to ceil((y + 1) H / Oh) - 1, columns
-// alike; to one pixel it is the global mean. Sums of rows first, then of the rows' sums: shorter chains
-// than one over all.
-struct AdaptivePoolFields {
-    Map x, out;
-    int64_t average;
-    Activation act;
-};
-
-struct AdaptivePoolKernel {
-    template <class F>
-    JSC_INLINE void channels(const AdaptivePoolFields &f, const float *x, float *out, int64_t h, int64_t w,
-                             float factor) {
-        F total = f.average ? F{} : F{} - __builtin_inff();
-        for (int64_t u = 0; u < h; u++) {
-            F sum = f.average ? F{} : F{} - __builtin_inff();
-            for (int64_t s = 0; s < w; s++) {
-                const F number = load<F>(x + u * f.x.row + s * f.x.pixel);
-                if (f.average) sum += number;
-                else sum = (number > sum) | (number != number) ? number : sum;
-            }
-            if (f.average) total += sum;
-            else total = (sum > total) | (sum != sum) ? sum : total;
-        }
-        store(out, activate<F>(f.average ? total * factor : total, f.act));
-    }
-    template <class I>
-    JSC_INLINE void run(const AdaptivePoolFields *fields, int64_t n, int64_t y, int64_t x, int64_t c,
-                        int64_t c_end, const Call *call) {
-        using F = Vec<I, float>;
-        typedef float One __attribute__((vector_size(4)));
-        constexpr int L = lanes<I, float>;
-        const AdaptivePoolFields &f = *fields;
-        const int64_t y0 = y * f.x.H / f.out.H, y1 = ceil_div((y + 1) * f.x.H, f.out.H);
-        const int64_t x0 = x * f.x.W / f.out.W, x1 = ceil_div((x + 1) * f.x.W, f.out.W);
-        const float factor = 1.f / (float)((y1 - y0) * (x1 - x0));
-        const float *from = at(f.x, *call, n, y0, x0);
-        float *to = at(f.out, *call, n, y, x);
-        for (; c + L <= c_end; c += L) channels<F>(f, from + c, to + c, y1 - y0, x1 - x0, factor);
-        for (; c < c_end; c++) channels<One>(f, from + c, to + c, y1 - y0, x1 - x0, factor);
-    }
-};
-
-struct AdaptivePool final : Instruction {
-    AdaptivePoolFields f;
-    int64_t step, parts;  // channels of a task
-    explicit AdaptivePool(const AdaptivePoolFields &fields) : f(fields) {
-        const int64_t pixels = std::max<int64_t>(1, f.x.H * f.x.W / (f.out.H * f.out.W));
-        step = std::max<int64_t>(64, band_floats / pixels / 64 * 64);
-        parts = ceil_div(f.x.C, step);
-    }
-    int64_t tasks(int64_t) const override { return f.out.N * f.out.H * f.out.W * parts; }
-    void run(int isa, int64_t, int64_t task, const Call &call) const override {
-        const int64_t c = task % parts * step, pixel = task / parts, n = pixel / (f.out.H * f.out.W),
-                      p = pixel % (f.out.H * f.out.W);
-        dispatch<AdaptivePoolKernel>(isa, &f, n, p / f.out.W, p % f.out.W, c, std::min(f.x.C, c + step),
-                                     &call);
     }
 };
 

@@ -46,7 +46,7 @@ cdef extern from "network/pool.h" namespace "jsc::network" nogil:
     cdef cppclass Pool(Instruction):
         Pool(const PoolFields &) except +
 
-cdef extern from "network/pool.h" namespace "jsc::network" nogil:
+cdef extern from "network/adaptive_pool.h" namespace "jsc::network" nogil:
     cdef cppclass AdaptivePool(Instruction):
         AdaptivePool(const AdaptivePoolFields &) except +
 

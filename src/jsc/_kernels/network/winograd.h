@@ -174,19 +174,14 @@ struct WinogradKernel {
                 transform_output<F, mv, mh>(sums + (t * V + v) * L, step, y);
                 const int64_t k = v * L;
                 const int left = (int)std::min<int64_t>(L, f.out.C - k0 - k);
-                if (left == L && e.act.kind <= act_clamp) {
-                    // The common case: a scale, a shift and bounds, each in a register.
-                    const F scale = e.scale ? load<F>(constant(e.scale) + k0 + k) : F{} + 1.f;
-                    const F shift = e.shift ? load<F>(constant(e.shift) + k0 + k) : F{};
-                    const F low = F{} + (e.act.kind ? (float)e.act.a : -__builtin_inff());
-                    const F high = F{} + (e.act.kind ? (float)e.act.b : __builtin_inff());
+                if (left == L && quick(e)) {
+                    const auto last = QuickEpilogue<sizeof(F)>::of(e, k0 + k);
                     for (int64_t i = 0; i < rows; i++)
                         for (int64_t j = 0; j < columns; j++) {
-                            F value = load<F>(y + (i * mh + j) * L) * scale + shift;
-                            if (e.has_residual)
-                                value += load<F>(residual + i * e.residual.row + j * e.residual.pixel + k);
-                            value = value < low ? low : value;
-                            store(out + i * f.out.row + j * f.out.pixel + k, value > high ? high : value);
+                            const int64_t from = i * e.residual.row + j * e.residual.pixel + k;
+                            const float *more = e.has_residual ? residual + from : nullptr;
+                            store(out + i * f.out.row + j * f.out.pixel + k,
+                                  last(load<F>(y + (i * mh + j) * L), more));
                         }
                     continue;
                 }
@@ -239,10 +234,7 @@ struct WinogradKernel {
             switch (vectors) {
             case 1: block<I, 1, mv, mh>(f, call, first, tiles, k0, weight, input, sums); break;
             case 2: block<I, 2, mv, mh>(f, call, first, tiles, k0, weight, input, sums); break;
-            case 3:
-                if constexpr (I::bytes == 64)
-                    block<I, 3, mv, mh>(f, call, first, tiles, k0, weight, input, sums);
-                break;
+            case 3: block<I, 3, mv, mh>(f, call, first, tiles, k0, weight, input, sums); break;
             default:
                 if constexpr (I::bytes == 64)
                     block<I, 4, mv, mh>(f, call, first, tiles, k0, weight, input, sums);

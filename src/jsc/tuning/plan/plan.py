@@ -29,10 +29,7 @@ from jsc.tuning.plan.schema import (
 )
 
 FORMAT = "jsc-plan"
-VERSION = 2
-MEMORY_FORMATS = ("preserve", "channels_last")
-# What version 1 did not say. Its plans were always measured with fusing.
-ADDED: dict[str, Any] = {"fused": True, "channels_last_ms": 0.0}
+VERSION = 3  # versions 1 and 2 had plans for fused networks, which jsc.compile replaced
 NOTABLE = 1.02  # torch alone is called faster if it is so many times as fast
 
 T = TypeVar("T")
@@ -131,8 +128,6 @@ class Plan:
     min_gain: float
     spread: float = 1.0  # whole model: median run over fastest run; far above 1 on a busy machine
     environment: Environment = field(default_factory=Environment.current)
-    memory_format: str = "preserve"  # or "channels_last", for all maps of the network
-    fused: bool = False  # measured with `fuse=True`, and to be applied so
     # torch alone with channels-last weights and sample; 0 when it was given so, or not measured
     channels_last_ms: float = 0.0
 
@@ -149,12 +144,6 @@ class Plan:
             "dense_ms", "tuned_ms", "max_error", "min_gain", "spread", "channels_last_ms",
         ):  # fmt: skip
             require_duration(key, getattr(self, key))
-        if not isinstance(self.fused, bool):
-            raise PlanError(f"fused must be true or false, got {type(self.fused).__name__}")
-        if self.memory_format not in MEMORY_FORMATS:
-            raise PlanError(
-                f"memory_format must be one of {MEMORY_FORMATS}, got {shown(self.memory_format)!r}"
-            )
         env = self.environment
         if not isinstance(env, Environment):
             raise PlanError(f"environment must be an Environment, got {type(env).__name__}")
@@ -206,16 +195,11 @@ class Plan:
         if body.pop("format", None) != FORMAT:
             raise PlanError(f'it is not a jsc plan: "format" is not "{FORMAT}"')
         version = body.pop("version", None)
-        if type(version) is not int or version not in (1, VERSION):
+        if type(version) is not int or version != VERSION:
             raise PlanError(
-                f"plan version {shown(version)!r} is not 1 or {VERSION}, which this jsc reads; "
+                f"plan version {shown(version)!r} is not {VERSION}, which this jsc reads; "
                 "tune again, or use the jsc that wrote it"
             )
-        if version == 1:
-            later = [key for key in ADDED if key in body]
-            if later:
-                raise PlanError(f"version 1 of a plan has no {', '.join(later)}")
-            body = {"memory_format": "preserve", **body, **ADDED}
         check_fields(cls, body)
         body["environment"] = _construct(Environment, body["environment"])
         body["layers"] = tuple(

@@ -96,10 +96,6 @@ def torch_is_faster(plan: Plan) -> str:
 def _notes(plan: Plan) -> list[str]:
     sizes = [f"{name} {_megabytes(size)}" for name, size in memory_by_method(plan).items()]
     notes = [f"all input activations, MB: {', '.join(sizes)}"] if sizes else []
-    if plan.memory_format != "preserve":
-        notes.append("the network gets its maps channels-last")
-    if plan.fused:
-        notes.append("measured with fuse=True: pass it to jsc.apply, too")
     if plan.channels_last_ms:
         notes.append(f"torch alone, all channels-last: {plan.channels_last_ms:.3f} ms")
     if plan.torch_is_faster:

@@ -1,0 +1,209 @@
+"""Whole networks, compiled by jsc, against torch and the tuned runtimes.
+
+Each network runs one batch: real images through trained networks of a data folder, random ones
+through well-known architectures with random weights. Peers have their best setting: torch with
+NCHW and with channels-last maps, `torch.compile` with freezing (`--inductor`; it takes a minute a
+network), ONNX Runtime and OpenVINO in float32 from the same ONNX file, and for networks with
+local response normalisation from one with a real LRN node too, the faster counting. All run in
+one process in turn. "ratio" is the time of the fastest peer over that of jsc, with the quartiles
+of the rounds; losses are the ratios below 1. "error" is the largest over the largest output,
+against float64; a network whose output is wrong is not timed. "first" is the time from the model
+to the first answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import jsc
+from benchmarks.common import figures, report
+from benchmarks.common.harness import Ratio, geometric_mean, interleave, max_error, num_threads
+from benchmarks.common.report import Figure
+from benchmarks.inputs import networks, standard_networks
+from benchmarks.peers import runtimes
+
+TOLERANCE = 1e-4
+LAST = torch.channels_last
+Row = dict[str, Any]
+
+
+Make = Callable[[], tuple[nn.Module, Tensor]]
+
+
+def cases(options: argparse.Namespace, batch: int) -> Iterator[tuple[str, str, Make]]:
+    """kind, name, and what makes model and input."""
+    wanted = options.networks
+
+    def trained(name: str) -> tuple[nn.Module, Tensor]:
+        network = networks.load(options.data, name)
+        return network.model, network.batch(options.data, batch)
+
+    def standard(name: str) -> tuple[nn.Module, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(batch, *standard_networks.INPUT[name], generator=generator)
+        return standard_networks.build(name), x
+
+    for name in networks.names(options.data) if options.data is not None else ():
+        if not wanted or name in wanted:
+            yield "trained", name, partial(trained, name)
+    for name in standard_networks.NAMES:
+        if name in wanted if wanted else not options.quick or name == "mobilenet_v2":
+            yield "random weights", name, partial(standard, name)
+
+
+def first(make: Any) -> tuple[Any, float]:
+    """What `make` makes, and the seconds until it has answered once."""
+    start = time.perf_counter()
+    run = make()
+    run()
+    return run, time.perf_counter() - start
+
+
+def measure(
+    kind: str, name: str, model: nn.Module, x: Tensor, options: argparse.Namespace, folder: Path
+) -> Row:
+    threads = torch.get_num_threads()
+    exact = copy.deepcopy(model).double()(x.double())
+    last, x_last = copy.deepcopy(model).to(memory_format=LAST), x.contiguous(memory_format=LAST)
+
+    def compiled() -> Any:
+        net = jsc.compile(model, x, budget=options.budget, check=False)
+        made.append(net)
+        return lambda: net(x)
+
+    made: list[jsc.CompiledNetwork] = []
+    runs, seconds = {}, {}
+    runs["jsc"], seconds["jsc"] = first(compiled)
+    runs["torch NCHW"] = lambda: model(x)
+    runs["torch NHWC"] = lambda: last(x_last)
+    if options.inductor:
+        runs["torch.compile"], seconds["torch.compile"] = first(
+            lambda: runtimes.torch_compile(model, x)
+        )
+    if not runtimes.missing():
+        for file in runtimes.export(model, x, folder / f"{name}-{len(x)}"):
+            note = " LRN" if ".lrn" in file.name else ""
+            for peer in (runtimes.onnxruntime, runtimes.openvino):
+                label = f"{'ORT' if peer is runtimes.onnxruntime else 'OpenVINO'}{note}"
+                runs[label], seconds[label] = first(
+                    lambda peer=peer, file=file: peer(file, x, threads)
+                )
+    errors = {label: max_error(run(), exact) for label, run in runs.items()}
+    right = {label: run for label, run in runs.items() if errors[label] <= TOLERANCE}
+    if "jsc" not in right:
+        raise AssertionError(f"{name}: jsc is {errors['jsc']:.1e} off; not timed")
+    times = interleave(right, options.rounds, 5e-3)
+    peers = [label for label in right if label != "jsc"]
+    fastest = min(peers, key=lambda label: times[label].half(0))
+    ratio = Ratio.of(times[fastest], times["jsc"])
+
+    def ms(*labels: str) -> float | None:
+        found = [1e3 * times[label].median for label in labels if label in times]
+        return min(found, default=None)
+
+    return {
+        "kind": kind, "network": name, "batch": len(x), "threads": threads,
+        "jsc ms": ms("jsc"), "torch ms": ms("torch NCHW", "torch NHWC"),
+        "torch.compile ms": ms("torch.compile"), "ORT ms": ms("ORT", "ORT LRN"),
+        "OpenVINO ms": ms("OpenVINO", "OpenVINO LRN"), "fastest peer": fastest,
+        "ratio": round(ratio.value, 2), "quartiles": f"{ratio.low:.2f}–{ratio.high:.2f}",
+        "error": f"{errors['jsc']:.0e}", "torch's error": f"{errors['torch NCHW']:.0e}",
+        "first s": round(seconds["jsc"], 2),
+        "methods": methods(made[0]), "memory": memory(made[0]),
+        "all ms": {label: 1e3 * t.median for label, t in times.items()},
+    }  # fmt: skip
+
+
+def methods(net: jsc.CompiledNetwork) -> str:
+    """How many convolutions take each method."""
+    counts = net.methods()
+    return ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
+
+
+def memory(net: jsc.CompiledNetwork) -> str:
+    used, together = net.memory()
+    return f"{used / 1e6:.1f} of {together / 1e6:.1f} MB"
+
+
+def summaries(rows: list[Row]) -> list[Row]:
+    found = []
+    for kind in ("trained", "random weights"):
+        for batch in sorted({r["batch"] for r in rows}):
+            for threads in sorted({r["threads"] for r in rows}):
+                key = (kind, batch, threads)
+                ratios = [r["ratio"] for r in rows if (r["kind"], r["batch"], r["threads"]) == key]
+                if ratios:
+                    found.append({
+                        "networks": kind, "batch": batch, "threads": threads, "of them":
+                        len(ratios), "geometric mean": round(geometric_mean(ratios), 2), "least":
+                        min(ratios), "most": max(ratios), "slower than a peer": sum(r < 1 for r in
+                        ratios),
+                    })  # fmt: skip
+    return found
+
+
+def draw(rows: list[Row], folder: Path) -> list[Figure]:
+    bars: dict[str, dict[str, float]] = {}
+    for r in rows:
+        if r["batch"] == min(x["batch"] for x in rows):
+            threads = f"{r['threads']} thread{'s' if r['threads'] > 1 else ''}"
+            bars.setdefault(r["network"], {})[threads] = r["ratio"]
+    figures.bars(folder / "networks.png", bars, "time of the fastest peer / time of jsc", line=1.0)
+    return [Figure("networks.png", "whole networks against the fastest peer")]
+
+
+SHOWN = (
+    "network", "jsc ms", "torch ms", "torch.compile ms", "ORT ms", "OpenVINO ms", "fastest peer",
+    "ratio", "quartiles", "error", "torch's error", "first s", "memory",
+)  # fmt: skip
+
+
+def main(arguments: list[str]) -> None:
+    parser = report.parser("networks", __doc__)
+    parser.add_argument("--networks", nargs="+", default=[], metavar="NAME", help="only these")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
+    parser.add_argument("--budget", type=float, default=20, help="seconds to tune a network")
+    parser.add_argument("--inductor", action="store_true", help="torch.compile with freezing too")
+    options = report.parse(parser, arguments)
+    if options.quick:
+        options.rounds, options.budget = min(options.rounds, 3), min(options.budget, 1)
+    torch.manual_seed(0)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        for batch in options.batch:
+            for kind, name, make in report.progress(cases(options, batch), "networks"):
+                model, x = make()
+                for threads in options.threads:
+                    with num_threads(threads):
+                        rows.append(measure(kind, name, model, x, options, Path(folder)))
+    page = {"Summary": report.table(summaries(rows))}
+    for batch in options.batch:
+        for threads in options.threads:
+            for kind in ("trained", "random weights"):
+                some = [
+                    r
+                    for r in rows
+                    if (r["kind"], r["batch"], r["threads"]) == (kind, batch, threads)
+                ]
+                title = f"{kind.capitalize()}, batch {batch}, threads {threads}"
+                page[title] = report.table(some, SHOWN) if some else ""
+    missing = runtimes.missing()
+    if missing:
+        page["Left out"] = f"not installed: {', '.join(missing)}"
+    page["Methods"] = report.table(
+        [{k: r[k] for k in ("network", "methods")} for r in rows
+         if (r["batch"], r["threads"]) == (options.batch[0], options.threads[0])]
+    )  # fmt: skip
+    report.write(
+        options, __doc__, page, data={"rows": rows}, figures=figures.drawn(draw, rows, options.out)
+    )

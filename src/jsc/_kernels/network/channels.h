@@ -1,0 +1,89 @@
+// Loops over the channels of a pixel: full vectors first, then four channels, then single ones, so that
+// nothing behind the last channel is read or written.
+#pragma once
+#include "network/activation.h"
+
+namespace jsc::network {
+
+// `vectors` vectors of `bytes` bytes: what the body of a loop takes its types from. (A vector type that is
+// itself the argument of a class template loses its alignment of one float.)
+template <int bytes, int n>
+struct Group {
+    using Vector = typename VectorOf<float, bytes>::type;
+    static constexpr int vectors = n, lanes = bytes / 4, floats = n * lanes;
+};
+
+// body(Group<..>{}, c) for channels first, ..., end - 1, `vectors` full vectors at a time where there are as
+// many. The body is an always-inline lambda; every channel comes up once, in rising order.
+template <class I, int vectors, class Body>
+JSC_INLINE void each_channel(int64_t first, int64_t end, Body body) {
+    constexpr int L = lanes<I, float>;
+    int64_t c = first;
+    if constexpr (vectors > 1)
+        for (; c + vectors * L <= end; c += vectors * L) body(Group<I::bytes, vectors>{}, c);
+    for (; c + L <= end; c += L) body(Group<I::bytes, 1>{}, c);
+    if constexpr (I::bytes > 16)
+        for (; c + 4 <= end; c += 4) body(Group<16, 1>{}, c);
+    for (; c < end; c++) body(Group<4, 1>{}, c);
+}
+#define JSC_BODY __attribute__((always_inline))
+
+// out = act(x), once for each instruction set: inlined into every loop it would be most of the code.
+struct ActivationKernel {
+    template <class I, int64_t kind>
+    JSC_INLINE void numbers(const float *x, float *out, int64_t count, const Activation &act) {
+        const Activation known{kind, act.a, act.b};
+        each_channel<I, 1>(0, count, [&](auto group, int64_t c) JSC_BODY {
+            using F = typename decltype(group)::Vector;
+            store(out + c, activate<F>(load<F>(x + c), known));
+        });
+    }
+    template <class I>
+    JSC_INLINE void run(const float *x, float *out, int64_t count, const Activation *act) {
+        switch (act->kind) {
+        case act_clamp: numbers<I, act_clamp>(x, out, count, *act); break;
+        case act_leaky: numbers<I, act_leaky>(x, out, count, *act); break;
+        case act_elu: numbers<I, act_elu>(x, out, count, *act); break;
+        case act_sigmoid: numbers<I, act_sigmoid>(x, out, count, *act); break;
+        case act_silu: numbers<I, act_silu>(x, out, count, *act); break;
+        case act_hard_sigmoid: numbers<I, act_hard_sigmoid>(x, out, count, *act); break;
+        case act_hard_swish: numbers<I, act_hard_swish>(x, out, count, *act); break;
+        case act_tanh: numbers<I, act_tanh>(x, out, count, *act); break;
+        case act_gelu: numbers<I, act_gelu>(x, out, count, *act); break;
+        case act_gelu_tanh: numbers<I, act_gelu_tanh>(x, out, count, *act); break;
+        default: numbers<I, act_none>(x, out, count, *act);
+        }
+    }
+};
+// A call from inside a kernel of the same instruction set. Both may be the same numbers.
+template <class I>
+JSC_INLINE void activate_numbers(const float *x, float *out, int64_t count, const Activation &act) {
+    dispatch<ActivationKernel>(I::bytes == 64   ? ISA_AVX512
+                               : I::bytes == 32 ? ISA_AVX2
+                                                : ISA_BASE,
+                               x, out, count, &act);
+}
+
+// Bounds that do nothing where there is no clamp: what a store can always do.
+struct Bounds {
+    float low, high;
+    JSC_INLINE Bounds of(const Activation &act) {
+        if (act.kind == act_clamp) return {(float)act.a, (float)act.b};
+        return {-__builtin_inff(), __builtin_inff()};
+    }
+    template <class F>
+    static inline __attribute__((always_inline)) F apply(F x, Bounds b) {
+        const F low = F{} + b.low, high = F{} + b.high;
+        x = low > x ? low : x;  // the instruction max: a NaN in x stays
+        return high < x ? high : x;
+    }
+};
+JSC_INLINE bool beyond_bounds(const Activation &act) { return act.kind > act_clamp; }
+
+// The activations of a pixel that Bounds cannot do, after its numbers were stored.
+template <class I>
+JSC_INLINE void activate_pixel(float *out, int64_t count, const Activation &act) {
+    if (beyond_bounds(act)) activate_numbers<I>(out, out, count, act);
+}
+
+}  // namespace jsc::network

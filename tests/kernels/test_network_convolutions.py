@@ -1,0 +1,138 @@
+"""The convolutions of a network program, one at a time, against torch in float64."""
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from network_maps import NOWHERE, Maps, act, close
+
+from jsc.network import packing
+
+LANES = {"base": 4, "avx2": 8, "avx512": 16}
+
+
+@pytest.fixture(params=[1, 2], ids=lambda n: f"{n} threads")
+def maps(request, isa):
+    return Maps(isa, request.param)
+
+
+def drawn(seed):
+    """Sizes and geometry of a convolution."""
+    r = random.Random(seed)
+    groups = r.choice([1, 1, 1, 2, 3])
+    kernel = r.choice([(1, 1), (3, 3), (3, 3), (5, 5), (1, 7), (2, 3)])
+    g = {
+        "N": r.choice([1, 2]), "C": groups * r.choice([1, 3, 8, 20]), "H": r.randint(5, 11),
+        "W": r.randint(7, 13), "K": groups * r.choice([1, 5, 16, 33, 70]), "groups": groups,
+        "kernel": kernel, "stride": r.choice([(1, 1), (1, 1), (2, 2), (2, 1)]),
+        "padding": tuple(r.randint(0, k // 2) for k in kernel),
+        "dilation": (1, 1) if kernel[0] > 3 else r.choice([(1, 1), (2, 1)]),
+    }  # fmt: skip
+    return r, g
+
+
+def convolution(maps, r, g, kind, special=False, **more):
+    """Ours and torch's in float64, with a random epilogue."""
+    x = torch.randn(g["N"], g["C"], g["H"], g["W"])
+    if special:
+        x[0, 0, 2, 3], x[0, -1, 4, 1] = float("nan"), float("inf")
+    w = torch.randn(g["K"], g["C"] // g["groups"], *g["kernel"])
+    steps = (g["stride"], g["padding"], g["dilation"], g["groups"])
+    exact = F.conv2d(x.double(), w.double(), None, *steps)
+    N, K, H, W = exact.shape
+    scale = torch.rand(K) + 0.5 if r.random() < 0.5 else None
+    shift = torch.randn(K) if r.random() < 0.5 else None
+    residual = torch.randn(exact.shape) if r.random() < 0.5 else None
+    name, a, b = r.choice(
+        [("none", 0, 0), ("clamp", 0, float("inf")), ("clamp", 0, 6), ("silu", 0, 0)]
+    )
+    if scale is not None:
+        exact = exact * scale.double()[:, None, None]
+    if shift is not None:
+        exact = exact + shift.double()[:, None, None]
+    if residual is not None:
+        exact = exact + residual.double()
+    exact = {"none": lambda y: y, "clamp": lambda y: y.clamp(a, b), "silu": F.silu}[name](exact)
+    out, _ = maps.place((N, H, W, K), around=3)
+    fields = {
+        "x": maps.put(x, around=2), "out": out,
+        "epilogue": {
+            "scale": maps.constant(scale), "shift": maps.constant(shift),
+            "has_residual": int(residual is not None),
+            "residual": NOWHERE if residual is None else maps.put(residual), "act": act(name, a, b),
+        },
+    }  # fmt: skip
+    for i, letter in enumerate("hw"):
+        for key, field in (("kernel", "K"), ("stride", "S"), ("padding", "P"), ("dilation", "D")):
+            fields[field + letter] = g[key][i]
+    more = {key: value(w) if callable(value) else value for key, value in more.items()}
+    return maps.run(kind, {**fields, **more}), exact
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_direct(maps, isa, seed):
+    r, g = drawn(seed)
+    lanes = LANES[isa]
+    C, K = g["C"] // g["groups"], g["K"] // g["groups"]
+    vectors = min(r.randint(1, 4 if lanes == 16 else 3), -(-K // lanes))
+    whole = g["groups"] == 1 and r.random() < 0.5
+    chunk = C if whole else r.randint(1, C)
+    ours, exact = convolution(
+        maps, r, g, "convolution", groups=g["groups"], vectors=vectors, chunk=chunk,
+        band_rows=r.randint(1, 4), task_blocks=r.randint(1, 3), tiles_first=int(whole),
+        weight=lambda w: maps.constant(packing.direct(w, g["groups"], lanes, vectors, chunk)),
+    )  # fmt: skip
+    close(ours, exact)
+
+
+@pytest.mark.parametrize("tile", [(2, 2), (2, 4), (4, 4)])
+@pytest.mark.parametrize("seed", range(6))
+def test_winograd(maps, isa, tile, seed):
+    r, g = drawn(seed)
+    g |= {"kernel": (3, 3), "stride": (1, 1), "dilation": (1, 1), "groups": 1}
+    g["padding"] = (r.randint(0, 1), r.randint(0, 1))
+    lanes = LANES[isa]
+    vectors = min(r.randint(1, 4 if lanes == 16 else 3), -(-g["K"] // lanes))
+    ours, exact = convolution(
+        maps, r, g, "winograd", mv=tile[0], mh=tile[1], vectors=vectors, tiles=r.randint(1, 9),
+        weight=lambda w: maps.constant(packing.winograd(w, tile, lanes, vectors)),
+    )  # fmt: skip
+    close(ours, exact, 2e-5)
+
+
+def test_winograd_2x2_keeps_integers_exact(maps, isa):
+    x, w = torch.randint(-8, 9, (1, 16, 9, 9)).float(), torch.randint(-4, 5, (24, 16, 3, 3)).float()
+    exact = F.conv2d(x, 4 * w, None, 1, 1)
+    out, _ = maps.place((1, 9, 9, 24))
+    epilogue = {"scale": 0, "shift": 0, "has_residual": 0, "residual": NOWHERE, "act": act()}
+    packed = packing.winograd(4 * w, (2, 2), LANES[isa], 1)
+    fields = {
+        "x": maps.put(x), "out": out, "Ph": 1, "Pw": 1, "mv": 2, "mh": 2, "vectors": 1,
+        "tiles": 5, "weight": maps.constant(packed), "epilogue": epilogue,
+    }  # fmt: skip
+    assert torch.equal(maps.run("winograd", fields), exact)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_depthwise(maps, seed):
+    r, g = drawn(seed)
+    C = r.choice([1, 7, 16, 37, 70])
+    g |= {"C": C, "K": C, "groups": C}
+    weight = lambda w: maps.constant(packing.depthwise(w))  # noqa: E731
+    ours, exact = convolution(maps, r, g, "depthwise", weight=weight)
+    close(ours, exact)
+
+
+def test_nan_and_inf_reach_the_outputs_that_torch_says(maps, isa):
+    r, g = drawn(1)
+    g |= {"kernel": (3, 3), "stride": (1, 1), "dilation": (1, 1), "groups": 1, "padding": (1, 1)}
+    r.random = lambda: 1.0  # no scale, shift or residual
+    r.choice = lambda options: options[0]
+    lanes = LANES[isa]
+    ours, exact = convolution(
+        maps, r, g, "convolution", special=True, groups=1, vectors=1, chunk=g["C"], band_rows=2,
+        task_blocks=9, tiles_first=0,
+        weight=lambda w: maps.constant(packing.direct(w, 1, lanes, 1, g["C"])),
+    )  # fmt: skip
+    assert torch.equal(ours.isfinite(), exact.isfinite())

@@ -1,0 +1,102 @@
+"""Memory for the tests of single instructions: maps that are slices of wider ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jsc import _config
+from jsc._kernels.network.program import Program, Walk
+
+SENTINEL = 12345.5
+NOWHERE = dict.fromkeys(
+    ("region", "offset", "N", "H", "W", "C", "image", "row", "pixel", "channel"), 0
+)
+KINDS = (
+    "none", "clamp", "leaky", "elu", "sigmoid", "silu", "hard_sigmoid", "hard_swish", "tanh",
+    "gelu", "gelu_tanh",
+)  # fmt: skip
+
+
+def act(kind="none", a=0.0, b=0.0):
+    return {"kind": KINDS.index(kind), "a": a, "b": b}
+
+
+class Maps:
+    """Maps in one region; whatever an instruction writes outside its output is found."""
+
+    def __init__(self, isa: str, num_threads: int, numbers: int = 1 << 18):
+        self.isa = _config.ISA_NAMES.index(isa)
+        self.num_threads = num_threads
+        self.arena = torch.full((numbers,), SENTINEL)
+        self.used = 7
+        self.kept: list[Tensor] = []
+
+    def place(self, shape, planar=False, around=5, rows=0):
+        """Room for N x H x W x C numbers, `around` more behind each pixel and `rows` behind each
+        row: the fields of the map, and the numbers as a tensor (N, C, H, W)."""
+        N, H, W, C = shape
+        if planar:
+            pixel, row = 1, W + rows
+            channel = H * row
+            image = C * channel + around
+        else:
+            channel, pixel = 1, C + around
+            row = W * pixel + rows
+            image = H * row + rows
+        offset = self.used + (around and 2)
+        self.used += N * image + 16
+        assert self.used < self.arena.numel()
+        fields = {
+            "region": 0, "offset": offset, "N": N, "H": H, "W": W, "C": C,
+            "image": image, "row": row, "pixel": pixel, "channel": channel,
+        }  # fmt: skip
+        return fields, self.view(fields)
+
+    def view(self, m):
+        """A map as a tensor (N, C, H, W)."""
+        steps = (m["image"], m["channel"], m["row"], m["pixel"])
+        return self.arena.as_strided((m["N"], m["C"], m["H"], m["W"]), steps, m["offset"])
+
+    def put(self, x, **options):
+        """A tensor (N, C, H, W) as a map."""
+        N, C, H, W = x.shape
+        fields, view = self.place((N, H, W, C), **options)
+        view.copy_(x)
+        return fields
+
+    def constant(self, tensor):
+        if tensor is None:
+            return 0
+        self.kept.append(tensor.contiguous())
+        return self.kept[-1].data_ptr()
+
+    def run(self, kind, fields):
+        """The output (N, C, H, W); everything around it must be as it was."""
+        program = Program(self.isa)
+        index = getattr(program, f"add_{kind}")(fields)
+        walk = Walk(program, [[index]])
+        scratch = torch.full((walk.scratch_bytes // 4 * self.num_threads + 1,), float("nan"))
+        before = self.arena.clone()
+        walk.run([self.arena.data_ptr()], scratch.data_ptr(), self.num_threads)
+        out = self.view(fields["out"])
+        result = out.clone()
+        out.copy_(torch.as_strided(before, out.shape, out.stride(), fields["out"]["offset"]))
+        same = (self.arena == before) | (self.arena.isnan() & before.isnan())
+        assert same.all(), "written outside the output"
+        return result
+
+
+def close(ours, exact, tolerance=2e-6):
+    """Within `tolerance` of the largest finite number; NaN and infinities are where the exact
+    result has them."""
+    exact = exact.double()
+    ours = ours.double()
+    assert torch.equal(ours.isnan(), exact.isnan())
+    infinite = exact.isinf()
+    assert torch.equal(ours[infinite], exact[infinite])
+    finite = exact.isfinite()
+    if finite.any():
+        scale = exact[finite].abs().max().clamp(min=1e-3)
+        assert ours[finite].isfinite().all()
+        assert (ours[finite] - exact[finite]).abs().max() <= tolerance * scale

@@ -204,6 +204,29 @@ def test_torch_runs_what_has_no_native_form():
     assert "in torch: " in repr(net)
 
 
+def test_what_torch_makes_of_a_map_is_no_view_of_it():
+    """Its memory is another map's by the time that it is read."""
+
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(4))
+
+        def forward(self, x):
+            early = self.convs[0](x).unfold(2, 4, 4)  # a view, of five dimensions
+            for conv in self.convs[1:]:
+                x = conv(x).relu()
+            return x, early.sum()
+
+    model = randomise(Late())
+    x = torch.randn(2, 8, 8, 8)
+    net = compiled(model, x)
+    close(net(x), model(x))
+    jpeg = randomise(nn.Sequential(jsc.nn.JPEG.from_quality(75), nn.Conv2d(3, 8, 3), nn.ReLU()))
+    x = torch.rand(2, 3, 16, 16)
+    close(compiled(jpeg, x)(x), jpeg(x))
+
+
 def test_frozen_until_refreshed():
     model = small()
     x = torch.randn(X)

@@ -207,7 +207,12 @@ class NetworkProgram:
             if ref is not None:
                 last = not ref.planar and tensor.dim() == 4
                 layout = torch.channels_last if last else torch.contiguous_format
-                tensors[ref.index] = tensor.contiguous(memory_format=layout)
+                made = tensor.contiguous(memory_format=layout)
+                # A view of the arena would change when its place is taken by another map.
+                shared = (
+                    made.untyped_storage().data_ptr() == call.arena.untyped_storage().data_ptr()
+                )
+                tensors[ref.index] = made.clone() if shared else made
 
     def _view(self, view: ViewOf, call: CallMemory, tensors: list[Tensor | None]) -> Tensor:
         """A map as torch sees it, on the memory of the call."""

@@ -70,13 +70,17 @@ class Ratio:
 
 
 def interleave(
-    methods: Mapping[str, Callable[[], Any]], rounds: int = 11, sample_seconds: float = 2e-3
+    methods: Mapping[str, Callable[[], Any]],
+    rounds: int = 11,
+    sample_seconds: float = 2e-3,
+    rest: float = 0.0,
 ) -> dict[str, Timing]:
     """Time `methods` in turn, `rounds` times; each round begins with the next one.
 
     Whatever disturbs the machine then disturbs all of them alike. One sample is the mean of as many
     calls as fill `sample_seconds`, after one call that is not timed: so that
-    no method is charged for what the one before it left in caches and in the allocator.
+    no method is charged for what the one before it left in caches and in the allocator. `rest` is
+    how long nobody runs before that: threads of some runtimes spin on for tens of milliseconds.
     """
     calls = {}
     for name, run in methods.items():
@@ -90,6 +94,7 @@ def interleave(
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             run, count = methods[name], calls[name]
+            time.sleep(rest)
             run()
             start = time.perf_counter()
             for _ in range(count):

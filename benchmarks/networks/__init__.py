@@ -1,1 +1,1 @@
-"""Benchmarks of whole networks: inference with fused layers, and one step of training."""
+"""Benchmarks of whole networks: compiled inference, and one step of training."""

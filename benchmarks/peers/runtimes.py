@@ -53,14 +53,14 @@ def missing() -> list[str]:
 
 def export(model: nn.Module, x: Tensor, path: Path) -> list[Path]:
     """The ONNX files of a model: as torch writes it, and with real LRN nodes if it has some."""
-    forms = {path.with_suffix(".onnx"): model}
+    forms = {path.with_name(f"{path.name}.onnx"): model}
     if any(isinstance(m, nn.LocalResponseNorm) for m in model.modules()):
         with_nodes = copy.deepcopy(model)
         for name, module in list(with_nodes.named_modules()):
             if isinstance(module, nn.LocalResponseNorm):
                 parent, _, leaf = name.rpartition(".")
                 setattr(with_nodes.get_submodule(parent), leaf, _LrnNode(module))
-        forms[path.with_suffix(".lrn.onnx")] = with_nodes
+        forms[path.with_name(f"{path.name}.lrn.onnx")] = with_nodes
     for file, form in forms.items():
         if not file.exists():
             with warnings.catch_warnings():

@@ -157,6 +157,8 @@ def test_layouts_of_inputs():
         x[:, :, ::2],
         torch.randn(2, 16, 16, 3).permute(0, 3, 1, 2)[:, :, 1:],
         torch.randn(1, 3, 16, 16).expand(2, -1, -1, -1),
+        torch._neg_view(x),
+        x,
     ]
     for given in inputs:
         close(net(given), model(given))

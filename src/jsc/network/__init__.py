@@ -1,14 +1,19 @@
 """Whole networks compiled for the CPU: `jsc.compile`.
 
-compiled     CompiledNetwork: programs by input size, summary, profile, refresh
-capture      from a module to functional ATen operators, and what is refused
-lowering/    from ATen operators to operations over channels-last maps
-graph        what operations and maps are
-passes       padding, epilogues, concatenation: what is fused and what is gone
-memory       stages, and where maps lie
-blocking, packing, emit   how operations become instructions
-program      one input size: native segments, torch's operators between, memory of calls
-constants    weights by recipe, so that `refresh` can make them again
+    compiled     CompiledNetwork: programs by input size, summary, profile, refresh
+    backend      torch.compile(model, backend="jsc")
+    capture      from a module to functional ATen operators, and what is refused
+    lowering/    from ATen operators to operations over channels-last maps
+    graph        what operations and maps are
+    passes       padding, epilogues, concatenation: what is fused and what is gone
+    memory       stages, and where maps lie
+    choices, tune             which method a convolution takes
+    blocking, packing, emit   how operations become instructions
+    program      one input size: native parts, torch's operators between, memory of calls
+    constants    weights by recipe, so that `refresh` can make them again
+    report, accuracy          what a network does, in words and numbers
+
+The kernels are in `jsc._kernels.network`.
 """
 
 from jsc.network.compiled import CompiledNetwork as CompiledNetwork

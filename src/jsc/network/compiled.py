@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,7 @@ class CompiledNetwork(nn.Module):
         # In a tuple, so that its parameters are not those of this module.
         self._frozen = (frozen_copy(model),)
         self._store: Store | None = None
+        self._last: _Last | None = None
         self._budget = budget
         self._choices: dict[Any, Choice] = {}
         leaves, self._structure = pytree.tree_flatten((args, kwargs))
@@ -109,19 +110,19 @@ class CompiledNetwork(nn.Module):
         super().train(False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-            leaves: list[Any] = [args[0]]
-            if len(self._kinds) != 1:
-                leaves = self._flatten(args, kwargs)
-        else:
-            leaves = self._flatten(args, kwargs)
+        last = self._last
+        if last is not None and len(args) == 1 and not kwargs and last.fits(args[0]):
+            return last.program(args)
+        leaves = self._flatten(args, kwargs)
         tensors = _tensors(leaves)
         program = self._programs.get(_key(leaves, tensors))
         if program is None:
             program = self._program(leaves)
         elif torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             _refuse_gradients()
-        return program(tensors)
+        if len(args) == 1 and not kwargs and args[0] is leaves[0]:
+            self._last = _Last(args[0].shape, args[0].stride(), args[0].dtype, program)
+        return program([t.resolve_neg() for t in tensors])
 
     def refresh(self, model: nn.Module) -> None:
         """Takes the weights of `model`, whose structure is that of the compiled one, in place.
@@ -148,7 +149,8 @@ class CompiledNetwork(nn.Module):
         """Where the time of a call goes, operation by operation, measured on one thread."""
         leaves = self._flatten(args, kwargs)
         with torch.no_grad():
-            return report.profile(self._program(leaves), _tensors(leaves), repeats)
+            tensors = [t.resolve_neg() for t in _tensors(leaves)]
+            return report.profile(self._program(leaves), tensors, repeats)
 
     def methods(self) -> dict[str, int]:
         """How many convolutions take each method, for the size used last."""
@@ -222,6 +224,27 @@ class CompiledNetwork(nn.Module):
             given = _kind(leaf)
             if given != expected:
                 raise TypeError(f"{self._name} was compiled for {expected}; got {given}")
+
+
+class _Last(NamedTuple):
+    """The last call with one tensor: another of the same size and layout needs no search."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    program: NetworkProgram
+
+    def fits(self, x: Any) -> bool:
+        return (
+            type(x) is Tensor
+            and x.shape == self.shape
+            and x.stride() == self.stride
+            and x.dtype is self.dtype
+            and not x.requires_grad
+            and not x.is_neg()
+            and x.device.type == "cpu"
+            and self.program.isa == _config.isa()
+        )
 
 
 _config_lock = threading.Lock()

@@ -3,7 +3,6 @@ of its calls."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -62,7 +61,12 @@ class NetworkProgram:
                 self.index[operation] = self.emitter.emit(operation)
         self._link()
         self._free: list[CallMemory] = []
-        self._lock = threading.Lock()
+        refs = [o for o in self.outputs if isinstance(o, OutputRef)]
+        self._allocations = [(o.ref.index, o.ref.shape, o.layout) for o in refs]
+        # The one tensor that the network returns, where it returns just that.
+        one = len(self.outputs) == 1 and isinstance(self.outputs[0], RESULTS)
+        alone = one and self.out_spec == pytree.tree_structure(0)
+        self._single = self.outputs[0].ref.index if alone else None
         work = sum(getattr(o, "macs", o.out.pixels * o.out.C) for o in self.graph.operations)
         self.work = int(work)
 
@@ -151,13 +155,11 @@ class NetworkProgram:
 
     def _tensors(self, inputs: Sequence[Tensor]) -> list[Tensor | None]:
         """The tensors of a call: inputs, then room for outputs and torch's results."""
-        tensors: list[Tensor | None] = [*inputs, *[None] * (self.graph.tensors - len(inputs))]
+        tensors: list[Tensor | None] = [None] * self.graph.tensors
         for i, planar in enumerate(self.planar):
-            if planar:
-                tensors[i] = inputs[i].contiguous()
-        for output in self.outputs:
-            if isinstance(output, OutputRef):
-                tensors[output.ref.index] = output.allocate()
+            tensors[i] = inputs[i].contiguous() if planar else inputs[i]
+        for index, shape, layout in self._allocations:
+            tensors[index] = torch.empty(shape, memory_format=layout)
         return tensors
 
     def _regions(self, call: CallMemory, tensors: list[Tensor | None]) -> list[int]:
@@ -175,17 +177,19 @@ class NetworkProgram:
                 else:
                     step.run(self._regions(call, tensors), call.scratch_at, threads)
         finally:
-            with self._lock:
-                self._free.append(call)
+            self._free.append(call)
+        if self._single is not None:
+            return tensors[self._single]
         results = [tensors[o.ref.index] if isinstance(o, RESULTS) else o for o in self.outputs]
         return pytree.tree_unflatten(results, self.out_spec)
 
     def _take(self, threads: int) -> CallMemory:
-        with self._lock:
-            while self._free:
-                call = self._free.pop()
-                if call.threads >= threads:
-                    return call
+        try:
+            call = self._free.pop()  # at once, whoever else pops
+            if call.threads >= threads:
+                return call
+        except IndexError:
+            pass
         return CallMemory(self.memory.size, self.scratch_bytes, threads)
 
     def _run_torch(self, step: TorchCall, call: CallMemory, tensors: list[Tensor | None]) -> None:
@@ -243,11 +247,10 @@ class OutputRef:
         self.ref = ref
         self.form = form
 
-    def allocate(self) -> Tensor:
-        shape = self.ref.shape
-        if self.form == "nchw" and not self.ref.planar:
-            return torch.empty(shape, memory_format=torch.channels_last)
-        return torch.empty(shape)
+    @property
+    def layout(self) -> torch.memory_format:
+        last = self.form == "nchw" and not self.ref.planar
+        return torch.channels_last if last else torch.contiguous_format
 
 
 RESULTS = (OutputRef, Opaque)

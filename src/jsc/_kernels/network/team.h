@@ -48,7 +48,7 @@ inline void wait_for_all(Meeting &m, int64_t threads) {
         return;
     }
     for (int spins = 0; m.generation.value.load(std::memory_order_acquire) == generation;) {
-        if (++spins < 2000) pause();
+        if (++spins < 300) pause();
 #if defined(__linux__)
         else sched_yield();
 #endif

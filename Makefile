@@ -5,9 +5,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
-HEADERS := $(wildcard src/jsc/_kernels/*/*.h)
+HEADERS := $(wildcard src/jsc/_kernels/*.h src/jsc/_kernels/*/*.h)
 CPP     := $(HEADERS) $(wildcard benchmarks/*/*.cpp)
-KERNEL_SOURCES := $(HEADERS) $(wildcard src/jsc/_kernels/*.p[yx][xd] src/jsc/_kernels/*/*.p[yx][xd])
+KERNEL_SOURCES := $(HEADERS) $(wildcard src/jsc/_kernels/*.p[yx][xd] src/jsc/_kernels/*/*.p[yx][xdi])
 # Threads that wait in sleep: where cores are shared, waiting in a loop costs minutes.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 

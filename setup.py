@@ -7,6 +7,7 @@ of these has changed: scripts/variant.sh makes each in a directory of its own.
 """
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -52,17 +53,25 @@ KERNELS = Path("src/jsc/_kernels")
 
 
 def depends(source: Path) -> list[str]:
-    """Headers and declarations of the family's own folder, and what all families include."""
-    folders = {source.parent, KERNELS / "simd", KERNELS / "native"}
-    kinds = ("*.h", "*.pxd", "*.pxi")
-    return sorted(str(p) for folder in folders for kind in kinds for p in folder.glob(kind))
+    """The headers and declarations that `source` takes in, directly or through others."""
+    found, left = set(), [source, source.with_suffix(".pxd")]
+    while left:
+        path = left.pop()
+        if path in found or not path.exists():
+            continue
+        found.add(path)
+        text = path.read_text()
+        left += [KERNELS / name for name in re.findall(r'"(\w+(?:/\w+)*\.(?:h|pxi))"', text)]
+        modules = re.findall(r"from jsc\._kernels\.([\w.]+) cimport", text)
+        left += [KERNELS / f"{name.replace('.', '/')}.pxd" for name in modules]
+    return sorted(str(path) for path in found - {source})
 
 
 extensions = [
     Extension(
         ".".join(source.relative_to("src").with_suffix("").parts),
         [str(source)],
-        include_dirs=[str(KERNELS), str(KERNELS / "native")],
+        include_dirs=[str(KERNELS)],
         define_macros=EMULATE,
         depends=depends(source),
         language="c++",

@@ -97,15 +97,16 @@ FAMILIES = sorted((PACKAGE / "_kernels").rglob("*.pyx"))
 # What the rest of the package calls something else, and why.
 OPERATORS = {
     "columns": "column_conv",  # one kernel for the streams of cpo and of cps
-    "lower": "lowering",
+    "forward": "cpc",  # the family's folder says which
+    "gradient": "cpc_grad",
     "cpu": None,  # asked by _config, which is no operator
     "fingerprint": None,  # asked by ops/packs.py
     "program": None,  # called by jsc.network
 }
-TESTS = {"cpo": "columns", "cps": "columns", "lower": "lowering", "cpu": None, "program": "network"}
+TESTS = {"forward": "cpc", "gradient": "cpc_grad", "cpu": None, "program": "network"}
 BENCHMARKS = {  # the command, where the stem is none of its methods or of its name
-    "columns": "paper", "cpo": "paper", "cps": "paper", "lower": "paper", "lowering": "paper",
-    "bf16x3": "conv", "cpc": "conv", "cpc_grad": "train", "dct": "jpeg", "quant": "jpeg",
+    "columns": "paper", "lowering": "paper", "bf16x3": "conv", "forward": "conv",
+    "gradient": "train", "dct": "jpeg", "quant": "jpeg",
     "program": "networks",
     "cpu": None, "fingerprint": None,  # they take no time of their own: part of each call in conv
 }  # fmt: skip

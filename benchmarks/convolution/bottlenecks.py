@@ -41,7 +41,7 @@ from benchmarks.convolution.cpc_sweep import Case, build, clock
 from benchmarks.inputs import workloads
 from benchmarks.inputs.masks import even, pack, work
 from jsc import _config
-from jsc._kernels import cpc as kernel
+from jsc._kernels.cpc import forward as kernel
 
 Row = dict[str, Any]
 DENSITIES = (0.5, 0.2)

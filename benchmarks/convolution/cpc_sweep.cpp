@@ -1,5 +1,5 @@
 // The CPC sweep with one cause of loss after another taken away: the measuring side of cpc_sweep.py.
-#include "cpc.h"
+#include "cpc/sweep.h"
 
 #if defined(__linux__)
 #include <signal.h>
@@ -24,7 +24,7 @@ struct Layer {
 
 enum Where { AS_IT_IS, ACTIVATIONS_IN_L1, ALL_IN_L1 };
 
-// CpcBand (cpc.h) with one row of partial sums for all rows and one row of weights for all channels.
+// CpcBand (cpc/sweep.h) with one row of partial sums for all rows and one row of weights for all channels.
 template <int V, int Taps, int S>
 struct BandInL1 {
     template <class I>
@@ -60,7 +60,7 @@ struct BandInL1 {
         for (ptrdiff_t r = 0; r < t.rows; r++)
             for (ptrdiff_t o = 0; o < t.Ow; o++) {
                 const float *from = t.tile + r * row_step + (margin + o) * VL;
-                float *to = t.out + (r * t.Ow + o) * t.K;
+                float *to = t.out + (r * t.Ow + o) * t.out_pitch;
                 ptrdiff_t k = 0;
                 for (; k + L <= t.filters; k += L) store(to + k, load<V_>(from + k));
                 for (; k < t.filters; k++) to[k] = from[k];
@@ -91,7 +91,7 @@ void run_band(const Layer &l, int isa, int where, int64_t block, int64_t row0, i
     t.out = l.out + row0 * l.Ow * l.K + block * l.lanes;
     t.pixel_step = l.C, t.row_step = l.W * l.C, t.set_step = CPC_SET;
     if (where != AS_IT_IS) t.pixel_step = t.row_step = t.set_step = 0;
-    t.C = l.C, t.H = l.H, t.W = l.W, t.K = l.K, t.Kh = l.Kh, t.Kw = l.Kw, t.Ow = l.Ow;
+    t.C = l.C, t.H = l.H, t.W = l.W, t.out_pitch = l.K, t.Kh = l.Kh, t.Kw = l.Kw, t.Ow = l.Ow;
     t.Sh = l.Sh, t.Sw = l.Sw, t.Ph = l.Ph, t.Pw = l.Pw, t.Dh = t.Dw = 1;
     t.row0 = row0, t.rows = rows;
     t.filters = l.K - block * l.lanes < l.lanes ? l.K - block * l.lanes : l.lanes;

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from benchmarks.common.harness import interleave
 from jsc import _config
 from jsc import methods as ops
-from jsc._kernels import cpc as kernel
+from jsc._kernels.cpc import forward as kernel
 from jsc.ops import cpc
 
 SOURCE = Path(__file__).with_name("cpc_sweep.cpp")
-NATIVE = Path(__file__).parents[2] / "src" / "jsc" / "_kernels" / "native"
+KERNELS = Path(__file__).parents[2] / "src" / "jsc" / "_kernels"
 # Those of setup.py that change code.
 FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
 WHERE = {"as it is": 0, "activations in L1": 1, "all in L1": 2}
@@ -51,8 +51,7 @@ def build(folder: Path, flags: list[str] | None = None) -> ctypes.CDLL:
     if shutil.which(compiler) is None:
         raise SystemExit(f"bottlenecks compiles a program, and there is no compiler {compiler!r}")
     library = folder / "cpc_sweep.so"
-    headers = [f"-I{NATIVE.parent}", f"-I{NATIVE}"]
-    command = [compiler, *(flags or FLAGS), "-shared", "-fPIC", *headers, str(SOURCE)]
+    command = [compiler, *(flags or FLAGS), "-shared", "-fPIC", f"-I{KERNELS}", str(SOURCE)]
     subprocess.run([*command, "-o", str(library)], check=True)
     native = ctypes.CDLL(str(library))
     addresses = ctypes.POINTER(ctypes.c_void_p)

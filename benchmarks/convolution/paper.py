@@ -25,8 +25,7 @@ from benchmarks.convolution import claims, memory, plots
 from benchmarks.convolution.claims import OURS, RANDOM, SWEEP, Row
 from benchmarks.inputs import networks, workloads
 from jsc import methods as ops
-from jsc._kernels import cpo, cps
-from jsc.ops import columns
+from jsc.ops import column_order
 
 METHODS = ("im2col", "mec", "cpo", "cps", "cpc")
 POINTWISE = ("im2col", "cpc")  # of networks: 1x1 layers take no part in the selection
@@ -65,10 +64,10 @@ def encoders(layer: nn.Conv2d, x: Tensor) -> dict[str, Callable]:
     pixels = x.contiguous(memory_format=torch.channels_last)
     g = ops.geometry(x, layer.weight, layer.stride, layer.padding, layer.dilation, layer.groups)
     return {
-        f"encode {name}": lambda kernels=kernels, sets=sets: columns.encode(
-            pixels, columns.column_plan(g, sets=sets), kernels, sets=sets, for_now=True
+        f"encode {name}": lambda sets=sets: column_order.encode(
+            pixels, column_order.column_plan(g, sets=sets), for_now=True
         )
-        for name, kernels, sets in (("cpo", cpo, False), ("cps", cps, True))
+        for name, sets in (("cpo", False), ("cps", True))
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jsc._geometry import ConvGeometry
-from jsc._kernels import cpc as kernel
+from jsc._kernels.cpc import forward as kernel
 
 
 def pack(occupied: np.ndarray) -> np.ndarray:

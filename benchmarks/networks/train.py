@@ -112,13 +112,13 @@ def passes(one: steps.Seen, options: argparse.Namespace) -> list[Row]:
     if straight and "grad-input" in found:
         found["grad-input"]["sweep"] = lambda: training._sweep(grad, weight, g)
     if not cpc_grad.unsupported(g):
-        visit = cpc_grad.visit
-        found["grad-weight"]["visits of x"] = lambda: visit(x, grad, weight, g, input_visited=True)[
-            1
-        ]
+        gradients = cpc_grad.gradients
+        found["grad-weight"]["visits of x"] = lambda: gradients(
+            x, grad, weight, g, over_input=True
+        )[1]
         if straight:
-            found["grad-weight"]["visits of g"] = lambda: visit(
-                grad, x, weight, g, input_visited=False
+            found["grad-weight"]["visits of g"] = lambda: gradients(
+                grad, x, weight, g, over_input=False
             )[1]
         if one.gated:
             found["both"] = {
@@ -128,7 +128,7 @@ def passes(one: steps.Seen, options: argparse.Namespace) -> list[Row]:
             }
             found["both"]["gated"] = lambda: torch.cat([
                 part.reshape(-1)
-                for part in visit(x, grad, weight, g, input_visited=True, dots=True)
+                for part in gradients(x, grad, weight, g, over_input=True, input_grad=True)
             ])  # fmt: skip
     wanted = "grad-input" in found, True
     able = training.input_density(x, g) is not None

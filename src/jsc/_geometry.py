@@ -39,6 +39,12 @@ class ConvGeometry(NamedTuple):  # made on every call: a frozen dataclass takes 
         """Multiply-adds of the dense convolution."""
         return self.N * self.K * self.Oh * self.Ow * (self.C // self.groups) * self.Kh * self.Kw
 
+    def sizes(self) -> dict[str, int]:
+        """All sizes but `groups` by name, as the fields of a kernel are called."""
+        sizes = dict(zip(self._fields, self, strict=True))
+        del sizes["groups"]
+        return sizes | {"Oh": self.Oh, "Ow": self.Ow}
+
     def per_group(self) -> ConvGeometry:
         """The geometry of one group, itself without groups."""
         g = self.groups

@@ -13,7 +13,7 @@ from jsc.functional import jpeg, soft_quantize
 from jsc.ops.quant import SoftQuantize
 
 F64 = torch.float64
-# of the kernels' switches between regimes, see native/softquant.h and softquant_entry.h
+# of the kernels' switches between regimes, see jpeg/softquant.h and softquant_entry.h
 SWITCHES = (0.2, 0.4, 1.5, 4.0, 40.0, 350.0)
 
 

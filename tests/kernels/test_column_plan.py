@@ -13,7 +13,7 @@ import jsc
 from jsc import methods
 from jsc._geometry import ConvGeometry
 from jsc.formats import CPC, CPO, CPS
-from jsc.ops import bf16x3, columns, lowering
+from jsc.ops import bf16x3, column_order, lowering
 
 ARRAYS = ("column", "kernel_column", "rank", "ptr_first", "ptr_last")
 STEPS = {"stride": 1, "padding": 0, "dilation": 1}  # and what they are unless given
@@ -33,11 +33,11 @@ def row(W: int, Kw: int, Sw: int = 1, Pw: int = 0, Dw: int = 1) -> ConvGeometry:
 def test_it_is_the_definition(W, Kw, Sw, Pw, Dw, sets):
     g = row(W, Kw, Sw, Pw, Dw)
     assume(g.Ow > 0)
-    expected, made = oracle.plan(g), columns.column_plan(g, sets=sets)
+    expected, made = oracle.plan(g), column_order.column_plan(g, sets=sets)
     assert made.patterns == expected.patterns
     for name in ARRAYS:
         assert getattr(made, name).tolist() == getattr(expected, name), name
-    bare = columns.column_plan(g, sets=sets, pointers=False)
+    bare = column_order.column_plan(g, sets=sets, pointers=False)
     assert bare.column.tolist() == expected.column
     assert bare.entries == 0
 
@@ -48,7 +48,7 @@ def test_it_is_the_definition(W, Kw, Sw, Pw, Dw, sets):
 )
 def test_padding_that_no_column_lies_in_costs_nothing(Kw, Sw, Pw, Dw):
     g = row(4, Kw, Sw, Pw, Dw)
-    made = columns.column_plan(g)
+    made = column_order.column_plan(g)
     expected = [(j, oracle.windows(j + Pw, g)) for j in range(4)] if g.Ow < 100 else None
     assert expected is not None
     order = sorted((len(w), w[0][0], j) for j, w in expected if w)

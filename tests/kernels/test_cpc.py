@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from method_runs import METHODS, by_definition, geometry, run
 from strategies import conv_cases
 
-from jsc._kernels import cpc as kernel
+from jsc._kernels.cpc import forward as kernel
 from jsc.ops import cpc
 
 fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

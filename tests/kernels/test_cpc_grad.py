@@ -43,16 +43,16 @@ def test_integers_are_exact(isa, num_threads, case, dtype):
     x = x.contiguous(memory_format=LAST)
     grad = integers(g.N, g.K, g.Oh, g.Ow, dtype=dtype)
     gx, gw = expected(x, grad, w, g)
-    both = cpc_grad.visit(x, grad, w, g, input_visited=True, dots=True)
+    both = cpc_grad.gradients(x, grad, w, g, over_input=True, input_grad=True)
     assert torch.equal(both[0], gx * (x != 0))
     assert torch.equal(both[1], gw)
     assert both[1].stride() == torch.empty_like(w).stride()
-    alone = cpc_grad.visit(x, grad, w, g, input_visited=True, walk=False, dots=True)
+    alone = cpc_grad.gradients(x, grad, w, g, over_input=True, weight_grad=False, input_grad=True)
     assert alone[1] is None
     assert torch.equal(alone[0], both[0])
-    assert torch.equal(cpc_grad.visit(x, grad, w, g, input_visited=True)[1], gw)
+    assert torch.equal(cpc_grad.gradients(x, grad, w, g, over_input=True)[1], gw)
     if g.Sh == g.Sw == 1:
-        assert torch.equal(cpc_grad.visit(grad, x, w, g, input_visited=False)[1], gw)
+        assert torch.equal(cpc_grad.gradients(grad, x, w, g, over_input=False)[1], gw)
 
 
 @pytest.mark.parametrize("limits", [(28 * 1024, 4096), (3000, 100), (1, 1)])
@@ -74,33 +74,33 @@ def test_blocks_and_ranges_change_nothing(
     monkeypatch.setattr(cpc_grad, "RANGE_PIXELS", limits[1])
     x, grad, w, g = problem(*size, 35, kernel, stride, padding, dtype=dtype)
     gx, gw = expected(x, grad, w, g)
-    found = cpc_grad.visit(x, grad, w, g, input_visited=True, dots=True)
+    found = cpc_grad.gradients(x, grad, w, g, over_input=True, input_grad=True)
     assert torch.equal(found[0], gx * (x != 0))
     assert torch.equal(found[1], gw)
     if stride == (1, 1):
-        assert torch.equal(cpc_grad.visit(grad, x, w, g, input_visited=False)[1], gw)
+        assert torch.equal(cpc_grad.gradients(grad, x, w, g, over_input=False)[1], gw)
 
 
-@pytest.mark.parametrize("input_visited", [True, False])
-def test_same_bits_for_threads_and_again(isa, dtype, input_visited, monkeypatch):
+@pytest.mark.parametrize("over_input", [True, False])
+def test_same_bits_for_threads_and_again(isa, dtype, over_input, monkeypatch):
     monkeypatch.setattr("jsc._config.SERIAL_WORK", 0)
     x, grad, w, g = problem(6, 40, 17, 19, 33, (3, 3), padding=(1, 1), dtype=dtype)
     x, grad, w = x * torch.randn_like(x), grad * torch.randn_like(grad), torch.randn_like(w)
-    S, D = (x, grad) if input_visited else (grad, x)
+    S, D = (x, grad) if over_input else (grad, x)
     before, results = torch.get_num_threads(), []
     for threads in (1, 2, 3, 3):
         torch.set_num_threads(threads)
-        results.append(cpc_grad.visit(S, D, w, g, input_visited=input_visited, dots=input_visited))
+        results.append(cpc_grad.gradients(S, D, w, g, over_input=over_input, input_grad=over_input))
     torch.set_num_threads(before)
     for other in results[1:]:
         assert torch.equal(results[0][1], other[1])
-        assert not input_visited or torch.equal(results[0][0], other[0])
+        assert not over_input or torch.equal(results[0][0], other[0])
 
 
 def test_real_numbers_are_within_the_rounding_bound(isa):
     x, grad, w, g = problem(3, 20, 14, 14, 40, (3, 3), padding=(1, 1))
     x, grad, w = x * torch.randn_like(x), grad * torch.randn_like(grad), torch.randn_like(w)
-    found = cpc_grad.visit(x, grad, w, g, input_visited=True, dots=True)
+    found = cpc_grad.gradients(x, grad, w, g, over_input=True, input_grad=True)
     exact = expected(x.double(), grad.double(), w.double(), g)
     size = expected(x.double().abs(), grad.double().abs(), w.double().abs(), g)
     exact, size = (exact[0] * (x != 0), exact[1]), (size[0] * (x != 0), size[1])
@@ -114,9 +114,9 @@ def test_real_numbers_are_within_the_rounding_bound(isa):
 def test_what_is_not_finite_is_left_to_the_dense_way(isa, which, bad):
     x, grad, w, g = problem(2, 20, 9, 9, 18, (3, 3), padding=(1, 1))
     {"x": x, "grad": grad, "w": w}[which][0, 0, 0, 0] = bad
-    assert cpc_grad.visit(x, grad, w, g, input_visited=True, dots=True) is None
+    assert cpc_grad.gradients(x, grad, w, g, over_input=True, input_grad=True) is None
     if which != "w":
-        assert cpc_grad.visit(grad, x, w, g, input_visited=False) is None
+        assert cpc_grad.gradients(grad, x, w, g, over_input=False) is None
     else:
         assert cpc_grad.sweep_weight(w, g, turned=False) is None
 

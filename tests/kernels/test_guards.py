@@ -90,17 +90,17 @@ def test_what_is_fused_has_the_shape_of_the_output(method, maps):
 def test_gradients_check_their_maps(maps):
     x, w, _ = (t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for t in maps)
     grad = torch.ones(2, 20, 9, 8).contiguous(memory_format=torch.channels_last)
-    assert cpc_grad.visit(x, grad, w, G, input_visited=True) is not None
+    assert cpc_grad.gradients(x, grad, w, G, over_input=True) is not None
     for call in (
-        lambda: cpc_grad.visit(x[:1], grad, w, G, input_visited=True),
-        lambda: cpc_grad.visit(x, grad[..., 1:], w, G, input_visited=True),
-        lambda: cpc_grad.visit(x, grad.double(), w, G, input_visited=True),
-        lambda: cpc_grad.visit(grad, x[:, :5], w, G, input_visited=False),
-        lambda: cpc_grad.visit(x, grad, w[:3], G, input_visited=True),
+        lambda: cpc_grad.gradients(x[:1], grad, w, G, over_input=True),
+        lambda: cpc_grad.gradients(x, grad[..., 1:], w, G, over_input=True),
+        lambda: cpc_grad.gradients(x, grad.double(), w, G, over_input=True),
+        lambda: cpc_grad.gradients(grad, x[:, :5], w, G, over_input=False),
+        lambda: cpc_grad.gradients(x, grad, w[:3], G, over_input=True),
     ):
         with pytest.raises(ValueError, match="must be"):
             call()
-    assert cpc_grad.visit(x[:0], grad[:0], w, G._replace(N=0), input_visited=True) is None
+    assert cpc_grad.gradients(x[:0], grad[:0], w, G._replace(N=0), over_input=True) is None
 
 
 @pytest.mark.parametrize("method", methods.available())

@@ -10,7 +10,7 @@ import torch
 import jsc
 from jsc import _config, methods
 from jsc.formats import CPC, CPO, CPS
-from jsc.ops import _scratch, cpc_grad
+from jsc.ops import _scratch, bf16x3, column_conv, cpc, cpc_grad
 
 CONTENTS = {"zeros": 0x00, "NaN": 0xFF, "numbers": 0x3F, "alternating": 0x55}
 MAPS = [(1, 3, 9, 7), (2, 65, 6, 5), (1, 1, 70, 3), (2, 20, 5, 13), (1, 3, 0, 5), (0, 3, 5, 5)]
@@ -19,11 +19,11 @@ MAPS = [(1, 3, 9, 7), (2, 65, 6, 5), (1, 1, 70, 3), (2, 20, 5, 13), (1, 3, 0, 5)
 @pytest.fixture(params=CONTENTS)
 def content(request, monkeypatch):
     """Every buffer of scratch is full of it before each use; new tensors are full of NaN."""
-    value, own = CONTENTS[request.param], _scratch._bytes
+    value, own = CONTENTS[request.param], _scratch.memory
 
-    def filled(name, size):
-        made = own(name, size)
-        made[:] = value
+    def filled(size):
+        made = own(size)
+        made.bytes[:] = value
         return made
 
     def empty(shape, dtype=float, **options):
@@ -32,8 +32,9 @@ def content(request, monkeypatch):
         return made
 
     real = np.empty
-    monkeypatch.setattr(_scratch, "_bytes", filled)
-    monkeypatch.setattr("jsc.ops.columns.np.empty", empty)
+    for module in (_scratch, bf16x3, column_conv, cpc, cpc_grad):
+        monkeypatch.setattr(module, "memory", filled)
+    monkeypatch.setattr("jsc.ops.column_order.np.empty", empty)
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     yield request.param
@@ -62,7 +63,7 @@ def results():
     for stride in (1, 2):
         out = torch.nn.functional.conv2d(x, w, None, stride, 1)
         g = methods.geometry(x, w, (stride,) * 2, (1, 1), (1, 1), 1)
-        found = cpc_grad.visit(x, torch.ones_like(out), w, g, input_visited=True, dots=True)
+        found = cpc_grad.gradients(x, torch.ones_like(out), w, g, over_input=True, input_grad=True)
         made["gradients", stride] = torch.cat([t.flatten() for t in found])
     return made
 

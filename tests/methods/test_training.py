@@ -53,7 +53,7 @@ def integers(*shape):
 def test_gradcheck(monkeypatch, way, geometry):
     taken = take(monkeypatch, way)
     # gradcheck asks for the input's gradient itself: nothing could be skipped there.
-    monkeypatch.setattr(operator, "gated", lambda x, leaf: True)
+    monkeypatch.setattr(operator, "behind_relu", lambda x, leaf: True)
     kernel, stride, padding = GEOMETRIES[geometry]
     # Away from zero, where ReLU has no derivative; channels beyond one task and one vector.
     a = torch.randn(2, 17 if geometry == "1x1" else 3, 5, 4, dtype=torch.float64)
@@ -74,7 +74,7 @@ def test_gradcheck(monkeypatch, way, geometry):
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
 def test_gradcheck_of_strides(monkeypatch, way, kernel):
     taken = take(monkeypatch, way)
-    monkeypatch.setattr(operator, "gated", lambda x, leaf: True)
+    monkeypatch.setattr(operator, "behind_relu", lambda x, leaf: True)
     a = torch.randn(2, 3, 7, 6, dtype=torch.float64)
     a = (a + a.sign() * 0.1).contiguous(memory_format=LAST).requires_grad_()
     w = torch.randn(2, 3, kernel, kernel, dtype=torch.float64, requires_grad=True)

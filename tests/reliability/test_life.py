@@ -186,7 +186,7 @@ def test_daemons_alive_at_the_end():
 
 KERNEL_AT_THE_END = """
 import itertools, threading, numpy
-from jsc._kernels import dct
+from jsc._kernels.jpeg import dct
 started = threading.Barrier(5)
 def serve():
     x, z = numpy.ones((1, 64, 64), 'f4'), numpy.empty((1, 8, 8, 64), 'f4')
@@ -405,7 +405,7 @@ def test_environments(changes):
         "import torch, jsc",
         "import jsc, torch",
         "import numpy, jsc",
-        "import jsc._kernels.cpc, torch",
+        "import jsc._kernels.cpc.forward, torch",
     ],
 )
 def test_orders_of_imports(order):

@@ -1,22 +1,25 @@
-"""Compiled kernel families. Buffers in, buffers out: nothing here imports torch or allocates.
+"""Compiled kernels, by family. Nothing here imports torch or allocates: addresses come in.
 
-    family   what its kernels do                                         header
-    ------   ---------------------------------------------------------   -------------
-    bf16x3   dense float32 convolution on AMX tiles                      native/bf16x3.h
-    columns  compact streams, and convolution over the streams of both   native/columns.h
-    cpc      occupancy masks of a map, convolution over its non-zeros    native/cpc.h
-    cpc_grad gradients that visit the non-zeros of a map only            native/cpc_grad.h
-    cpo      CPO streams of planes, back, and convolution over them      native/cpo.h
-    cps      CPS streams of planes, back, and convolution over them      native/cps.h
-    cpu      which instruction sets and OpenMP this build can use        simd/isa.h
-    dct      orthonormal 8x8 DCT of stacks of planes                     native/dct8.h
-    fingerprint whether a tensor still holds what it held               native/fingerprint.h
-    jpeg     the whole JPEG layer in one pass, and its gradients         native/jpeg.h
-    lower    matrices behind im2col and MEC                              native/lower.h
-    program  the instructions of a compiled network, and its call        network/instruction.h
-    quant    soft, windowed, hard, sampled quantiser, and gradients      native/quant.h
+    module       what its kernels do                                           header
+    ----------   -----------------------------------------------------------   --------------------
+    cpu          which instruction sets and OpenMP this build can use          simd/isa.h
+    fingerprint  whether a tensor still holds what it held                     fingerprint.h
+    bf16x3       dense float32 convolution on AMX tiles                        amx/bf16x3.h
+    columns      CPO and CPS streams, back, and convolution over them          columns/convolution.h
+    forward      occupancy masks of a map, convolution over its non-zeros      cpc/forward.h
+    gradient     gradients over the non-zeros of a map only                    cpc/gradient.h
+    dct          orthonormal 8x8 DCT of stacks of planes                       jpeg/dct.h
+    jpeg         the whole JPEG layer in one pass, and its gradients           jpeg/jpeg.h
+    quant        soft, windowed, hard, sampled quantiser, and gradients        jpeg/quant.h
+    lowering     matrices behind im2col and MEC                                lowering/lowering.h
+    program      whole networks: instructions, and the walk over them          network/instruction.h
 
-Contract of every kernel: outputs and scratch come in as buffers; `isa` (0 baseline, 1 AVX2,
-2 AVX-512) and `num_threads` come in as numbers; each output element is written by one thread in a
-fixed order of additions, so that the bits do not depend on the number of threads.
+Contract of every kernel: outputs and scratch come in; `isa` (0 baseline, 1 AVX2, 2 AVX-512) and
+`num_threads` come in as numbers; each output element is written by one thread in a fixed order of
+additions, so that the bits do not depend on the number of threads.
+
+A convolution's kernel is an object: what does not change from call to call is a C++ struct, made
+once from a dict of its fields by name; a call has addresses only. On the C++ side, without Python
+and OpenMP, it is rounds() of tasks(round), run() one by one by whichever thread, with
+scratch_bytes() of scratch.
 """

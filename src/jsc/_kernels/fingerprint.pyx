@@ -1,4 +1,4 @@
-"""fingerprint family: whether a tensor still holds what it held (native/fingerprint.h)."""
+"""fingerprint family: whether a tensor still holds what it held (fingerprint.h)."""
 
 from libc.stdint cimport uint64_t
 

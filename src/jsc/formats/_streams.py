@@ -10,8 +10,8 @@ from torch import Tensor
 
 from jsc import _checks
 from jsc._geometry import ConvGeometry
-from jsc.ops import columns
-from jsc.ops.columns import ColumnPlan
+from jsc.ops import column_order
+from jsc.ops.column_order import ColumnPlan
 
 Pair = int | Sequence[int]
 
@@ -36,13 +36,13 @@ def geometry(
             f"kernel_size {kernel} with dilation {dilations} does not fit into the padded map "
             f"({g.H + 2 * g.Ph}, {g.W + 2 * g.Pw}); pad more or use a smaller kernel"
         )
-    if reason := columns.unsupported(g):
+    if reason := column_order.unsupported(g):
         raise ValueError(f"{reason}; cut the map into smaller ones")
-    if pointers and columns.pointer_entries(g) > 64 * g.H * g.W + 2**16:
+    if pointers and column_order.pointer_entries(g) > 64 * g.H * g.W + 2**16:
         raise ValueError(
             f"a channel of {g.H} x {g.W} has {g.Oh} x {g.Ow} windows with padding {paddings}: "
-            f"most would see nothing, and Ptr would have {columns.pointer_entries(g)} entries for "
-            "it; pad less"
+            f"most would see nothing, and Ptr would have {column_order.pointer_entries(g)} entries "
+            "for it; pad less"
         )
     if 0 in shape and N * max(C, H) > 2**24:
         raise ValueError(

@@ -11,7 +11,7 @@ from torch import Tensor
 from jsc._geometry import ConvGeometry
 from jsc.formats import _streams
 from jsc.formats._streams import Pair
-from jsc.ops import columns, cpo
+from jsc.ops import column_order, cpo
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,7 +56,7 @@ class CPO:
         """
         _streams.require_map(x)
         g = _streams.geometry(x.shape, kernel_size, stride, padding, dilation)
-        DA, IN, Ptr, offsets = map(torch.from_numpy, cpo.encode(x, columns.column_plan(g)))
+        DA, IN, Ptr, offsets = map(torch.from_numpy, cpo.encode(x, column_order.column_plan(g)))
         return cls(DA, IN, Ptr, offsets, g)
 
     @classmethod
@@ -77,7 +77,7 @@ class CPO:
         The arrays are checked on the way: ValueError where they contradict each other or the shape.
         """
         g = _streams.checked(self.geometry)
-        plan = columns.column_plan(g)
+        plan = column_order.column_plan(g)
         _streams.require_map(self.DA)
         _streams.require_array(self.DA, "DA", self.DA.dtype, 1)
         _streams.require_array(self.IN, "IN", _streams.index_dtype(plan), 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from jsc._geometry import ConvGeometry
 from jsc.formats import _streams
 from jsc.formats._streams import Pair
-from jsc.ops import columns, cps
+from jsc.ops import column_order, cps
 
 # Words the paper's form spends on a set, by its pattern: one or two positions, or (prefix, mask).
 _PAPER_WORDS = np.array([min(bin(pattern).count("1"), 2) for pattern in range(16)])
@@ -62,7 +62,7 @@ class CPS:
         _streams.require_map(x)
         g = _streams.geometry(x.shape, kernel_size, stride, padding, dilation)
         DA, IN, Ptr, offsets, set_offsets = map(
-            torch.from_numpy, cps.encode(x, columns.column_plan(g, sets=True))
+            torch.from_numpy, cps.encode(x, column_order.column_plan(g, sets=True))
         )
         return cls(DA, IN, Ptr, offsets, set_offsets, g)
 
@@ -84,7 +84,7 @@ class CPS:
         The arrays are checked on the way: ValueError where they contradict each other or the shape.
         """
         g = _streams.checked(self.geometry)
-        plan = columns.column_plan(g, sets=True)
+        plan = column_order.column_plan(g, sets=True)
         _streams.require_map(self.DA)
         _streams.require_array(self.DA, "DA", self.DA.dtype, 1)
         _streams.require_array(self.IN, "IN", _streams.index_dtype(plan), 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from jsc import formats
 from jsc._geometry import ConvGeometry
 from jsc.methods.base import Convolution, Method, padded_filters
-from jsc.ops import columns, cpc, cpo, cps
+from jsc.ops import column_order, cpc, cpo, cps
 
 
 class _ByColumns(Method):
@@ -18,7 +18,7 @@ class _ByColumns(Method):
     encode: ClassVar[float]  # multiply-adds that encoding one number of the input takes
 
     def unsupported(self, g: ConvGeometry) -> str | None:
-        return columns.unsupported(g)
+        return column_order.unsupported(g)
 
     def pack(self, weight: Tensor, g: ConvGeometry) -> Tensor:
         return cpc.pack(weight, g)

@@ -11,8 +11,8 @@ from torch import Tensor
 from jsc.methods import convolve
 from jsc.methods.convolve import geometry, output_format, plain
 from jsc.ops import training
-from jsc.ops._gate import gated
 from jsc.ops._library import Function, call, eager, register
+from jsc.ops._relu_gate import behind_relu
 
 
 def _conv2d_cpu(
@@ -93,7 +93,7 @@ class Conv2d(Function):
             leaf = ctx.next_functions[1][0] if wanted[1] else None
             found[:2] = training.backward(
                 grad, input, weight, g, ctx.density, (wanted[0], wanted[1]),
-                lambda: gated(input, leaf),
+                lambda: behind_relu(input, leaf),
             )  # fmt: skip
         rest = [want and had is None for want, had in zip(wanted, found, strict=True)]
         if rest == [False, False, True]:

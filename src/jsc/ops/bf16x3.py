@@ -2,34 +2,30 @@
 
 Every float32 is the exact sum of three bfloat16 numbers; the six largest of the nine products of
 two such sums are taken on the tiles, which multiply bfloat16 sixteen times as fast as AVX-512
-multiplies float32 (native/bf16x3.h).
+multiplies float32 (_kernels/amx/product.h).
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc._kernels import bf16x3
-from jsc.ops._buffer import as_pixels, buffer, require
-from jsc.ops._scratch import scratch
+from jsc._kernels.amx import bf16x3
+from jsc.ops._buffer import Pitches, as_pixels, require
+from jsc.ops._scratch import memory
 from jsc.ops.epilogue import PLAIN, Epilogue, addresses
 
-BLOCK = 32  # filters to a block, pixels to a step of a task
+BLOCK = 32  # filters to a block
 WINDOW = 512  # numbers of the largest window
 ROW = 32  # numbers to a row of a tile: channels of a pixel, or of neighbouring pixels
-BANDS = 8  # at least, where every thread works on its own
 WEIGHT_BYTES = 512 * 1024  # packed weights that stay in L2 while pixels go by
 PLANES_BYTES = 384 * 1024  # the pieces of a thread's band: a share of L2
-SHARED_BYTES = (
-    1280 * 1024
-)  # of bands that threads share: weights come from memory once for all of them
+# Of bands that threads share: weights come from memory once for all of them.
+SHARED_BYTES = 1280 * 1024
 LARGEST_STRIDE = 64  # rows of planes are as long as the input's, times the stride
 HALO = 256  # rows and columns of padding that planes always have room for
 LARGEST = 3.3895e38  # what is larger rounds to inf in bfloat16
@@ -121,21 +117,18 @@ def unpack(packed: Tensor, g: ConvGeometry) -> Tensor:
 
 
 class _Planes(NamedTuple):
-    """Where the pieces of the input lie, for one image (native/bf16x3.h); numbers are bfloat16."""
+    """Sizes of the planes that hold the pieces of the input, of one image (_kernels/amx)."""
 
     step: int  # input columns to a column
     across: int  # columns to an output
     row_pixels: int  # outputs to a row, those beyond its end included
     phases: int
     halo: int  # rows beside those of a band's outputs
-    numbers: int  # to a column, of one piece and all phases
-    pixel: int  # from an output to the next
 
 
 def _planes(g: ConvGeometry) -> _Planes:
-    if window := _window(g):
-        return _Planes(g.Sw, 1, g.Ow, 1, 0, window, window)
-    c = _chunk(g)
+    if _window(g):
+        return _Planes(g.Sw, 1, g.Ow, 1, 0)
     # A kernel of one column reads every Sw-th column only: that is what the planes hold.
     step = g.Sw if g.Kw == 1 else 1
     across = g.Sw // step
@@ -146,19 +139,36 @@ def _planes(g: ConvGeometry) -> _Planes:
     row_pixels = max(g.Ow, -(-max(min(end, needed), needed - left) // across))
     phases = min(g.Sh, (g.Kh - 1) * g.Dh + 1)
     halo = (g.Kh - 1) * g.Dh // g.Sh
-    return _Planes(step, across, row_pixels, phases, halo, -(-g.C // c) * c * phases, across * c)
+    return _Planes(step, across, row_pixels, phases, halo)
 
 
-def _offsets(g: ConvGeometry, p: _Planes, rows: int, piece: int) -> NDArray[np.intp]:
-    """From the first number of an output to that of each step."""
-    if window := _window(g):
-        return np.arange(0, window, ROW, dtype=np.intp)
-    c, pitch = _chunk(g), p.row_pixels * p.across
-    chunks = np.arange(-(-g.C // c))[:, None, None] * 3 * piece
-    i = np.arange(g.Kh)[:, None] * g.Dh
-    j = np.arange(-(-g.Kw * c // ROW)) * (ROW // c) * g.Dw
-    offsets = chunks + ((i % g.Sh * rows + i // g.Sh) * pitch + j) * c
-    return np.ascontiguousarray(offsets.reshape(-1), np.intp)
+def prepare_kernel(
+    packed: Tensor,
+    bias: Tensor | None,
+    g: ConvGeometry,
+    epilogue: Epilogue = PLAIN,
+    pitches: Pitches | None = None,
+) -> tuple[bf16x3.Convolution, list[Tensor | None]]:
+    """The kernel of this convolution, which is called with addresses, and the tensors whose memory
+    it uses."""
+    planes, pitch = _planes(g), pitches or Pitches(g.C, g.K, g.K)
+    packed, (held, norm) = packed.detach().contiguous(), addresses(epilogue.norm)
+    padded = torch.zeros(-(-g.K // BLOCK) * BLOCK, dtype=torch.float32)
+    if bias is not None:
+        require(bias, (g.K,), torch.float32, "bias")
+        padded[: g.K] = bias.detach()
+    kernel = bf16x3.Convolution(
+        {
+            **g.sizes(), **pitch._asdict(), "chunk": _chunk(g), "window": _window(g),
+            "column_step": planes.step, "pixel_columns": planes.across,
+            "row_pixels": planes.row_pixels, "phases": planes.phases, "halo": planes.halo,
+            "weight_bytes": WEIGHT_BYTES, "band_bytes": PLANES_BYTES, "shared_bytes": SHARED_BYTES,
+            "weight": packed.data_ptr(), "bias": padded.data_ptr(), **norm, "relu": epilogue.relu,
+        }
+    )  # fmt: skip
+    tiles = (-(-g.K // BLOCK), kernel.steps, 3, 2, 16, 16, 2)
+    require(packed, tiles, torch.bfloat16, "the packed weight")
+    return kernel, [packed, padded, *held]
 
 
 class Convolution:
@@ -168,52 +178,10 @@ class Convolution:
         self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue = PLAIN
     ) -> None:
         self.epilogue = epilogue  # its masks are not made: CPC finds them
-        self._held, self._norm = addresses(epilogue.norm)
+        self._kernel, self._held = prepare_kernel(packed, bias, g, epilogue)
+        self._packed, self._given_bias = packed, bias
         self.g, self.shape = g, (g.N, g.K, g.Oh, g.Ow)
         self.expected = (g.N, g.C, g.H, g.W)
-        self._packed, self._given_bias = packed, bias
-        self._weight = packed.view(torch.int16).view(-1).numpy()
-        self._bias = np.zeros(packed.shape[0] * BLOCK, np.float32)
-        if bias is not None:
-            require(bias, (g.K,), torch.float32, "bias")
-            self._bias[: g.K] = buffer(bias)
-
-        p, c, window = _planes(g), _chunk(g), _window(g)
-        light = packed.numel() * 2 <= WEIGHT_BYTES
-        alone = window or (g.Kh == g.Kw == g.Sh == g.Sw == 1 and g.Ph == g.Pw == 0)
-        together = 0
-        if alone and light:  # twice as many where a block may have half its filters
-            together = 2 * BLOCK if 0 < g.K % BLOCK <= BLOCK // 2 else BLOCK
-        column_bytes = 3 * 2 * p.numbers
-        columns = p.row_pixels * p.across
-        room = PLANES_BYTES if light else SHARED_BYTES
-        band = max(1, min(g.Oh, room // (column_bytes * columns) - p.halo))
-        if light:
-            band = min(band, max(4, -(-g.N * g.Oh // BANDS)))
-        rows, columns = (1, together) if together else (band + p.halo, columns)
-        shared = 0
-        if not light:
-            bands = g.N * -(-g.Oh // band)
-            shared = max(1, min(bands, room // (column_bytes * columns * rows)))
-
-        piece = rows * columns * (window or p.phases * c)
-        self._offset = _offsets(g, p, rows, piece)
-        tiles = (-(-g.K // BLOCK), len(self._offset), 3, 2, 16, 16, 2)
-        require(packed, tiles, torch.bfloat16, "the packed weight")
-        # Tiles of the last pixels reach behind them.
-        within = 0 if window else int(self._offset[: g.Kh * -(-g.Kw * c // ROW)].max(initial=0))
-        self._slack = (2 * BLOCK + 1) * p.pixel + within + ROW
-        self._planes, self._together, self._shared = (
-            column_bytes // 2 * columns * rows,
-            together,
-            shared,
-        )
-        self._band_pixels, self._tasks = band * p.row_pixels, shared * packed.shape[0]
-        self._sizes = (
-            g.N, g.H, g.W, g.C, g.K, g.Oh, g.Ow, g.Sh, g.Ph, g.Pw,
-            c, g.Kh, g.Dh, g.Kw * g.C, window,
-            p.step, p.across, p.row_pixels, rows, p.phases, piece, band, shared, together,
-        )  # fmt: skip
 
     def __call__(self, input: Tensor) -> Tensor:
         """`input` as the geometry says, of any strides; the output is channels-last."""
@@ -225,26 +193,15 @@ class Convolution:
         """The same with the epilogue; see :class:`jsc.ops.cpc.Convolution`. Masks are not used."""
         require(input, self.expected, torch.float32, "input")
         out = torch.empty(self.shape, dtype=torch.float32, memory_format=torch.channels_last)
-        threads = _config.num_threads(self.g.macs)
-        pixels = BLOCK
-        if together := self._together:
-            pixels = -(-self.g.Oh * self.g.Ow // (BANDS * threads * together)) * together
-        elif self._shared:
-            # Whole bands where there are tasks enough without: weights are then read once a band.
-            parts = 1 if threads == 1 else -(-4 * threads // self._tasks)
-            pixels = max(BLOCK, -(-self._band_pixels // (parts * BLOCK)) * BLOCK)
-        copies = (self._shared, 1) if self._shared else (threads, threads)
-        planes = copies[0] * self._planes + copies[1] * self._slack
-        size = threads * (4096 + 64) + 8 * self._bias.size + 2 * planes
         x = as_pixels(input)
         if residual is not None:
             require(residual, self.shape, torch.float32, "residual")
             residual = as_pixels(residual)
-        done = bf16x3.convolve(
-            x.data_ptr(), out.data_ptr(), self._weight, self._bias, self._offset,
-            scratch("bf16x3", np.uint8, size),
-            *self._norm, 0 if residual is None else residual.data_ptr(), self.epilogue.relu,
-            *self._sizes, pixels, self._slack, threads,
+        threads = _config.num_threads(self.g.macs)
+        scratch = memory(self._kernel.scratch_bytes(threads))
+        done = self._kernel(
+            x.data_ptr(), 0 if residual is None else residual.data_ptr(), out.data_ptr(),
+            scratch.address, threads,
         )  # fmt: skip
         return (out if done else self._dense(x, residual)), None
 

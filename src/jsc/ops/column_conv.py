@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc._kernels import columns as kernel
-from jsc._kernels import cpc
-from jsc.ops import columns
-from jsc.ops._buffer import buffer, require
-from jsc.ops._scratch import Arena
+from jsc._kernels.columns import columns
+from jsc._kernels.cpc import forward
+from jsc.ops._buffer import require
+from jsc.ops._scratch import memory
+from jsc.ops.column_order import column_plan, laid_out
 from jsc.ops.cpc import SET, require_packed
 
 # Tile of a band: a share of L2 that leaves room for weights and partial sums, but rows enough to
@@ -68,58 +67,46 @@ def tasks(
 
 
 class Convolution:
-    """All of a convolution but its input, so that a call is an allocation and two kernels."""
+    """All of a convolution but its input, so that a call is an allocation and a kernel."""
 
-    def __init__(
-        self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, kernels: columns.Kernels,
-        *, sets: bool,
-    ) -> None:  # fmt: skip
+    def __init__(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, *, sets: bool) -> None:
         require_packed(packed, bias, g)
-        self.g, self.kernels, self.sets = g, kernels, sets
-        self.plan = columns.column_plan(g, sets=sets, pointers=False)
-        self.weight, self.dtype = packed.numpy(), packed.dtype
-        self.bias = buffer(packed.new_empty(0) if bias is None else bias)
+        self.g, self.dtype = g, packed.dtype
+        self.plan = column_plan(g, sets=sets, pointers=False)
+        self.weight = packed.detach().contiguous()
+        self.bias = None if bias is None else bias.detach().resolve_neg().contiguous()
         self.expected, self.shape = (g.N, g.C, g.H, g.W), (g.N, g.K, g.Oh, g.Ow)
         self.nothing = 0 in self.shape or g.C * g.H * g.W == 0 or self.plan.columns == 0
-        self.isa = _config.isa()
-        self.work, self.encoding = g.macs, g.N * g.C * g.H * g.W
-        self.vectors = self.weight.shape[5] * self.weight.itemsize // (16, 32, 64)[self.isa]
-        self.made: tuple[tuple[int, int], Tasks, Arena] | None = None
+        self.isa, self.work = _config.isa(), g.macs
+        self.made: tuple[int, columns.Convolution] | None = None
 
-    def _memory(self, threads: int, encoders: int) -> tuple[Tasks, Arena]:
+    def _kernel(self, threads: int) -> columns.Convolution:
+        """The kernel for so many threads."""
         made = self.made
-        if made is None or made[0] != (threads, encoders):
-            g, kind = self.g, self.weight.dtype
-            row_sums = cpc.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * self.weight.shape[5]
-            channel_sets = -(-g.C // SET)
-            cut = tasks(
-                g, kind.itemsize, self.weight.shape[0], row_sums, threads, BAND_BYTES, BAND_ROWS
-            )
-            arrays = columns.regions(self.plan, g.N * g.C, kind, sets=self.sets, rows=True)
-            arrays["transposed"] = (kind, columns.transposed(self.plan, encoders))
-            arrays["tile"] = (kind, (threads, channel_sets, cut.tile_rows, cut.row_step))
-            arrays["mask"] = (np.uint64, (threads, channel_sets * cut.tile_rows * g.W))
-            arrays["partial"] = (kind, (threads, cut.sweep_rows * row_sums))
-            made = self.made = (threads, encoders), cut, Arena("columns", arrays)
-        return made[1:]
+        if made is None or made[0] != threads:
+            g, size, block = self.g, self.weight.itemsize, self.weight.shape[-1]
+            row_sums = forward.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
+            cut = tasks(g, size, self.weight.shape[0], row_sums, threads, BAND_BYTES, BAND_ROWS)
+            fields = {
+                **g.sizes(), **vars(cut), "row_sums": row_sums,
+                "vectors": block * size // (16, 32, 64)[self.isa], "block": block,
+                "weight": self.weight.data_ptr(),
+                "bias": 0 if self.bias is None else self.bias.data_ptr(),
+            }  # fmt: skip
+            is_double = self.dtype == torch.float64
+            made = self.made = threads, columns.Convolution(is_double, fields, self.plan, self.isa)
+        return made[1]
 
     def __call__(self, input: Tensor) -> Tensor:
         """`input` as the geometry says, of any strides; the output is channels-last."""
         require(input, self.expected, self.dtype, "input")
         out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
         if self.nothing:
-            bias = torch.from_numpy(self.bias)
-            return out.copy_(bias.view(1, -1, 1, 1).expand_as(out)) if len(bias) else out.zero_()
-        threads, encoders = _config.num_threads(self.work), _config.num_threads(self.encoding)
-        cut, arena = self._memory(threads, encoders)
-        at = arena()
-        start = at["start"]
-        streams = columns.Streams(at["DA"], at["IN"], start, at.get("word", start), at["rows"])
-        x = input.detach().resolve_neg()
-        columns.encode_into(streams, x, self.plan, self.kernels, at["transposed"], encoders)
-        kernel.convolve(
-            streams.DA, start, streams.rows, self.plan, self.weight, self.bias,
-            at["tile"], at["mask"], at["partial"], out.permute(0, 2, 3, 1).numpy(),
-            self.g, cut, self.vectors, self.isa, threads,
-        )  # fmt: skip
+            bias = self.bias
+            return out.zero_() if bias is None else out.copy_(bias.view(1, -1, 1, 1).expand_as(out))
+        threads = _config.num_threads(self.work)
+        kernel = self._kernel(threads)
+        scratch = memory(kernel.scratch_bytes(threads))
+        x, channels_last = laid_out(input)
+        kernel(x.data_ptr(), channels_last, out.data_ptr(), scratch.address, threads)
         return out

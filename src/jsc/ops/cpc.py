@@ -10,9 +10,9 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc._kernels import cpc
-from jsc.ops._buffer import as_pixels, buffer, require
-from jsc.ops._scratch import scratch
+from jsc._kernels.cpc import forward
+from jsc.ops._buffer import Pitches, as_pixels, require
+from jsc.ops._scratch import memory
 from jsc.ops.epilogue import PLAIN, Epilogue, addresses
 
 SET = 64  # channels to a mask
@@ -28,7 +28,7 @@ def _vectors(g: ConvGeometry, lanes: int) -> int:
     """Vectors of filters to a block: as many as the accumulators leave registers for, without
     computing many filters that do not exist."""
     registers = 28 if _config.isa() == 2 else 13
-    sweep = cpc.taps(g.Kw, g.Sw, g.Dw)
+    sweep = forward.taps(g.Kw, g.Sw, g.Dw)
     live = -(-g.Kw // g.Sw) + 1 if sweep else 2  # outputs in registers at a time
     needed = -(-g.K // lanes)
     choices = [v for v in (1, 2, 4) if v == 1 or v * live <= registers]
@@ -64,30 +64,49 @@ def require_packed(packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None
         require(bias, (g.K,), packed.dtype, "bias")
 
 
+def prepare_kernel(
+    packed: Tensor,
+    bias: Tensor | None,
+    g: ConvGeometry,
+    epilogue: Epilogue = PLAIN,
+    pitches: Pitches | None = None,
+) -> tuple[forward.Convolution, list[Tensor | None]]:
+    """The kernel of this convolution, which is called with addresses, and the tensors whose memory
+    it uses."""
+    require_packed(packed, bias, g)
+    packed = packed.detach().contiguous()
+    block, (held, norm) = packed.shape[-1], addresses(epilogue.norm)
+    bias = None if bias is None else bias.detach().resolve_neg().contiguous()
+    pitch = pitches or Pitches(g.C, g.K, g.K)
+    kernel = forward.Convolution(
+        packed.dtype == torch.float64,
+        {
+            **g.sizes(), **pitch._asdict(),
+            "vectors": block // _lanes(packed.dtype), "block": block,
+            "weight": packed.data_ptr(), "bias": 0 if bias is None else bias.data_ptr(),
+            **norm, "relu": epilogue.relu, "out_masks": epilogue.masks,
+        },
+        _config.isa(),
+    )  # fmt: skip
+    return kernel, [packed, bias, *held]
+
+
 class Convolution:
     """All of a convolution but its input, so that a call is an allocation and a kernel."""
 
     def __init__(
         self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue = PLAIN
     ) -> None:
-        require_packed(packed, bias, g)
-        weight = packed.numpy()
-        blocks, sets, block = weight.shape[0], weight.shape[1], weight.shape[5]
+        self._kernel, self._held = prepare_kernel(packed, bias, g, epilogue)
+        blocks, block = packed.shape[0], packed.shape[-1]
         self.g, self.dtype = g, packed.dtype
         self.expected, self.shape = (g.N, g.C, g.H, g.W), (g.N, g.K, g.Oh, g.Ow)
-        self._isa = _config.isa()
-        self._columns = cpc.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
-        self._rows = max(1, min(g.Oh, TILE_BYTES // (self._columns * weight.itemsize)))
+        columns = forward.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
+        self._rows = max(1, min(g.Oh, TILE_BYTES // (columns * packed.itemsize)))
         self._tasks_per_band = g.N * blocks
         self._work = g.macs
-        self._scratch = (g.N, sets, g.H * g.W)
-        self._kernel = cpc.convolve["float" if weight.itemsize == 4 else "double"]
-        self._weight = weight
-        self._bias = np.empty(0, weight.dtype) if bias is None else buffer(bias)
-        self._sizes = (g.N, g.H, g.W, g.C, g.K, g.Oh, g.Ow, block // _lanes(packed.dtype))
-        self._steps = (g.Sh, g.Sw, g.Ph, g.Pw, g.Dh, g.Dw)
-        self._held, self._norm = addresses(epilogue.norm)
-        self._relu, self._masks = epilogue.relu, threading.local() if epilogue.masks else None
+        self._nothing = 0 in self.shape
+        self._masks = threading.local() if epilogue.masks else None
 
     def __call__(self, input: Tensor) -> Tensor:
         """`input` as the geometry says, of any strides; the output is channels-last."""
@@ -114,33 +133,32 @@ class Convolution:
         """
         require(input, self.expected, self.dtype, "input")
         out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
-        threads = _config.num_threads(self._work)
-        rows = self.band_rows(threads)
-        tile = threads * rows * self._columns
-        size = cpc.scratch_bytes(*self._scratch, tile, self._weight.itemsize)
         x = as_pixels(input)
-        out_masks, added, mask_address = None, 0, 0
+        out_masks, added, given, found = None, 0, 0, 0
         if self._masks is not None:
             out_masks = getattr(self._masks, "held", None)
             if out_masks is None:
                 out_masks = empty_masks(*self.shape)
                 if out_masks.nbytes <= HELD_BYTES:
                     self._masks.held = out_masks
-            mask_address = out_masks.data_ptr()
+            found = out_masks.data_ptr()
         if masks is not None:
             N, C, H, W = self.expected
             require(masks, (N, -(-C // SET), H, W), torch.uint64, "masks")
             masks = masks.contiguous()
+            given = masks.data_ptr()
         if residual is not None:
             require(residual, self.shape, self.dtype, "residual")
             residual = as_pixels(residual)
             added = residual.data_ptr()
+        if self._nothing:
+            return out, out_masks
+        threads = _config.num_threads(self._work)
+        rows = self.band_rows(threads)
+        scratch = memory(self._kernel.scratch_bytes(rows, not given, threads))
         self._kernel(
-            x.data_ptr(), out.data_ptr(), self._weight, self._bias, scratch("cpc", np.uint8, size),
-            *self._sizes, rows, *self._steps,
-            0 if masks is None else masks.data_ptr(), *self._norm, added, self._relu,
-            mask_address, self._isa, threads,
-        )  # fmt: skip
+            x.data_ptr(), added, given, out.data_ptr(), found, scratch.address, rows, threads
+        )
         return out, out_masks
 
 
@@ -160,7 +178,7 @@ def encode(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     N, C, H, W = x.shape
     last = as_pixels(x).permute(0, 2, 3, 1).contiguous()
     masks = empty_masks(N, C, H, W).zero_()
-    cpc.encode(last.numpy(), masks.numpy(), _config.isa(), _config.num_threads(x.numel()))
+    forward.encode(last.numpy(), masks.numpy(), _config.isa(), _config.num_threads(x.numel()))
     nonzero = last != 0
     offsets = torch.zeros(N * H + 1, dtype=torch.int64)
     torch.cumsum(nonzero.view(N * H, W * C).sum(1), 0, out=offsets[1:])

@@ -1,4 +1,4 @@
-"""Gradients of a convolution that visit the non-zeros of one map only (native/cpc_grad.h)."""
+"""Gradients of a convolution over the non-zeros of one map only (_kernels/cpc/nonzeros.h)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc._kernels import cpc_grad
+from jsc._kernels.cpc import gradient
 from jsc.ops import cpc
 from jsc.ops._buffer import require
-from jsc.ops._scratch import scratch
+from jsc.ops._scratch import memory
 
-CHANNELS = 16  # of the visited map to a task
+CHANNELS = 16  # of the map S, whose non-zeros are taken, to a task
 BLOCK_BYTES = 28 * 1024  # of the other map, with its border: most of L1
-RANGE_PIXELS = 4096  # visited at a time: their planes are to stay in L2
+RANGE_PIXELS = 4096  # at a time: their planes are to stay in L2
 TASKS = 16  # at least, where the map is large enough
 WIDTHS = (1, 2, 3, 5, 7)  # kernel columns that are compiled
 MOST_FILTERS = 64  # of a block of the other map
 
 
 class _Part(NamedTuple):
-    """A convolution of stride 1: S (Cs, H, W), a part of the visited map, and D (Cd, Hd, Wd)."""
+    """A convolution of stride 1: S (Cs, H, W), a part of the map whose non-zeros are taken, and D
+    (Cd, Hd, Wd)."""
 
     N: int
     Cs: int
@@ -39,7 +40,7 @@ class _Part(NamedTuple):
     Kw: int
     top: int
     left: int
-    first: int  # elements into the visited map, whose strides are:
+    first: int  # elements into the map of S, whose strides are:
     image_step: int
     row_step: int
     pixel_step: int
@@ -48,50 +49,50 @@ class _Part(NamedTuple):
 
 
 class _Plan:
-    """All of a part's visits that follows from shapes."""
+    """All of a part's gradients that follows from shapes, and their kernel."""
 
     def __init__(self, part: _Part, isa: int, dtype: torch.dtype) -> None:
         lanes = (16, 32, 64)[isa] // dtype.itemsize
         rows_together = 3 if part.Kh == part.Kw == 3 else 1
         wide = 4 if part.Kw <= 2 else 2
         fits = rows_together * part.Kw * wide <= (24 if isa == 2 else 10)
-        self.V = wide if fits and part.Cd > lanes * (wide - 1) else 1
-        VL = self.VL = self.V * lanes
+        vectors = wide if fits and part.Cd > lanes * (wide - 1) else 1
+        block = vectors * lanes
         pitch = part.W + part.Kw - 1
-        row = pitch * VL * dtype.itemsize
+        row = pitch * block * dtype.itemsize
         rows = max(1, min(part.H, BLOCK_BYTES // row - (part.Kh - 1)))
         bands = -(-part.H // rows)
-        self.rows = rows = -(-part.H // bands)
+        rows = -(-part.H // bands)
         bands = -(-part.H // rows)
         image = row * (rows + part.Kh - 1)
-        self.group = max(1, min(part.N, BLOCK_BYTES // image)) if bands == 1 else 1
+        group = max(1, min(part.N, BLOCK_BYTES // image)) if bands == 1 else 1
         # Ranges of units: enough tasks for many threads, each with planes that fit into L2.
         wanted = -(-TASKS // -(-part.Cs // CHANNELS))
-        units = part.N * bands
-        step = min(max(1, RANGE_PIXELS // (rows * part.W)), -(-units // wanted))
-        self.units = -(-step // self.group) * self.group
-        self.ranges = min(wanted, -(-units // self.units))
-        self.blocks = -(-part.Cd // VL)
-        self.size = part.Cs * self.blocks * part.Kh * part.Kw * VL
-        self.scratch = cpc_grad.scratch_bytes(
-            part.W, part.Kh, part.Kw, rows, self.group, self.units, VL, dtype.itemsize
-        )
-        u, y, x = np.ogrid[: self.group, :rows, : part.W]
+        all_units = part.N * bands
+        step = min(max(1, RANGE_PIXELS // (rows * part.W)), -(-all_units // wanted))
+        units = -(-step // group) * group
+        u, y, x = np.ogrid[:group, :rows, : part.W]
         S_offset = u * part.image_step + y * part.row_step + x * part.pixel_step
-        D_offset = ((u * (rows + part.Kh - 1) + y) * pitch + x) * VL
+        D_offset = ((u * (rows + part.Kh - 1) + y) * pitch + x) * block
         self.S_offset: NDArray[Any] = S_offset.ravel().astype(np.int64)
         self.D_offset: NDArray[Any] = D_offset.ravel().astype(np.int32)
         even = np.zeros(-(-self.D_offset.size // 64) * 64, np.uint8)
         even[: self.D_offset.size] = np.broadcast_to(
-            (x % 2 == 0) & (x + 1 < part.W), (self.group, rows, part.W)
+            (x % 2 == 0) & (x + 1 < part.W), (group, rows, part.W)
         ).ravel()
         # A word cannot see the first pixel of the next one.
         even[63::64] = 0
         self.pairs: NDArray[Any] = np.packbits(even, bitorder="little").view("<u8")
-        self.sizes = (
-            part.image_step, part.row_step, part.Cs, part.H, part.W, part.N, part.Hd, part.Wd,
-            part.Cd, part.Kh, part.Kw, part.top, part.left, rows, self.group, self.units,
-            self.V, VL, isa,
+        sizes = {k: v for k, v in part._asdict().items() if k not in ("first", "pixel_step", "tap")}
+        self.kernel = gradient.Gradient(
+            dtype == torch.float64,
+            {
+                **sizes, "rows": rows, "group": group, "units": units,
+                "ranges": min(wanted, -(-all_units // units)), "vectors": vectors, "block": block,
+                "S_offset": self.S_offset.ctypes.data, "D_offset": self.D_offset.ctypes.data,
+                "pairs": self.pairs.ctypes.data,
+            },
+            isa,
         )  # fmt: skip
 
 
@@ -99,7 +100,7 @@ _plan = lru_cache(maxsize=512)(_Plan)
 
 
 def unsupported(g: ConvGeometry) -> bool:
-    """Whether no pass of `g` (of one group) can visit non-zeros."""
+    """Whether no pass of `g` (of one group) can take non-zeros alone."""
     row = (max(g.W, g.Ow) + g.Kw) * g.Kh * MOST_FILTERS  # of a block: its places have 32 bits
     if g.Dh > 1 or g.Dw > 1 or row >= 2**31:
         return True
@@ -108,7 +109,7 @@ def unsupported(g: ConvGeometry) -> bool:
 
 @lru_cache(maxsize=512)
 def _input_parts(g: ConvGeometry) -> tuple[_Part, ...]:
-    """Visits of the input: with a stride, its rows and columns of each phase by themselves."""
+    """S is the input: with a stride, its rows and columns of each phase by themselves."""
     parts = []
     for a in range(min(g.Sh, g.Kh)):
         for b in range(min(g.Sw, g.Kw)):
@@ -128,7 +129,7 @@ def _input_parts(g: ConvGeometry) -> tuple[_Part, ...]:
 
 @lru_cache(maxsize=512)
 def _output_parts(g: ConvGeometry) -> tuple[_Part, ...]:
-    """Visits of the gradient of the output, for stride 1."""
+    """S is the gradient of the output, for stride 1."""
     return (
         _Part(
             g.N, g.K, g.Oh, g.Ow, g.C, g.H, g.W, g.Kh, g.Kw, g.Ph, g.Pw,
@@ -137,70 +138,60 @@ def _output_parts(g: ConvGeometry) -> tuple[_Part, ...]:
     )  # fmt: skip
 
 
-def _steps(weight: Tensor, part: _Part, input_visited: bool) -> tuple[int, tuple[int, ...]]:
-    """Address of a part's first kernel element, and the strides that `sum_weight` wants."""
+def _steps(weight: Tensor, part: _Part, over_input: bool) -> tuple[int, dict[str, int]]:
+    """Address of a part's first kernel element, and the strides from there."""
     k, c, i, j = weight.stride()
     a, b, Sh, Sw = part.tap
     first = weight.data_ptr() + (a * i + b * j) * weight.itemsize
-    return first, ((c, k) if input_visited else (k, c)) + (i * Sh, j * Sw)
+    s, d = (c, k) if over_input else (k, c)
+    return first, {"s": s, "d": d, "i": i * Sh, "j": j * Sw}
 
 
-def visit(
+def gradients(
     S: Tensor,
     D: Tensor,
     weight: Tensor,
     g: ConvGeometry,
     *,
-    input_visited: bool,
-    walk: bool = True,
-    dots: bool = False,
+    over_input: bool,
+    weight_grad: bool = True,
+    input_grad: bool = False,
 ) -> tuple[Tensor | None, Tensor | None] | None:
-    """Gradients of input (`dots`) and weight (`walk`); None where maps or weights are not finite,
-    or have no elements.
+    """Gradients of input and weight, those that are wanted; None where maps or weights are not
+    finite, or have no elements.
 
-    `S`, channels-last, is the map whose non-zeros are visited: the input or (stride 1, no `dots`)
-    the gradient of the output; `D` is the other. The gradient of the input is zero where the input
-    is.
+    `S`, channels-last, is the map whose non-zeros are taken: the input (`over_input`) or (stride 1,
+    no `input_grad`) the gradient of the output; `D` is the other. The gradient of the input is zero
+    where the input is.
     """
     if 0 in (S.numel(), D.numel(), weight.numel()):
         return None
     maps = {"input": (g.N, g.C, g.H, g.W), "grad": (g.N, g.K, g.Oh, g.Ow)}
-    for x, name in zip((S, D), maps if input_visited else reversed(maps), strict=True):
+    for x, name in zip((S, D), maps if over_input else reversed(maps), strict=True):
         require(x, maps[name], weight.dtype, name)
     require(weight, (g.K, g.C, g.Kh, g.Kw), weight.dtype, "weight")
     S, D, weight = S.resolve_neg(), D.resolve_neg(), weight.resolve_neg()
-    dtype = S.dtype
-    name = "float" if dtype == torch.float32 else "double"
     isa, threads = _config.isa(), _config.num_threads(g.macs)
-    parts = _input_parts(g) if input_visited else _output_parts(g)
+    parts = _input_parts(g) if over_input else _output_parts(g)
     gx = gw = None
-    if dots:
+    if input_grad:
         gx = (torch.empty_like if len(parts) == g.Sh * g.Sw else torch.zeros_like)(S)
-    if walk:  # a phase without pixels has no part
-        phases = min(g.Sh, g.Kh) * min(g.Sw, g.Kw) if input_visited else 1
+    if weight_grad:  # a phase without pixels has no part
+        phases = min(g.Sh, g.Kh) * min(g.Sw, g.Kw) if over_input else 1
         gw = (torch.empty_like if len(parts) == phases else torch.zeros_like)(weight)
-    empty = np.empty(0, S.numpy().dtype)
     for part in parts:
-        plan = _plan(part, isa, dtype)
-        sizes = (part.Cd, part.Kh, part.Kw, plan.VL, int(part.turned))
-        packed = empty
-        if dots:
-            packed = scratch("cpc_grad.weight", empty.dtype, plan.size)
-            first, steps = _steps(weight, part, input_visited)
-            if not cpc_grad.pack_weight[name](first, packed, part.Cs, sizes, steps, threads):
-                return None
-        walked = scratch("cpc_grad.walk", empty.dtype, plan.ranges, plan.size if walk else 0)
+        plan = _plan(part, isa, S.dtype)  # held: its kernel has addresses of its arrays
+        kernel = plan.kernel
+        first, steps = _steps(weight, part, over_input)
+        to, to_steps = (0, steps) if gw is None else _steps(gw, part, over_input)
         offset = part.first * S.itemsize
-        finite = cpc_grad.visit[name](
-            S.data_ptr() + offset, D.data_ptr(), 0 if gx is None else gx.data_ptr() + offset,
-            packed, walked, plan.S_offset, plan.D_offset, plan.pairs,
-            scratch("cpc_grad", np.uint8, threads, plan.scratch), *plan.sizes, threads,
+        scratch = memory(kernel.scratch_bytes(input_grad, weight_grad, threads))
+        finite = kernel(
+            S.data_ptr() + offset, D.data_ptr(), first, steps,
+            0 if gx is None else gx.data_ptr() + offset, to, to_steps, scratch.address, threads,
         )  # fmt: skip
         if not finite:
             return None
-        if gw is not None:
-            first, steps = _steps(gw, part, input_visited)
-            cpc_grad.sum_weight[name](walked, first, part.Cs, sizes, steps, threads)
     return gx, gw
 
 
@@ -212,10 +203,14 @@ def sweep_weight(weight: Tensor, g: ConvGeometry, *, turned: bool) -> Tensor | N
     name = "float" if weight.dtype == torch.float32 else "double"
     block, sets = cpc.blocking(g, weight.dtype), -(-g.C // cpc.SET)
     packed = weight.new_empty((-(-g.K // block), sets, g.Kh, cpc.SET, g.Kw, block))
-    finite = cpc_grad.pack_sweep[name](
-        weight.data_ptr(), packed.numpy(), g.C, (g.K, g.Kh, g.Kw, block, int(turned)),
-        (k, c, i, j) if turned else (c, k, i, j), _config.num_threads(g.macs),
-    )  # fmt: skip
+    s, d = (k, c) if turned else (c, k)
+    kernel = {
+        "Cd": g.K, "Kh": g.Kh, "Kw": g.Kw, "VL": block, "turned": int(turned),
+        "s_step": s, "d_step": d, "i_step": i, "j_step": j,
+    }  # fmt: skip
+    finite = gradient.pack_sweep[name](
+        weight.data_ptr(), packed.numpy(), g.C, kernel, _config.num_threads(g.macs)
+    )
     return packed if finite else None
 
 
@@ -230,5 +225,5 @@ def density(x: Tensor) -> float:
     every = rows // COUNT_ROWS | 1  # odd: not always the same channels or column
     name = "float" if x.dtype == torch.float32 else "double"
     x = x.resolve_neg()
-    found = cpc_grad.count[name](x.data_ptr(), 0.0, rows, COUNT_ROW, every, _config.isa())
+    found = gradient.count[name](x.data_ptr(), 0.0, rows, COUNT_ROW, every, _config.isa())
     return float(found) / (-(-rows // every) * COUNT_ROW)

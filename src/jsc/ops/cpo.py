@@ -10,12 +10,12 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc._kernels import cpo
-from jsc.ops import columns, cpc
+from jsc._kernels.columns import columns
+from jsc.ops import column_order, cpc
 from jsc.ops.column_conv import Convolution
-from jsc.ops.columns import ColumnPlan
+from jsc.ops.column_order import ColumnPlan
 
-unsupported = columns.unsupported
+unsupported = column_order.unsupported
 pack = cpc.pack
 
 
@@ -30,10 +30,10 @@ class Streams(NamedTuple):
 
 def encode(x: Tensor, plan: ColumnPlan) -> Streams:
     """(N, C, H, W) -> streams that follow one another."""
-    made = columns.encode(x, plan, cpo)
-    DA, offsets = columns.gather(made.DA, made.start)
-    IN, _ = columns.gather(made.IN, made.start)
-    return Streams(DA, IN, columns.pointers(made.start, plan), offsets)
+    made = column_order.encode(x, plan)
+    DA, offsets = column_order.gather(made.DA, made.start)
+    IN, _ = column_order.gather(made.IN, made.start)
+    return Streams(DA, IN, column_order.pointers(made.start, plan), offsets)
 
 
 def decode(
@@ -45,10 +45,10 @@ def decode(
     x = DA.new_zeros(shape)
     valid = np.ones(planes, np.uint8)
     counts = np.diff(offsets.numpy())
-    cpo.decode(
+    start = np.empty((planes, plan.columns + 1), np.int32)
+    columns.decode(
         DA.numpy(), IN.numpy().view(np.uint8), Ptr.numpy().reshape(-1).view(np.uint8),
-        offsets.numpy(),
-        np.cumsum(counts > 0) - 1, plan, np.empty((planes, plan.columns + 1), np.int32),
+        offsets.numpy(), offsets.numpy(), np.cumsum(counts > 0) - 1, plan, start, start,
         x.view(planes, *shape[2:]).numpy(), valid, _config.num_threads(x.numel()),
     )  # fmt: skip
     bad = np.flatnonzero(valid == 0)
@@ -56,7 +56,7 @@ def decode(
 
 
 def prepare(packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:
-    return Convolution(packed, bias, g, cpo, sets=False)
+    return Convolution(packed, bias, g, sets=False)
 
 
 def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:

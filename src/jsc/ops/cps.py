@@ -10,12 +10,12 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc._kernels import cps
-from jsc.ops import columns, cpc
+from jsc._kernels.columns import columns
+from jsc.ops import column_order, cpc
 from jsc.ops.column_conv import Convolution
-from jsc.ops.columns import ColumnPlan
+from jsc.ops.column_order import ColumnPlan
 
-unsupported = columns.unsupported
+unsupported = column_order.unsupported
 pack = cpc.pack
 
 
@@ -31,10 +31,10 @@ class Streams(NamedTuple):
 
 def encode(x: Tensor, plan: ColumnPlan) -> Streams:
     """(N, C, H, W) -> streams that follow one another."""
-    made = columns.encode(x, plan, cps, sets=True)
-    DA, offsets = columns.gather(made.DA, made.start)
-    IN, word_offsets = columns.gather(made.IN, made.word)
-    return Streams(DA, IN, columns.pointers(made.start, plan), offsets, word_offsets)
+    made = column_order.encode(x, plan)
+    DA, offsets = column_order.gather(made.DA, made.start)
+    IN, word_offsets = column_order.gather(made.IN, made.word)
+    return Streams(DA, IN, column_order.pointers(made.start, plan), offsets, word_offsets)
 
 
 def decode(
@@ -52,7 +52,7 @@ def decode(
     x = DA.new_zeros(shape)
     valid = np.ones(planes, np.uint8)
     start, word = np.empty((2, planes, plan.columns + 1), np.int32)
-    cps.decode(
+    columns.decode(
         DA.numpy(), IN.numpy().view(np.uint8), Ptr.numpy().reshape(-1).view(np.uint8),
         offsets.numpy(),
         word_offsets.numpy(), np.cumsum(np.diff(offsets.numpy()) > 0) - 1, plan, start, word,
@@ -63,7 +63,7 @@ def decode(
 
 
 def prepare(packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:
-    return Convolution(packed, bias, g, cps, sets=True)
+    return Convolution(packed, bias, g, sets=True)
 
 
 def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:

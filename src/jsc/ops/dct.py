@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from jsc import _config
-from jsc._kernels import dct
+from jsc._kernels.jpeg import dct
 from jsc.ops._buffer import buffer
 from jsc.ops._library import Function, call, register
 

@@ -19,7 +19,7 @@ class Norm(NamedTuple):
 
 class Epilogue(NamedTuple):
     """What the store of the output does besides: relu(batch_norm(out) + residual), with the bits of
-    torch's own operators one after the other (in float32; see native/cpc_store.h)."""
+    torch's own operators one after the other (in float32; see _kernels/cpc/store.h)."""
 
     norm: Norm | None = None  # read at every call
     relu: bool = False
@@ -29,9 +29,12 @@ class Epilogue(NamedTuple):
 PLAIN = Epilogue()
 
 
-def addresses(norm: Norm | None) -> tuple[list[Tensor | None], tuple[Any, ...]]:
-    """Tensors to be held, and what kernels take of them: four addresses and epsilon."""
+def addresses(norm: Norm | None) -> tuple[list[Tensor | None], dict[str, Any]]:
+    """Tensors to be held, and what kernels take of them: addresses, 0 where there is nothing."""
     parts = norm[:4] if norm else (None,) * 4
     held = [None if x is None else x.detach().resolve_neg().contiguous() for x in parts]
-    places = [0 if x is None else x.data_ptr() for x in held]
-    return held, (*places, norm.eps if norm else 0.0)
+    names = ("mean", "variance", "norm_weight", "norm_bias")
+    fields: dict[str, Any] = {
+        name: 0 if x is None else x.data_ptr() for name, x in zip(names, held, strict=True)
+    }
+    return held, fields | {"eps": norm.eps if norm else 0.0}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from jsc import _config
-from jsc._kernels import jpeg
+from jsc._kernels.jpeg import jpeg
 from jsc.ops import _torch
 from jsc.ops._buffer import buffer
 from jsc.ops._library import Function, call, register

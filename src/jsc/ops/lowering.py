@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc._kernels import lower
+from jsc._kernels.lowering import lowering
 from jsc.ops._buffer import require
 
 # MEC's schedules: A, one product per output row over all images, then a repack; B, one product per
@@ -90,7 +90,7 @@ def _im2col_rows(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeom
     for n in range(0, g.N, together):
         part = x[n : n + together]
         used = lowered[: len(part) * image]
-        lower.im2col_rows(part.numpy(), used.numpy(), g, _config.num_threads(used.numel()))
+        lowering.im2col_rows(part.numpy(), used.numpy(), g, _config.num_threads(used.numel()))
         _product(used, packed, bias, rows[n * image : (n + len(part)) * image])
     return out
 
@@ -106,7 +106,7 @@ def _im2col_planes(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGe
         if lowered is None:
             _product(packed.t(), image.view(g.C, -1), column, result)
         else:
-            lower.im2col_planes(
+            lowering.im2col_planes(
                 image.numpy(), lowered.numpy(), g, _config.num_threads(lowered.numel())
             )
             _product(packed.t(), lowered, column, result)
@@ -124,7 +124,7 @@ def mec_run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry)
     x = input.detach().resolve_neg().permute(0, 2, 3, 1).contiguous()
     height, row, taps = g.H + 2 * g.Ph, g.Kw * g.C, packed.shape[0]
     lowered = x.new_empty((g.N, g.Ow, height * row))
-    lower.mec(x.numpy(), lowered.numpy(), g, _config.num_threads(lowered.numel()))
+    lowering.mec(x.numpy(), lowered.numpy(), g, _config.num_threads(lowered.numel()))
     last = out.permute(0, 2, 3, 1)
     if g.N > 1 and g.Ow <= MEC_SHORT_ROW:
         views = lowered.as_strided((g.Oh, g.N * g.Ow, taps), (g.Sh * row, height * row, 1))

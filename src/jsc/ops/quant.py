@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from jsc import _config
-from jsc._kernels import quant
+from jsc._kernels.jpeg import quant
 from jsc.ops import _torch
 from jsc.ops._buffer import buffer
 from jsc.ops._library import Function, call, register

@@ -2,10 +2,10 @@
 
 Estimated times, in units of torch's dense pass (one thread of a Xeon with AVX-512, batches of 32
 to 128, maps of 4 to 32 rows, `python -m benchmarks train`), follow from the density of the map
-whose non-zeros are visited:
+whose non-zeros are taken:
 
     sweep    forward over x; gradient of the input over that of the output (stride 1)
-    visits   gradient of the weight over either map (of the output: stride 1)
+    nonzeros gradient of the weight over either map (of the output: stride 1)
     gated    gradients of weight and input in one pass over the non-zeros of the input, where a ReLU
              made it: its derivative is zero where the input is
 
@@ -33,17 +33,17 @@ def _sweep_cost(d: float, outputs: int, g: ConvGeometry) -> float:
     return (0.2 + 10 / outputs + d) * vectors + strided + packing
 
 
-def _visit_cost(d: float, others: int, g: ConvGeometry) -> float:
+def _nonzeros_cost(d: float, others: int, g: ConvGeometry) -> float:
     vectors = -(-others // 16) * 16 / others
     strided = 0.25 if g.Sh * g.Sw > 1 else 0.0
     return (0.26 + 1.3 * d) * vectors + strided
 
 
 def _gated_cost(d: float, g: ConvGeometry) -> float:
-    return _visit_cost(d, g.K, g) + 0.33 + 1.55 * d
+    return _nonzeros_cost(d, g.K, g) + 0.33 + 1.55 * d
 
 
-def _visits(g: ConvGeometry) -> bool:
+def _takes_nonzeros(g: ConvGeometry) -> bool:
     return g.Kh * g.Kw >= 4 and not cpc_grad.unsupported(g)
 
 
@@ -58,7 +58,7 @@ def input_density(input: Tensor, g: ConvGeometry) -> float | None:
 def stays_dense(dx: float, g: ConvGeometry) -> bool:
     """Whether an input of density `dx` leaves all passes dense, if the gradient of the output has
     no zeros, as behind batch normalisation."""
-    least = min(_visit_cost(dx, g.K, g), _gated_cost(dx, g) / 2) if _visits(g) else 1.0
+    least = min(_nonzeros_cost(dx, g.K, g), _gated_cost(dx, g) / 2) if _takes_nonzeros(g) else 1.0
     return min(least, _sweep_cost(dx, g.K, g)) >= 1
 
 
@@ -93,16 +93,16 @@ def backward(
         grad = grad.contiguous(memory_format=last)
     for_input, for_weight = _choose(dx, cpc_grad.density(grad), g, wanted, behind_relu)
     if for_input == "gated":
-        found = cpc_grad.visit(
-            input, grad, weight, g, input_visited=True, walk=wanted[1], dots=True
+        found = cpc_grad.gradients(
+            input, grad, weight, g, over_input=True, weight_grad=wanted[1], input_grad=True
         )
         return (None, None) if found is None else found
     gx = _sweep(grad, weight, g) if for_input == "sweep" else None
     if for_weight == "dense":
         return gx, None
-    visited = for_weight == "input"
-    S, D = (input, grad) if visited else (grad, input)
-    found = cpc_grad.visit(S, D, weight, g, input_visited=visited)
+    over_input = for_weight == "input"
+    S, D = (input, grad) if over_input else (grad, input)
+    found = cpc_grad.gradients(S, D, weight, g, over_input=over_input)
     return gx, None if found is None else found[1]
 
 
@@ -114,21 +114,21 @@ def _choose(
     behind_relu: Callable[[], bool],
 ) -> tuple[str, str]:
     """The cheapest kernel for the gradients of (input, weight). The first is "dense", "sweep" or
-    "gated"; the second "dense", or the map whose non-zeros are visited, "input" or "output". With
-    "gated" both come from one visit of the input's non-zeros."""
+    "gated"; the second "dense", or the map whose non-zeros are taken, "input" or "output". With
+    "gated" both come from one pass over the input's non-zeros."""
     straight = g.Sh == g.Sw == 1
-    visits = _visits(g)
+    able = _takes_nonzeros(g)
     for_input = {"dense": 1.0}
     for_weight = {"dense": 1.0}
     if straight and g.Kh > g.Ph and g.Kw > g.Pw:
         for_input["sweep"] = _sweep_cost(dg, g.C, g)
-    if visits:
-        for_weight["input"] = _visit_cost(dx, g.K, g)
+    if able:
+        for_weight["input"] = _nonzeros_cost(dx, g.K, g)
         if straight:
-            for_weight["output"] = _visit_cost(dg, g.C, g)
+            for_weight["output"] = _nonzeros_cost(dg, g.C, g)
     x, w = min(for_input, key=for_input.__getitem__), min(for_weight, key=for_weight.__getitem__)
     apart = for_input[x] * wanted[0] + for_weight[w] * wanted[1]
-    if wanted[0] and visits and _gated_cost(dx, g) < apart and behind_relu():
+    if wanted[0] and able and _gated_cost(dx, g) < apart and behind_relu():
         return "gated", "input"
     return (x if wanted[0] else "dense"), (w if wanted[1] else "dense")
 

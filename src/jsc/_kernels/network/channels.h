@@ -64,6 +64,18 @@ JSC_INLINE void activate_numbers(const float *x, float *out, int64_t count, cons
                                x, out, count, &act);
 }
 
+// NaN if one is. GCC 12 takes one choice with both conditions apart in vectors of 64 bytes, two not.
+template <class V>
+JSC_INLINE V larger_of(V a, V b) {
+    const V y = a > b ? a : b;  // the instruction max, b where one is NaN
+    return a == a ? y : a;
+}
+template <class V>
+JSC_INLINE V smaller_of(V a, V b) {
+    const V y = a < b ? a : b;
+    return a == a ? y : a;
+}
+
 // Bounds that do nothing where there is no clamp: what a store can always do.
 struct Bounds {
     float low, high;

@@ -9,7 +9,7 @@
 // members (a channel shuffle) is a transpose of each pixel, and done as one.
 //
 // A pixel shuffle by r is r copies. Copy i writes rows i, i + r, ... of the output as W pixels of r C
-// channels (a map whose rows are r rows and whose pixels are r pixels), with order[j C + c] = c r r + i r + j.
+// channels (a map whose rows are r rows and whose pixels are r pixels), order[j C + c] = c r r + i r + j.
 //
 // Where rows follow one another in both maps and there is no border, all pixels are one row, cut into tasks
 // anywhere.

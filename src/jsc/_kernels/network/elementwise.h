@@ -40,8 +40,8 @@ struct ElementwiseKernel {
         case op_sub: return x - b;
         case op_mul: return x * b;
         case op_div: return x / b;
-        case op_max: return (x > b) | (x != x) ? x : b;
-        case op_min: return (x < b) | (x != x) ? x : b;
+        case op_max: return larger_of<F>(x, b);
+        case op_min: return smaller_of<F>(x, b);
         case op_affine: return x * b + shift;
         default: return x;
         }

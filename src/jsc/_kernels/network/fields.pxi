@@ -1,5 +1,7 @@
 # The fields of the instructions, as in their headers: a dict with these names makes each.
 
+from libc.stdint cimport int64_t, uint64_t
+
 cdef extern from "network/instruction.h" namespace "jsc::network" nogil:
     cdef struct Map:
         int64_t region, offset

@@ -27,7 +27,7 @@ struct NormaliseFields {
 // Reductions: `add` takes numbers in, `join` puts two results together.
 struct Largest {
     static constexpr float start = -__builtin_inff();
-    template <class V> JSC_INLINE V join(V a, V b) { return (a > b) | (a != a) ? a : b; }
+    template <class V> JSC_INLINE V join(V a, V b) { return larger_of<V>(a, b); }
     template <class V> JSC_INLINE V add(V a, V x) { return join<V>(a, x); }
 };
 struct Sum {

@@ -8,8 +8,7 @@
 // inside the map is settled once for each row and column of windows, so the taps themselves have no checks;
 // whole windows of 3 x 3 and 2 x 2 are unrolled. The order of additions is row by row, from zero.
 //
-// `a > b ? a : b` is the instruction max, which forgets a NaN in a; whether there was one is kept beside it,
-// two taps to a comparison.
+// `a > b ? a : b` is the instruction max, which forgets a NaN in a: one is kept beside it.
 #pragma once
 #include "network/channels.h"
 
@@ -40,35 +39,26 @@ struct Window {
 template <class G, bool average>
 struct Pooled {
     using F = typename G::Vector;
-    typedef decltype(F{} < F{}) Mask;
     static constexpr int V = G::vectors, L = G::lanes;
-    F sum[V];
-    Mask bad[V];
+    F sum[V], bad[V];  // `bad`: a NaN, or 0
     inline __attribute__((always_inline)) void start() {
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) sum[v] = average ? F{} : F{} - __builtin_inff(), bad[v] = Mask{};
+        for (int v = 0; v < V; v++) sum[v] = average ? F{} : F{} - __builtin_inff(), bad[v] = F{};
     }
     inline __attribute__((always_inline)) void tap(const float *x) {
 #pragma GCC unroll 4
         for (int v = 0; v < V; v++) {
             const F number = load<F>(x + v * L);
             if (average) sum[v] += number;
-            else bad[v] |= number != number, sum[v] = number > sum[v] ? number : sum[v];
-        }
-    }
-    inline __attribute__((always_inline)) void taps(const float *x, const float *y) {
-        if (average) return tap(x), tap(y);
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) {
-            const F a = load<F>(x + v * L), b = load<F>(y + v * L);
-            bad[v] |= ~((a < b) | (a >= b));  // one comparison: neither less nor not less
-            const F larger = a > b ? a : b;
-            sum[v] = larger > sum[v] ? larger : sum[v];
+            else {
+                bad[v] = number == number ? bad[v] : number;
+                sum[v] = number > sum[v] ? number : sum[v];
+            }
         }
     }
     inline __attribute__((always_inline)) F result(int v, float divisor) const {
         if (average) return sum[v] / divisor;
-        return bad[v] ? F{} + __builtin_nanf("") : sum[v];
+        return bad[v] == bad[v] ? sum[v] : bad[v];
     }
 };
 
@@ -80,22 +70,14 @@ struct PoolKernel {
         const int64_t row = f.Dh * f.x.row, pixel = f.Dw * f.x.pixel;
         Pooled<G, average> pooled;
         pooled.start();
-        if constexpr (K == 3) {
-            const float *y = x + row, *z = y + row;
-            pooled.taps(x, x + pixel);
-            pooled.taps(x + 2 * pixel, y);
-            pooled.taps(y + pixel, y + 2 * pixel);
-            pooled.taps(z, z + pixel);
-            pooled.tap(z + 2 * pixel);
-        } else if constexpr (K == 2) {
-            pooled.taps(x, x + pixel);
-            pooled.taps(x + row, x + row + pixel);
+        if constexpr (K > 0) {
+#pragma GCC unroll 3
+            for (int u = 0; u < K; u++, x += row)
+#pragma GCC unroll 3
+                for (int s = 0; s < K; s++) pooled.tap(x + s * pixel);
         } else {
-            for (int64_t u = 0; u < taps_h; u++, x += row) {
-                int64_t s = 0;
-                for (; s + 2 <= taps_w; s += 2) pooled.taps(x + s * pixel, x + (s + 1) * pixel);
-                if (s < taps_w) pooled.tap(x + s * pixel);
-            }
+            for (int64_t u = 0; u < taps_h; u++, x += row)
+                for (int64_t s = 0; s < taps_w; s++) pooled.tap(x + s * pixel);
         }
 #pragma GCC unroll 4
         for (int v = 0; v < G::vectors; v++)

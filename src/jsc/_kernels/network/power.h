@@ -35,7 +35,8 @@ JSC_INLINE V power(V x, float p) {
     exp_pair<V>(inside < -87.f ? V{} - 87.f : inside, up, down);
     up = product > 88.f ? V{} + __builtin_inff() : product < -87.f ? V{} : up;
     const V end = p < 0 ? 1.f / x : x;  // of 0, inf and NaN
-    up = (x > 0.f) & (x < __builtin_inff()) ? up : end;
+    up = x > 0.f ? up : end;
+    up = x < __builtin_inff() ? up : end;
     return x < 0.f ? V{} + __builtin_nanf("") : up;
 }
 template <class V>

@@ -6,7 +6,7 @@ call come from tensors that the caller keeps.
 """
 
 from cython.parallel cimport parallel, threadid
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 from libcpp.memory cimport unique_ptr
 from libcpp.vector cimport vector
 

@@ -1,9 +1,10 @@
 // The few instructions that vector extensions cannot say, in plain C++: for clang, and with tiles besides
 // for tests on machines that have neither AVX-512 nor AMX (setup.py: JSC_EMULATE=1).
 //
-// In a build that emulates, the wide path is compiled for AVX2 and FMA, and the compiler takes its 64-byte vectors apart; what is
-// inline assembly there is one of the functions below. Results are those of the instructions, bit for
-// bit: multiply-adds round once as well, and a tile's product is that of the manual's pseudocode,
+// In a build that emulates, the wide path is compiled for AVX2 and FMA, and the compiler takes its 64-byte
+// vectors apart; what is inline assembly there is one of the functions below. Results are those of the
+// instructions, bit for bit: multiply-adds round once as well, and a tile's product is that of the manual's
+// pseudocode,
 //
 //   sum[m, n] += (chain of a[m, 2 k] b[k, 2 n]) + (chain of a[m, 2 k + 1] b[k, 2 n + 1]),   k = 0, 1, ..
 //
@@ -45,7 +46,10 @@ JSC_INLINE V emulate_expand(V packed, uint32_t bits) {
 // ---- tiles: 16 rows of 64 bytes, eight for each thread -----------------------------------------------
 
 struct EmulatedTile {
-    union { uint32_t bits[16][16]; float sums[16][16]; };
+    union {
+        uint32_t bits[16][16];
+        float sums[16][16];
+    };
 };
 inline EmulatedTile *emulate_tiles() {
     static thread_local EmulatedTile tiles[8];
@@ -66,11 +70,13 @@ JSC_INLINE float emulate_bfloat(uint32_t high_bits) {
     memcpy(&value, &high_bits, 4);
     return value;
 }
-JSC_TARGET_AVX2 __attribute__((noinline)) inline void emulate_product(EmulatedTile *sum, const EmulatedTile *a, const EmulatedTile *b) {
+JSC_TARGET_AVX2 __attribute__((noinline)) inline void
+emulate_product(EmulatedTile *sum, const EmulatedTile *a, const EmulatedTile *b) {
     for (int m = 0; m < 16; m++) {
         float even[16] = {}, odd[16] = {};
         for (int k = 0; k < 16; k++) {
-            const float left = emulate_bfloat(a->bits[m][k] << 16), right = emulate_bfloat(a->bits[m][k] & 0xffff0000);
+            const float left = emulate_bfloat(a->bits[m][k] << 16),
+                        right = emulate_bfloat(a->bits[m][k] & 0xffff0000);
             for (int n = 0; n < 16; n++) {
                 even[n] = __builtin_fmaf(left, emulate_bfloat(b->bits[k][n] << 16), even[n]);
                 odd[n] = __builtin_fmaf(right, emulate_bfloat(b->bits[k][n] & 0xffff0000), odd[n]);

@@ -34,18 +34,26 @@
 #if defined(JSC_EMULATE)  // emulate.h
 #define JSC_TARGET_AVX512 JSC_TARGET_AVX2
 #elif defined(__clang__)  // does not know the last word below, and would ignore all of them
-#define JSC_TARGET_AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi,bmi2,lzcnt,popcnt")))
+#define JSC_TARGET_AVX512                                                                                    \
+    __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi,bmi2,lzcnt,popcnt")))
 #else
-#define JSC_TARGET_AVX512 \
-    __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi,bmi2,lzcnt,popcnt,prefer-vector-width=512")))
+#define JSC_TARGET_AVX512                                                                                    \
+    __attribute__((target(                                                                                   \
+        "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi,bmi2,lzcnt,popcnt,prefer-vector-width=512")))
 #endif
 #endif
 
 namespace jsc {
 
-struct Base { static constexpr int bytes = 16; };
-struct Avx2 { static constexpr int bytes = 32; };
-struct Avx512 { static constexpr int bytes = 64; };
+struct Base {
+    static constexpr int bytes = 16;
+};
+struct Avx2 {
+    static constexpr int bytes = 32;
+};
+struct Avx512 {
+    static constexpr int bytes = 64;
+};
 
 #if defined(JSC_EMULATE)
 constexpr bool emulated = true;

@@ -86,8 +86,7 @@ JSC_INLINE uint32_t nonzero_mask(V v) {
         V zero = {};
         if constexpr (is_float)
             asm("vcmpps $4, %2, %1, %%k1\n\tkmovw %%k1, %0" : "=r"(mask) : "v"(v), "v"(zero) : "k1");
-        else
-            asm("vcmppd $4, %2, %1, %%k1\n\tkmovw %%k1, %0" : "=r"(mask) : "v"(v), "v"(zero) : "k1");
+        else asm("vcmppd $4, %2, %1, %%k1\n\tkmovw %%k1, %0" : "=r"(mask) : "v"(v), "v"(zero) : "k1");
     } else {
         auto bits = (v != 0);
         if constexpr (sizeof(V) == 32 && is_float) asm("vmovmskps %1, %0" : "=r"(mask) : "x"(bits));
@@ -141,7 +140,8 @@ JSC_INLINE V compress_lanes(V v, uint32_t bits) {
 #if defined(JSC_PLAIN)
     return emulate_compress(v, bits);
 #elif defined(__x86_64__)
-    if constexpr (sizeof(v[0]) == 4) asm("kmovw %2, %%k1\n\tvcompressps %1, %0%{%%k1%}%{z%}" : "=v"(packed) : "v"(v), "r"(bits) : "k1");
+    if constexpr (sizeof(v[0]) == 4)
+        asm("kmovw %2, %%k1\n\tvcompressps %1, %0%{%%k1%}%{z%}" : "=v"(packed) : "v"(v), "r"(bits) : "k1");
     else asm("kmovw %2, %%k1\n\tvcompresspd %1, %0%{%%k1%}%{z%}" : "=v"(packed) : "v"(v), "r"(bits) : "k1");
 #endif
     return packed;
@@ -156,9 +156,15 @@ JSC_INLINE V compress_nonzero(V v, uint32_t &bits) {
     return emulate_compress(v, bits = emulate_nonzero(v));
 #elif defined(__x86_64__)
     if constexpr (sizeof(v[0]) == 4)
-        asm("vcmpps $4, %3, %2, %%k1\n\tvcompressps %2, %0%{%%k1%}%{z%}\n\tkmovw %%k1, %1" : "=&v"(packed), "=r"(bits) : "v"(v), "v"(zero) : "k1");
+        asm("vcmpps $4, %3, %2, %%k1\n\tvcompressps %2, %0%{%%k1%}%{z%}\n\tkmovw %%k1, %1"
+            : "=&v"(packed), "=r"(bits)
+            : "v"(v), "v"(zero)
+            : "k1");
     else
-        asm("vcmppd $4, %3, %2, %%k1\n\tvcompresspd %2, %0%{%%k1%}%{z%}\n\tkmovw %%k1, %1" : "=&v"(packed), "=r"(bits) : "v"(v), "v"(zero) : "k1");
+        asm("vcmppd $4, %3, %2, %%k1\n\tvcompresspd %2, %0%{%%k1%}%{z%}\n\tkmovw %%k1, %1"
+            : "=&v"(packed), "=r"(bits)
+            : "v"(v), "v"(zero)
+            : "k1");
 #endif
     return packed;
 }
@@ -168,7 +174,8 @@ JSC_INLINE V expand_lanes(V packed, uint32_t bits) {
 #if defined(JSC_PLAIN)
     return emulate_expand(packed, bits);
 #elif defined(__x86_64__)
-    if constexpr (sizeof(v[0]) == 4) asm("kmovw %2, %%k1\n\tvexpandps %1, %0%{%%k1%}%{z%}" : "=v"(v) : "v"(packed), "r"(bits) : "k1");
+    if constexpr (sizeof(v[0]) == 4)
+        asm("kmovw %2, %%k1\n\tvexpandps %1, %0%{%%k1%}%{z%}" : "=v"(v) : "v"(packed), "r"(bits) : "k1");
     else asm("kmovw %2, %%k1\n\tvexpandpd %1, %0%{%%k1%}%{z%}" : "=v"(v) : "v"(packed), "r"(bits) : "k1");
 #endif
     return v;

@@ -1,0 +1,1 @@
+"""Dense convolution on AMX tiles."""

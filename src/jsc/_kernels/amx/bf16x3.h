@@ -1,0 +1,302 @@
+// A whole bf16x3 convolution (product.h) as rounds of tasks, which any team of threads may share out.
+//
+// Where all weights fit L2 a task splits the input of a band of output rows, or of some pixels, and runs
+// through all filters: one round. Where they do not, bands are worked on together: a round splits the input
+// of `shared` bands, the next one shares out their filters and pixels, and so on, so that weights come from
+// memory once for all of these bands.
+//
+// Scratch: sums of each thread, the batch-norm as a multiply-add, planes, a line of each thread that says
+// whether it has met a number without three pieces. Behind planes is slack that the tiles of the last
+// pixels reach into; it is zero, because what lies there may be NaN and is multiplied by zeros.
+#pragma once
+#include "amx/product.h"
+
+namespace jsc {
+
+constexpr ptrdiff_t AMX_BANDS = 8;  // at least, for each thread, where every thread works on its own
+constexpr ptrdiff_t AMX_LINE = 64;  // bytes
+
+// What does not change from call to call. Sizes are numbers of elements, addresses are 0 where there is
+// nothing.
+struct AmxFields {
+    ptrdiff_t N, C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Oh, Ow;
+    ptrdiff_t x_pitch, out_pitch,
+        residual_pitch;  // from a pixel to the next; rows and images follow each other
+    ptrdiff_t chunk,
+        window;  // channels to a chunk, 16 or 32; numbers of a window, 0 where planes hold the map
+    ptrdiff_t column_step;  // input columns to a column of the planes
+    ptrdiff_t pixel_columns;  // columns of the planes to an output
+    ptrdiff_t row_pixels;  // outputs to a row of the planes, those beyond its end included
+    ptrdiff_t phases, halo;  // phases of rows; rows beside those of a band's outputs
+    ptrdiff_t weight_bytes, band_bytes,
+        shared_bytes;  // limits: weights that stay in L2; planes of a thread, of all
+    size_t weight, bias;  // (K blocks, steps, 3, 32 filters, 32) bfloat16; (32 K blocks)
+    size_t mean, variance, norm_weight, norm_bias;  // (K): an evaluating batch-norm
+    double eps;
+    int relu;
+};
+
+struct AmxCall {
+    const float *x, *residual;
+    float *out;
+    char *scratch;  // aligned to 64
+};
+
+struct AmxConvolution : AmxFields {
+    ptrdiff_t threads = 1;
+    const ptrdiff_t *offset = nullptr;  // (steps()): from the first number of an output to that of each step
+
+    ptrdiff_t band_rows, rows;  // output rows of a band, rows of its planes
+    ptrdiff_t columns;  // of the planes
+    ptrdiff_t together;  // pixels that are split and used up together; 0: whole bands
+    ptrdiff_t shared;  // bands that all threads work on together; 0: each thread on its own
+    ptrdiff_t piece, slack;  // numbers from a piece to the next, and behind the planes
+    ptrdiff_t task_pixels;  // of a task that does not run through a whole band
+
+    AmxConvolution() : AmxFields{} {}
+    explicit AmxConvolution(const AmxFields &fields) : AmxFields(fields) {
+        const bool light = weight_size() <= weight_bytes;
+        const bool alone = window || (Kh == 1 && Kw == 1 && Sh == 1 && Sw == 1 && Ph == 0 && Pw == 0);
+        const bool half =
+            K % BF16X3_BLOCK > 0 && K % BF16X3_BLOCK <= BF16X3_BLOCK / 2;  // a block has half its filters
+        together = !(alone && light) ? 0 : half ? 2 * BF16X3_BLOCK : BF16X3_BLOCK;
+        columns = row_pixels * pixel_columns;
+        const ptrdiff_t room = light ? band_bytes : shared_bytes,
+                        row_bytes = clamp(2 * 3 * column_numbers() * columns, 1);
+        band_rows = clamp(clamp(room / row_bytes - halo, 1, Oh), 1);
+        if (light) band_rows = clamp(band_rows, 0, clamp(ceil(N * Oh, AMX_BANDS), 4));
+        rows = together ? 1 : band_rows + halo;
+        if (together) columns = together;
+        shared =
+            light ? 0
+                  : clamp(clamp(room / clamp(2 * 3 * column_numbers() * columns * rows, 1), 1, units()), 1);
+        piece = rows * columns * (window ? window : phases * chunk);
+        // Behind an output's first number: 64 outputs and one more, the farthest step of its chunk, a row
+        // of a tile.
+        slack = (2 * BF16X3_BLOCK + 1) * pixel() + last_step() + 32;
+    }
+    // Offsets of the steps, in the order of the weights.
+    void place_steps(ptrdiff_t *to) const {
+        if (window) {
+            for (ptrdiff_t e = 0; e < window; e += 32) *to++ = e;
+            return;
+        }
+        for (ptrdiff_t s = 0; s < chunks(); s++)
+            for (ptrdiff_t i = 0; i < Kh; i++)
+                for (ptrdiff_t j = 0; j < taps(); j++) *to++ = s * 3 * piece + step_offset(i, j);
+    }
+    ptrdiff_t steps() const { return window ? window / 32 : chunks() * Kh * taps(); }
+    ptrdiff_t scratch_bytes() const {
+        return threads * (4 * SUMS + AMX_LINE) + 2 * 4 * BF16X3_BLOCK * blocks() + 2 * plane_numbers();
+    }
+
+    // Once before the rounds, by one thread.
+    void begin(const AmxCall &call) const {
+        const Places at = places(call);
+        for (ptrdiff_t i = 0; i < AMX_LINE * threads; i++) at.bad[i] = 0;
+        for (ptrdiff_t u = 0; u < (shared ? 1 : threads); u++) {
+            uint16_t *behind = at.planes + (shared ? shared * planes() : u * (planes() + slack) + planes());
+            for (ptrdiff_t i = 0; i < slack; i++) behind[i] = 0;
+        }
+        if (mean)
+            bf16x3_norm(K, (const float *)mean, (const float *)variance, (const float *)norm_weight,
+                        (const float *)norm_bias, (float)eps, at.scale, at.shift);
+    }
+    // A call of this object, which has a copy of its own, by so many threads.
+    void share_out(ptrdiff_t team) {
+        threads = team;
+        task_pixels = BF16X3_BLOCK;
+        if (together) {
+            task_pixels = ceil(Oh * Ow, AMX_BANDS * threads * together) * together;
+        } else if (shared) {
+            // Whole bands where there are tasks enough without: weights are then read once a band.
+            const ptrdiff_t parts = threads == 1 ? 1 : ceil(4 * threads, shared * blocks());
+            task_pixels =
+                clamp(ceil(band_rows * row_pixels, parts * BF16X3_BLOCK) * BF16X3_BLOCK, BF16X3_BLOCK);
+        }
+    }
+    ptrdiff_t rounds() const {
+        return units() == 0 || Ow == 0 || K == 0 ? 0 : shared ? 2 * ceil(units(), shared) : 1;
+    }
+    ptrdiff_t tasks(ptrdiff_t round) const {
+        if (together) return N * ceil(Oh * Ow, task_pixels);
+        if (!shared) return units();
+        return round % 2 == 0 ? shares(round) : bands_of(round) * parts() * blocks();
+    }
+    // The thread has tiles: it is between bf16x3_begin and bf16x3_end.
+    void run(ptrdiff_t round, ptrdiff_t index, int thread, const AmxCall &call) const {
+        Places at = places(call);
+        at.sums += thread * SUMS;
+        at.bad += thread * AMX_LINE;
+        if (!shared) {
+            at.planes += thread * (planes() + slack);
+            if (together) pixels(at, call, index);
+            else band(at, call, index);
+        } else if (round % 2 == 0) {
+            const ptrdiff_t all = rows_of(round), end = (index + 1) * all / shares(round);
+            for (ptrdiff_t row = index * all / shares(round); row < end; row++) {
+                Places own = at;
+                const ptrdiff_t u = row / (rows * phases);
+                own.planes += u * planes();
+                split_row(own, call, first_band(round) + u, row - u * rows * phases);
+            }
+        } else {
+            const ptrdiff_t u = index / (parts() * blocks());
+            at.planes += u * planes();
+            multiply(at, call, first_band(round) + u, index / parts() % blocks(),
+                     index % parts() * task_pixels, task_pixels);
+        }
+    }
+    // After the rounds: false where the input has a number that three bfloat16 cannot sum up to.
+    bool end(const AmxCall &call) const {
+        const unsigned char *bad = places(call).bad;
+        for (ptrdiff_t t = 0; t < threads; t++)
+            if (bad[AMX_LINE * t]) return false;
+        return true;
+    }
+
+  private:
+    static constexpr ptrdiff_t SUMS = 1024;  // numbers of four tiles
+    struct Places {
+        float *sums, *scale, *shift;
+        uint16_t *planes;
+        unsigned char *bad;
+    };
+
+    static ptrdiff_t ceil(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+    // n, but at least `low` and at most `high`.
+    static ptrdiff_t clamp(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high = PTRDIFF_MAX) {
+        return n > high ? high : n < low ? low : n;
+    }
+
+    ptrdiff_t blocks() const { return ceil(K, BF16X3_BLOCK); }
+    ptrdiff_t chunks() const { return ceil(C, chunk); }
+    ptrdiff_t taps() const { return ceil(Kw * chunk, 32); }  // steps to a kernel row
+    ptrdiff_t units() const { return N * ceil(Oh, band_rows); }
+    ptrdiff_t weight_size() const { return 2 * 3 * blocks() * steps() * 2 * BF16X3_TILE; }
+    ptrdiff_t column_numbers() const { return window ? window : chunks() * chunk * phases; }  // of a piece
+    ptrdiff_t pixel() const { return window ? window : pixel_columns * chunk; }  // from an output to the next
+    ptrdiff_t planes() const { return 3 * column_numbers() * columns * rows; }
+    ptrdiff_t plane_numbers() const {
+        return shared ? shared * planes() + slack : threads * (planes() + slack);
+    }
+    ptrdiff_t step_offset(ptrdiff_t i, ptrdiff_t j) const {
+        const ptrdiff_t row = i * Dh % Sh * rows + i * Dh / Sh;
+        return (row * row_pixels * pixel_columns + j * (32 / chunk) * Dw) * chunk;
+    }
+    ptrdiff_t last_step() const {
+        ptrdiff_t last = 0;
+        for (ptrdiff_t i = 0; !window && C > 0 && i < Kh; i++) last = clamp(step_offset(i, taps() - 1), last);
+        return last;
+    }
+
+    Places places(const AmxCall &call) const {
+        Places at;
+        at.sums = (float *)call.scratch;
+        at.scale = at.sums + SUMS * threads;
+        at.shift = at.scale + BF16X3_BLOCK * blocks();
+        at.planes = (uint16_t *)(at.shift + BF16X3_BLOCK * blocks());
+        at.bad = (unsigned char *)(at.planes + plane_numbers());
+        return at;
+    }
+
+    // ---- rounds over shared bands
+    ptrdiff_t parts() const { return ceil(band_rows * row_pixels, task_pixels); }
+    ptrdiff_t first_band(ptrdiff_t round) const { return round / 2 * shared; }
+    ptrdiff_t bands_of(ptrdiff_t round) const { return clamp(units() - first_band(round), 0, shared); }
+    ptrdiff_t rows_of(ptrdiff_t round) const { return bands_of(round) * rows * phases; }
+    ptrdiff_t shares(ptrdiff_t round) const {
+        return clamp(rows_of(round), 0, threads == 1 ? 1 : 4 * threads);
+    }
+
+    // ---- tasks
+    Bf16x3Row row_of(const Places &at, const AmxCall &call, ptrdiff_t n) const {
+        Bf16x3Row row;
+        row.x = call.x + n * H * W * x_pitch, row.to = at.planes;
+        row.H = H, row.W = W, row.C = C, row.x_pitch = x_pitch;
+        row.y = -Ph, row.Pw = Pw, row.step = column_step, row.pitch = row_pixels * pixel_columns;
+        row.chunk = 3 * piece, row.piece = piece;
+        row.Kh = Kh, row.Dh = Dh, row.across = Kw * C, row.size = window;
+        row.c = (int)chunk, row.bad = at.bad;
+        return row;
+    }
+    // At pixel `pixel` of the outputs of all images.
+    Bf16x3Task task_of(const Places &at, const AmxCall &call, ptrdiff_t pixel_index) const {
+        Bf16x3Task task;
+        task.x = at.planes, task.sums = at.sums;
+        task.weight = (const uint16_t *)weight, task.bias = (const float *)bias, task.offset = offset;
+        task.scale = mean ? at.scale : nullptr, task.shift = mean ? at.shift : nullptr;
+        task.out = call.out, task.residual = call.residual, task.relu = relu != 0;
+        task.steps = steps(), task.piece = piece, task.pixel = pixel();
+        task.pitch = row_pixels, task.Ow = Ow, task.K = K;
+        task.out_pitch = out_pitch, task.residual_pitch = residual_pitch;
+        task.first = 0;
+        bf16x3_advance(task, pixel_index);
+        return task;
+    }
+
+    // Row `index` of the planes, phase by phase, of band `unit` of all images.
+    void split_row(const Places &at, const AmxCall &call, ptrdiff_t unit, ptrdiff_t index) const {
+        const ptrdiff_t bands = ceil(Oh, band_rows), n = unit / bands, band = unit - n * bands,
+                        phase = index / rows;
+        Bf16x3Row row = row_of(at, call, n);
+        row.y = (band * band_rows + index - phase * rows) * Sh + phase - Ph;
+        row.to += index * row.pitch * (window ? window : chunk);
+        bf16x3_split(&row);
+    }
+    // `count` outputs of the band from `first` on, for one block of filters.
+    void multiply(const Places &at, const AmxCall &call, ptrdiff_t unit, ptrdiff_t block, ptrdiff_t first,
+                  ptrdiff_t count) const {
+        const ptrdiff_t bands = ceil(Oh, band_rows), n = unit / bands, row0 = (unit - n * bands) * band_rows;
+        Bf16x3Task task = task_of(at, call, (n * Oh + row0) * Ow);
+        bf16x3_select(task, block);
+        // The last row ends with its last output: what is beyond may lie outside the planes.
+        const ptrdiff_t all = (clamp(Oh - row0, 0, band_rows) - 1) * task.pitch + Ow;
+        task.first = first;
+        task.end = clamp(first + count, 0, all);
+        if (task.first < task.end) bf16x3_task(&task);
+    }
+    void band(const Places &at, const AmxCall &call, ptrdiff_t unit) const {
+        for (ptrdiff_t index = 0; index < rows * phases; index++) split_row(at, call, unit, index);
+        for (ptrdiff_t block = 0; block < blocks(); block++)
+            multiply(at, call, unit, block, 0, band_rows * row_pixels);
+    }
+    // Some pixels of an image and all filters, `together` at a time, for kernels whose pixels share
+    // nothing: 1x1 without stride and padding, and windows. The pieces of a unit stay in L1 or close to it;
+    // through the planes of a band they would go to L2 and back, at some ten cycles a line.
+    void pixels(const Places &at, const AmxCall &call, ptrdiff_t index) const {
+        const ptrdiff_t image = ceil(Oh * Ow, task_pixels), n = index / image,
+                        first = index % image * task_pixels;
+        const ptrdiff_t end = clamp(first + task_pixels, 0, Oh * Ow);
+        const Bf16x3Row row = row_of(at, call, n);
+        for (ptrdiff_t q = first; q < end; q += together) {
+            const ptrdiff_t count = clamp(end - q, 0, together);
+            Bf16x3Row r = row;
+            if (r.size) {
+                for (ptrdiff_t p = 0; p < count;
+                     p += r.pitch) {  // a run of neighbours in a row of the output
+                    const ptrdiff_t y = (q + p) / Ow, column = q + p - y * Ow;
+                    r.pitch = clamp(Ow - column, 0, count - p);
+                    r.y = row.y + y * Sh;
+                    r.Pw = row.Pw - column * row.step;
+                    r.to = row.to + p * r.size;
+                    bf16x3_split(&r);
+                }
+            } else {
+                r.x += q * x_pitch;
+                r.y = 0;
+                r.W = r.pitch = count;
+                bf16x3_split(&r);
+            }
+            Bf16x3Task t = task_of(at, call, n * Oh * Ow + q);
+            t.pitch = t.Ow = t.end = count;
+            for (ptrdiff_t block = 0; block < blocks(); block++) {
+                Bf16x3Task own = t;
+                bf16x3_select(own, block);
+                bf16x3_task(&own);
+            }
+        }
+    }
+};
+
+}  // namespace jsc

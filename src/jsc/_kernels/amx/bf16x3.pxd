@@ -1,0 +1,42 @@
+# A convolution prepared once, and its C++ side.
+from libcpp.vector cimport vector
+
+
+cdef extern from "amx/bf16x3.h" namespace "jsc" nogil:
+    cdef struct AmxFields:
+        Py_ssize_t N, C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Oh, Ow
+        Py_ssize_t x_pitch, out_pitch, residual_pitch
+        Py_ssize_t chunk, window, column_step, pixel_columns, row_pixels, phases, halo
+        Py_ssize_t weight_bytes, band_bytes, shared_bytes
+        size_t weight, bias
+        size_t mean, variance, norm_weight, norm_bias
+        double eps
+        int relu
+
+    cdef cppclass AmxCall:
+        const float *x
+        const float *residual
+        float *out
+        char *scratch
+
+    cdef cppclass AmxConvolution:
+        AmxConvolution()
+        AmxConvolution(const AmxFields &)
+        const Py_ssize_t *offset
+        Py_ssize_t steps()
+        void place_steps(Py_ssize_t *to)
+        void share_out(Py_ssize_t team)
+        Py_ssize_t scratch_bytes()
+        void begin(const AmxCall &call)
+        Py_ssize_t rounds()
+        Py_ssize_t tasks(Py_ssize_t round)
+        void run(Py_ssize_t round, Py_ssize_t index, int thread, const AmxCall &call)
+        bint end(const AmxCall &call)
+
+    void bf16x3_begin()
+    void bf16x3_end()
+
+
+cdef class Convolution:
+    cdef AmxConvolution convolution
+    cdef vector[Py_ssize_t] offset

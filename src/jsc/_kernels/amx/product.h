@@ -1,0 +1,201 @@
+// bf16x3: dense float32 convolution on AMX tiles, whose multipliers take bfloat16 only.
+//
+//   out[k, y, x] = bias[k] + sum_{c, i, j} in[c, y Sh + i Dh - Ph, x Sw + j Dw - Pw] weight[k, c, i, j]
+//
+// and in its store, where wanted, what follows it: relu(out scale[k] + shift[k] + residual).
+//
+// A float32 has 24 significant bits, a bfloat16 has 8: every float is the sum a1 + a2 + a3 of its
+// rounding to bfloat16 and the roundings of what is left, exactly. Of the nine products of two such
+// sums the six largest are added up in float32 (oneMKL's compute mode of the same name, Henry, Tang
+// and Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision
+// Computations", ARITH 2019):
+//
+//   a b = a1 b1 + (a1 b2 + a2 b1) + (a1 b3 + a2 b2 + a3 b1) + error, |error| < 2^-22 |a b|
+//
+// Layout
+//   input    channels-last (N, H, W, C) float32
+//   planes   of a band of output rows: (chunks, 3 pieces, phases, rows, pitch, c) bfloat16 with c channels
+//            to a chunk; phase p, row r holds input row r Sh + p - Ph, column q input column
+//            q step - Pw; zeros in the padding. The right padding of a row is the left one of the next
+//   windows  where channels are few, instead: (3 pieces, rows, Ow, numbers of a window, a multiple of 32)
+//   steps    a step is 32 numbers a pixel: of a window, or 32 / c neighbouring taps of a kernel row and chunk
+//   weights  (K blocks, steps, 3 pieces, 32 filters as 2 tiles, 16 pairs of numbers, 16 filters, 2) bfloat16;
+//            zero where there is no filter, channel or tap
+//
+// Output pixels are numbered along the planes' pitch, q = row * (pitch / Sw) + column: a tap is then the
+// same shift for every pixel, and 16 consecutive q are one operand tile, read where it lies. The few q
+// beyond a row's end are computed and not stored. Four accumulator tiles hold 32 pixels by 32 filters (or
+// 64 by 16) and stay in registers through all steps: 14 loads of a kB for 24 products of 16 cycles.
+//
+// Ladder (G multiply-adds of the convolution a second on one core, 1560 / 6 = 260 at best; a 3x3 of 128
+// channels at 28, 256 at 14, a 1x1 of 64 -> 256 at 56; dense float32 in torch 80, 50, 75)
+//   three steps a pass, partial sums in L1              188   166   122
+//   all steps, accumulators never stored                220   197   112
+//   64 pixels and 16 filters instead of 32 and 32       218   189    66
+// A 7x7 of 3 channels at 224, stride 2: planes of 4 channels a pixel 84, windows 90; a 3x3 of 3 at 299: 24,
+// 33.
+// Tried and dropped: fetching the lines of the output, or the next filters, meanwhile (nothing, 5 % where
+// weights are large), stores past the caches (nothing), chunks outside and pixels inside while splitting (5 %
+// slower). What bounds it: products where there are many steps; where there are few, reading the input,
+// writing the output and splitting, 14 cycles for 32 numbers; weights that come from memory, 6 bytes each.
+//
+// Numerics: each output starts from its bias and adds its products in the order (chunk, kernel row, taps,
+// products as in `bf16x3_step`), the pairs of channels in the tile's own order: the same bits for every
+// thread count and batch split. Integers are exact as long as float32 is. Numbers below 2^-126 count as
+// zero, in products and in the pieces: what is below 2^-102 loses its last bits. NaN, inf and numbers that
+// round to inf in bfloat16 have no such sum: `bad` is set where the input has one, and the caller
+// convolves in another way.
+#pragma once
+#include <cmath>
+
+#include "amx/split.h"
+#include "amx/tiles.h"
+
+namespace jsc {
+
+constexpr int BF16X3_BLOCK = 32;  // filters to a block, pixels to a task's step
+
+// What a task needs to know; in elements, `x` at the band's planes.
+struct Bf16x3Task {
+    const uint16_t *x;
+    const uint16_t *weight;  // of the filter block
+    const float *bias;  // 32 numbers of the filter block
+    const ptrdiff_t *offset;  // (steps): from x to the step's first pixel, first piece
+    const float *scale, *shift;  // of the block's filters: sum scale + shift; or null
+    const float *residual;  // of the same pixels and filters as `out`: + residual; or null
+    bool relu;
+    float *out;  // the band's first row, the block's first filter
+    float *sums;  // SCRATCH 1024 numbers
+    ptrdiff_t steps, piece, pixel;  // from a piece, pixel q to the next
+    ptrdiff_t pitch, Ow, K;  // q's to a row, outputs to a row, filters of the layer
+    ptrdiff_t out_pitch, residual_pitch;  // from an output to the next
+    ptrdiff_t first, end;  // the task's own q's; `first` is a multiple of 32
+    int filters;  // of the block that exist, at most 32
+};
+
+// To another pixel of the output, and to a block of filters.
+inline void bf16x3_advance(Bf16x3Task &t, ptrdiff_t pixels) {
+    t.out += pixels * t.out_pitch;
+    if (t.residual) t.residual += pixels * t.residual_pitch;
+}
+inline void bf16x3_select(Bf16x3Task &t, ptrdiff_t block) {
+    const ptrdiff_t k = block * BF16X3_BLOCK;
+    t.out += k;
+    if (t.residual) t.residual += k;
+    t.weight += block * t.steps * 6 * BF16X3_TILE;
+    t.bias += k;
+    if (t.scale) t.scale += k, t.shift += k;
+    t.filters = t.K - k < BF16X3_BLOCK ? (int)(t.K - k) : BF16X3_BLOCK;
+}
+
+// ---- one task --------------------------------------------------------------------------------------
+
+// An evaluating batch-norm as a multiply-add, with the bits of cpc/store.h.
+struct Bf16x3Norm {
+    template <class I>
+    JSC_INLINE void run(ptrdiff_t K, const float *mean, const float *variance, const float *weight,
+                        const float *bias, float eps, float *scale, float *shift) {
+        for (ptrdiff_t k = 0; k < K; k++) {
+            const float inverse = 1 / std::sqrt(variance[k] + eps);
+            scale[k] = weight ? inverse * weight[k] : inverse;
+            shift[k] = __builtin_fmaf(-mean[k], scale[k], bias ? bias[k] : 0);
+        }
+    }
+};
+
+// Sums of the pixels q .. end - 1, 16 pixels by 16 filters to a tile, `tiles` of filters to a pixel, to
+// the outputs that exist: relu(sum scale + shift + residual).
+struct Bf16x3Store {
+    template <class I>
+    JSC_INLINE void run(const Bf16x3Task *task, ptrdiff_t q, ptrdiff_t end, int tiles) {
+        using V = Vec<I, float>;
+        constexpr int L = lanes<I, float>;
+        static_assert(L == 16, "a vector is a row of a tile");
+        const Bf16x3Task &t = *task;
+        ptrdiff_t row = q / t.pitch, column = q - row * t.pitch;
+        for (ptrdiff_t p = 0; p < end - q; p++, column++) {
+            if (column == t.pitch) column = 0, row++;
+            if (column >= t.Ow) continue;
+            const ptrdiff_t at = row * t.Ow + column;
+            float *out = t.out + at * t.out_pitch;
+            const float *residual = t.residual ? t.residual + at * t.residual_pitch : nullptr;
+            const float *from = t.sums + (p >> 4) * tiles * 256 + (p & 15) * 16;
+            for (int k = 0; k < 16 * tiles && k < t.filters; k += 16, from += 256) {
+                const int n = t.filters - k;
+                V value = load<V>(from);
+                if (t.scale) value = value * load<V>(t.scale + k) + load<V>(t.shift + k);
+                if (residual) value += n < L ? load_partial<V>(residual + k, n) : load<V>(residual + k);
+                if (t.relu) value = value < 0 ? V{} : value;  // as torch's: NaN and -0.0 stay
+                if (n < L) store_partial(out + k, value, n);
+                else store(out + k, value);
+            }
+        }
+    }
+};
+
+inline void bf16x3_store(const Bf16x3Task &t, ptrdiff_t q, ptrdiff_t end, int tiles) {
+    bf16x3_run<Bf16x3Store>(&t, q, end < t.end ? end : t.end, tiles);
+}
+
+inline void bf16x3_norm(ptrdiff_t K, const float *mean, const float *variance, const float *weight,
+                        const float *bias, float eps, float *scale, float *shift) {
+    bf16x3_run<Bf16x3Norm>(K, mean, variance, weight, bias, eps, scale, shift);
+}
+
+inline void bf16x3_store_sums(float *sums) {
+    JSC_TILE_STORE(0, sums, 64);
+    JSC_TILE_STORE(1, sums + 256, 64);
+    JSC_TILE_STORE(2, sums + 512, 64);
+    JSC_TILE_STORE(3, sums + 768, 64);
+}
+
+inline void bf16x3_task(const Bf16x3Task *task) {
+    const Bf16x3Task &t = *task;
+    const ptrdiff_t stride = t.pixel * (ptrdiff_t)sizeof(uint16_t), half = 16 * t.pixel;
+    constexpr int step = 6 * BF16X3_TILE;
+    const bool plain = !t.scale && !t.residual && !t.relu;
+    ptrdiff_t q = t.first;
+    for (; t.filters <= 16 && t.end - q > 32; q += 64) {
+        const uint16_t *x = t.x + q * t.pixel, *w = t.weight;
+        JSC_TILE_LOAD(0, t.bias, 0);  // sixteen times the same row
+        JSC_TILE_LOAD(1, t.bias, 0);
+        JSC_TILE_LOAD(2, t.bias, 0);
+        JSC_TILE_LOAD(3, t.bias, 0);
+        for (ptrdiff_t s = 0; s < t.steps; s++, w += step)
+            bf16x3_narrow_step(x + t.offset[s], t.piece, half, stride, w);
+        bf16x3_store_sums(t.sums);
+        bf16x3_store(t, q, q + 64, 1);
+    }
+    for (; t.end - q > 16; q += 32) {
+        const uint16_t *x = t.x + q * t.pixel, *w = t.weight;
+        JSC_TILE_LOAD(0, t.bias, 0);
+        JSC_TILE_LOAD(1, t.bias + 16, 0);
+        JSC_TILE_LOAD(2, t.bias, 0);
+        JSC_TILE_LOAD(3, t.bias + 16, 0);
+        for (ptrdiff_t s = 0; s < t.steps; s++, w += step)
+            bf16x3_step(x + t.offset[s], t.piece, half, stride, w);
+        if (plain && t.pitch == t.Ow && t.end - q >= 32 &&
+            t.filters == 32) {  // pixels follow each other in the output too
+            float *to = t.out + q * t.out_pitch;
+            JSC_TILE_STORE(0, to, t.out_pitch * 4);
+            JSC_TILE_STORE(1, to + 16, t.out_pitch * 4);
+            JSC_TILE_STORE(2, to + 16 * t.out_pitch, t.out_pitch * 4);
+            JSC_TILE_STORE(3, to + 16 * t.out_pitch + 16, t.out_pitch * 4);
+        } else {
+            bf16x3_store_sums(t.sums);
+            bf16x3_store(t, q, q + 32, 2);
+        }
+    }
+    if (q < t.end) {
+        const uint16_t *x = t.x + q * t.pixel, *w = t.weight;
+        JSC_TILE_LOAD(0, t.bias, 0);
+        JSC_TILE_LOAD(1, t.bias + 16, 0);
+        for (ptrdiff_t s = 0; s < t.steps; s++, w += step)
+            bf16x3_half_step(x + t.offset[s], t.piece, stride, w);
+        JSC_TILE_STORE(0, t.sums, 64);
+        JSC_TILE_STORE(1, t.sums + 256, 64);
+        bf16x3_store(t, q, q + 16, 2);
+    }
+}
+
+}  // namespace jsc

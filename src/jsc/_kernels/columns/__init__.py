@@ -1,0 +1,1 @@
+"""CPO and CPS: streams of the non-zeros of planes, column by column, and convolution from them."""

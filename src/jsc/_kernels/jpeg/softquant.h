@@ -1,0 +1,266 @@
+// The soft quantiser:  Q(z) = q m(z/q),  m(u) = sum_k k P(k),  P(k) ~ exp(-kappa (u - k)^2),
+// over all integers k, over a window of the nearest ones, or in the limit of hard rounding.
+// One table entry (q, kappa) per vector, so the regime is one branch for all lanes.
+//
+// Derivatives, with Var = Var(k) and e = u - k (spelled out in jsc.functional.soft_quantize):
+//   dQ/dz = 2 kappa Var =: slope      dQ/dq|kappa = m - u slope      dQ/dkappa = -q Cov(k, e^2)
+// dQ/dq is taken at constant kappa; whoever holds alpha = kappa / q^2 constant applies the chain rule.
+//
+// With n = round(u), f = u - n in [-1/2, 1/2], a table entry is one of:
+//   LINEAR   kappa < 0.4 (float64: 0.2): m = u to within 3e-10 (1e-20).
+//   SERIES   float32, kappa < 4: u - m = h(f), smooth and odd, as a polynomial of f made for the entry
+//            (softquant_entry.h); slope and dQ/dq follow from the polynomial's own derivative.
+//   DUAL     float64, kappa < 4: Jacobi's transform of the sum, 3 terms, r_j = exp(-pi^2 j^2 / kappa):
+//            u - m = (2 pi / kappa) S / D, S = sum_j j r_j sin(2 pi j f), D = 1 + 2 sum_j r_j cos(2 pi j f),
+//            as polynomials in c = cos(2 pi f).
+//   DIRECT   kappa <= 40 (350): the 5 (7) nearest levels. Weights relative to that of n:
+//            w(+-1) = a, b = E1 exp(+-2 kappa f): one exponential for both, and
+//            w(+-2) = a^2 E2, b^2 E2, w(+-3) = a^3 E6, b^3 E6, with Ej = exp(-j kappa).
+//   SHARP    above: the same with the one neighbour that is not negligible, if f is near 1/2 in any lane.
+//   WINDOW   the `2 half + 1` levels nearest to u inside [-level, level] (the authors' operator).
+//   HARD     m = n, slope 0, dQ/dq = n.       STRAIGHT   m = n, slope 1, dQ/dq = n - u.
+//   SAMPLE   k drawn from P with a uniform number, by inversion (forward only).
+// Truncation errors are below 5e-9 level widths in float32 and 1e-16 in float64.
+// `limit` = level * q saturates every regime but WINDOW (which clamps its index): |z| > limit gives
+// +-limit, slope 0, dQ/dq = +-level.
+#pragma once
+#include "jpeg/dct.h"
+#include "jpeg/softquant_entry.h"
+#include "simd/vmath.h"
+
+namespace jsc {
+
+// Table gradients are summed in this many interleaved lanes whatever the width of a vector.
+template <class T>
+constexpr int SUMS = 64 / (int)sizeof(T);
+
+template <class I, class T>
+struct SoftQuant {
+    typedef Vec<I, T> V;
+    typedef QuantEntry<T> Entry;
+    static constexpr T GENTLE = sizeof(T) == 8 ? 350 : 40;  // exp(2 kappa f) cannot overflow up to here
+
+    struct Moments {
+        V s0, s1, s2, s3;
+    };           // sum_d d^i w(d)
+    struct Answer {
+        V value, slope, dq, dkappa;
+    };  // Q, dQ/dz, dQ/dq at constant kappa, dQ/dkappa
+
+    JSC_INLINE V constant(T x) {
+        V v = {};
+        return v + x;
+    }
+    JSC_INLINE V clamp(V x, T low, T high) {  // NaN stays
+        x = x > high ? constant(high) : x;
+        return x < low ? constant(low) : x;
+    }
+    // exp(y) for y <= 0, zero below -GENTLE.
+    JSC_INLINE V exp_negative(V y) {
+        V up, down;
+        exp_pair(clamp(y, -GENTLE, 0), up, down);
+        return y > -GENTLE ? up : constant(0);
+    }
+
+    // a b = E2, so the powers of both follow from p = a + b and m = a - b; and at f = 0 every odd moment
+    // is exactly zero, whatever the compiler fuses.
+    template <int Half>
+    JSC_INLINE Moments direct(V f, const Entry &e) {
+        V up, down;
+        exp_pair(e.two_kappa * f, up, down);
+        V p = e.e1 * (up + down), m = e.e1 * (up - down), square = p * p;
+        V p2 = e.e2 * (square - 2 * e.e2), m2 = e.e2 * m * p;
+        Moments s = {1 + p + p2, m + 2 * m2, p + 4 * p2, m + 8 * m2};
+        if constexpr (Half == 3) {
+            V p3 = e.e6 * p * (square - 3 * e.e2), m3 = e.e6 * m * (square - e.e2);
+            s.s0 += p3, s.s1 += 3 * m3, s.s2 += 9 * p3, s.s3 += 27 * m3;
+        }
+        return s;
+    }
+
+    JSC_INLINE Moments sharp(V f, const Entry &e) {
+        V a = exp_negative(e.kappa * (2 * magnitude(f) - 1)), signed_a = f < 0 ? -a : a;
+        return {1 + a, signed_a, a, signed_a};
+    }
+
+    // The neighbour weighs less than exp(-GENTLE) but in a band of width GENTLE / kappa below f = 1/2.
+    // Most vectors of a real image have no lane there.
+    template <bool Gradient>
+    JSC_INLINE Answer sharp_edges(V u, V n, const Entry &e) {
+        V f = u - n, y = e.kappa * (2 * magnitude(f) - 1);
+        if (nonzero_mask(y <= -GENTLE ? constant(0) : constant(1)))
+            return lattice<Gradient>(u, n, sharp(f, e), e);
+        return {e.q * n, constant(0), n, constant(0)};
+    }
+
+    // Levels c - half .. c + half around a clamped centre c. When saturated, u - c is large: weights are
+    // taken relative to the nearest candidate.
+    JSC_INLINE Moments window(V u, V c, V n, const Entry &e) {
+        V f = u - c, nearest = clamp(n - c, -e.half, e.half);
+        Moments m = {};
+        for (T d = -e.half; d <= e.half; d += 1) {
+            V w = exp_negative(-e.kappa * (d - nearest) * (d + nearest - 2 * f));
+            m.s0 += w, m.s1 += d * w, m.s2 += d * d * w, m.s3 += d * d * d * w;
+        }
+        return m;
+    }
+
+    // `Gradient` false: only the value is computed.
+    template <bool Gradient>
+    JSC_INLINE Answer lattice(V u, V n, const Moments &m, const Entry &e) {
+        V inverse = 1 / m.s0, mean = m.s1 * inverse;
+        Answer answer = {e.q * (n + mean)};
+        if constexpr (Gradient) {
+            V second = m.s2 * inverse, variance = second - mean * mean;
+            V covariance = m.s3 * inverse - mean * second - 2 * (u - n) * variance;  // Cov(k, e^2)
+            answer.slope = e.two_kappa * variance;
+            answer.dq = n + mean - u * answer.slope;
+            answer.dkappa = -e.q * covariance;
+        }
+        return answer;
+    }
+
+    // h = f P(f^2), h' = P + 2 f^2 P' (both by one Horner scheme), dh/dkappa = f K(f^2).
+    template <bool Gradient, int Terms>
+    JSC_INLINE Answer series(V z, const Entry &e) {
+        V u = z * e.inverse_q, f = u - round_even(u), y = f * f;
+        V p = constant(e.p[Terms - 1]), d = constant(0), k = constant(e.k[Terms - 1]);
+#pragma GCC unroll 16
+        for (int i = Terms - 2; i >= 0; i--) {
+            if constexpr (Gradient) d = p + y * d, k = e.k[i] + y * k;
+            p = e.p[i] + y * p;
+        }
+        V h = f * p;
+        Answer answer = {z - e.q * h};
+        if constexpr (Gradient) {
+            V bend = p + 2 * y * d;  // 1 - slope
+            answer.slope = 1 - bend;
+            answer.dq = u * bend - h;
+            answer.dkappa = -e.q * (f * k);
+        }
+        return answer;
+    }
+
+    template <bool Gradient>
+    JSC_INLINE Answer dual(V z, const Entry &e) {
+        V u = z * e.inverse_q, f = u - round_even(u), sine, cosine;
+        sincospi(f, sine, cosine);
+        V c = 1 - 2 * sine * sine, s = 2 * sine * cosine;
+        V sum = e.s0 + c * e.s1, norm = e.d1 + c * e.d2;
+        sum += c * c * e.s2, norm += c * c * e.d3;
+        norm = e.d0 + c * norm;
+        V inverse = 1 / norm, h = s * sum * inverse;  // h = u - m
+        Answer answer = {z - e.q * h};
+        if constexpr (Gradient) {
+            V first = e.c1 + c * e.c2, third = e.t0 + c * e.t1;
+            first += c * c * e.c3, third += c * c * e.t2;
+            first = (e.c0 + c * first) * inverse;
+            third = s * third * inverse;
+            V bend = first + e.two_kappa * h * h;  // 1 - slope
+            answer.slope = 1 - bend;
+            answer.dq = u * bend - h;
+            answer.dkappa = e.q * (e.inverse_kappa * h * (1 + (T)0.5 * first) - third);
+        }
+        return answer;
+    }
+
+    template <bool Gradient>
+    JSC_INLINE Answer hard(V z, const Entry &e) {
+        // Division, not a product with 1/q: ties decide here.
+        V u = z / e.q, n = round_even(u);
+        Answer answer = {e.q * n};
+        if constexpr (Gradient) {
+            bool straight = e.regime == STRAIGHT;
+            answer.slope = answer.dkappa = constant(0);
+            answer.dq = n;
+            if (straight) answer.slope += 1, answer.dq -= u;
+        }
+        return answer;
+    }
+
+    template <bool Gradient>
+    JSC_INLINE Answer inside(V z, const Entry &e) {
+        const int regime = (int)e.regime;
+        if (regime == LINEAR) return {z, constant(1), constant(0), constant(0)};
+        if constexpr (sizeof(T) == 4) {
+            if (regime == SERIES)
+                return e.terms < MOST_TERMS ? series<Gradient, FEW_TERMS>(z, e)
+                                            : series<Gradient, MOST_TERMS>(z, e);
+        } else {
+            if (regime == DUAL) return dual<Gradient>(z, e);
+        }
+        if (regime >= HARD) return hard<Gradient>(z, e);
+        if (regime == WINDOW) {
+            V u = z / e.q, n = round_even(u), c = clamp(n, -e.highest, e.highest);
+            if (e.half != 2) return lattice<Gradient>(u, c, window(u, c, n, e), e);
+            // Away from the ends the five levels are those of DIRECT. Each lane has its own answer
+            // whatever its neighbours need, so that results do not depend on who shares a vector.
+            Moments s = e.kappa <= GENTLE ? direct<2>(u - n, e) : sharp(u - n, e);
+            if (nonzero_mask(n == c ? constant(0) : constant(1))) {
+                Moments all = window(u, c, n, e);
+                s = {n == c ? s.s0 : all.s0, n == c ? s.s1 : all.s1, n == c ? s.s2 : all.s2,
+                     n == c ? s.s3 : all.s3};
+            }
+            return lattice<Gradient>(u, c, s, e);
+        }
+        V u = z * e.inverse_q, n = round_even(u);
+        if (regime == DIRECT) return lattice<Gradient>(u, n, direct<sizeof(T) == 8 ? 3 : 2>(u - n, e), e);
+        return sharp_edges<Gradient>(u, n, e);
+    }
+
+    template <bool Gradient>
+    JSC_INLINE Answer quantize(V z, const Entry &e) {
+        if (!(e.limit < (T)INFINITY)) return inside<Gradient>(z, e);
+        Answer answer = inside<Gradient>(clamp(z, -e.limit, e.limit), e);
+        if constexpr (Gradient) {
+            answer.dq = z > e.limit ? constant(e.level) : z < -e.limit ? constant(-e.level) : answer.dq;
+            answer.slope = z > e.limit || z < -e.limit ? constant(0) : answer.slope;
+            answer.dkappa = z > e.limit || z < -e.limit ? constant(0) : answer.dkappa;
+        }
+        return answer;
+    }
+
+    // k from P by inversion. With step s = 2^i > 1 first its residue modulo s, uniform to within 4e-7
+    // because kappa s^2 < 0.64 (the transform of DUAL again), then k = s k' + residue with k' from the
+    // lattice of hardness kappa s^2 around (u - residue) / s.
+    JSC_INLINE V sample(V z, V noise, const Entry &e) {
+        constexpr int MOST = 11;
+        V u = z / e.q, residue = constant(0), n, c;
+        V weight[2 * MOST + 1];
+        int taps;
+        if (e.half > 0) {
+            n = round_even(u), c = clamp(n, -e.highest, e.highest);
+            taps = e.half < MOST ? (int)e.half : MOST;
+            V f = u - c, nearest = clamp(n - c, -e.half, e.half);
+            for (int d = -taps; d <= taps; d++)
+                weight[taps + d] = exp_negative(-e.kappa * ((T)d - nearest) * ((T)d + nearest - 2 * f));
+        } else {
+            V scaled = noise * e.step;
+            residue = round_even(scaled);
+            residue = residue > scaled ? residue - 1 : residue;  // floor
+            noise = scaled - residue;
+            u = (u - residue) / e.step;
+            c = n = round_even(u);
+            taps = (int)e.taps;
+            V f = u - n, up = exp_negative(e.kappa * (2 * f - 1)),
+              down = exp_negative(-e.kappa * (2 * f + 1));
+            V high = constant(1), low = high;
+            weight[taps] = high;
+            for (int d = 1; d <= taps; d++) {
+                weight[taps + d] = high *= up, weight[taps - d] = low *= down;
+                up *= e.e2, down *= e.e2;
+            }
+        }
+        V total = constant(0), below = total, k = c - (T)taps;
+        for (int d = 0; d <= 2 * taps; d++) total += weight[d];
+        V threshold = noise * total;
+        for (int d = 0; d < 2 * taps; d++) {
+            below += weight[d];
+            k = below < threshold ? k + 1 : k;
+        }
+        if (e.step > 1) k = k * e.step + residue;
+        return e.q * clamp(k, -e.level, e.level);
+    }
+};
+
+}  // namespace jsc

@@ -1,0 +1,1 @@
+"""The matrices behind the im2col and MEC convolutions."""

@@ -206,6 +206,22 @@ def test_torch_runs_what_has_no_native_form():
     assert "in torch: " in repr(net)
 
 
+def test_a_linear_layer_of_a_map_that_is_a_part_of_a_wider_one():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+            self.fc = nn.Linear(8 * 36, 5)
+
+        def forward(self, x):
+            a, b = self.a(x).relu(), self.b(x).relu()
+            return torch.cat([a, b], 1), self.fc(b.flatten(1)), self.fc(a.flatten(1))
+
+    model = randomise(Both())
+    x = torch.randn(2, 3, 8, 8)
+    close(compiled(model, x)(x), model(x))
+
+
 def test_what_torch_makes_of_a_map_is_no_view_of_it():
     """Its memory is another map's by the time that it is read."""
 

@@ -33,6 +33,7 @@ def simplify(graph: Graph) -> None:
     place_parts(graph)
     widen_stems(graph)
     drop_dead(graph)
+    gather_inputs(graph)
 
 
 def wanted(graph: Graph) -> set[Value]:
@@ -197,6 +198,16 @@ def place_parts(graph: Graph) -> None:
             if movable and source not in results and _writes_parts(made[source]):
                 source.whole, source.first = copy.out.whole, copy.out.first
                 graph.operations.remove(copy)
+
+
+def gather_inputs(graph: Graph) -> None:
+    """A linear layer reads an image as one run of numbers: a part of a map is copied first."""
+    for operation in [o for o in graph.operations if isinstance(o, Linear)]:
+        value = operation.inputs[0]
+        if value.whole is not None and value.shape[1] * value.shape[2] > 1:
+            copied = Copy([value], Value(value.shape), operation.layer)
+            graph.operations.insert(graph.operations.index(operation), copied)
+            operation.inputs[0] = copied.out
 
 
 def _run_of_channels(sources: list[Value]) -> tuple[Value, tuple[int, int, int]] | None:

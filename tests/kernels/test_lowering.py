@@ -37,6 +37,21 @@ def test_padding_wider_than_the_output(isa, method):
     assert torch.equal(run(method, x, w, None, g), by_definition(x, w, None, g))
 
 
+@pytest.mark.parametrize("method", ["im2col", "mec"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_bad_activations_propagate_as_by_definition(isa, num_threads, dtype, method, bad):
+    x = torch.relu(torch.randn(1, 20, 11, 9, dtype=dtype))
+    x[0, 3, 4, 5] = bad
+    w = torch.randn(8, 20, 3, 3, dtype=dtype)
+    g = geometry(x, w, padding=(1, 1))
+    expected = by_definition(x, w, None, g)
+    out = run(method, x, w, None, g)
+    assert torch.equal(out.isnan(), expected.isnan())
+    finite = expected.isfinite()
+    assert torch.equal(out[~finite].nan_to_num(), expected[~finite].nan_to_num())
+    torch.testing.assert_close(out[finite], expected[finite], atol=1e-3, rtol=1e-3)
+
+
 def test_mec_reads_its_lowered_matrix_in_place():
     """torch's batched product takes overlapping views and a broadcast factor without a copy."""
     x = torch.randn(1, 64, 28, 28).contiguous(memory_format=torch.channels_last)

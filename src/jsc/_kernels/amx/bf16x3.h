@@ -20,16 +20,16 @@ constexpr ptrdiff_t AMX_LINE = 64;  // bytes
 // nothing.
 struct AmxFields {
     ptrdiff_t N, C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Oh, Ow;
-    ptrdiff_t x_pitch, out_pitch,
-        residual_pitch;  // from a pixel to the next; rows and images follow each other
-    ptrdiff_t chunk,
-        window;  // channels to a chunk, 16 or 32; numbers of a window, 0 where planes hold the map
+    // From a pixel to the next; rows and images follow each other.
+    ptrdiff_t x_pitch, out_pitch, residual_pitch;
+    ptrdiff_t chunk;  // channels to a chunk, 16 or 32
+    ptrdiff_t window;  // numbers of a window, 0 where planes hold the map
     ptrdiff_t column_step;  // input columns to a column of the planes
     ptrdiff_t pixel_columns;  // columns of the planes to an output
     ptrdiff_t row_pixels;  // outputs to a row of the planes, those beyond its end included
     ptrdiff_t phases, halo;  // phases of rows; rows beside those of a band's outputs
-    ptrdiff_t weight_bytes, band_bytes,
-        shared_bytes;  // limits: weights that stay in L2; planes of a thread, of all
+    // Limits: weights that stay in L2; planes of a thread; planes of all threads.
+    ptrdiff_t weight_bytes, band_bytes, shared_bytes;
     size_t weight, bias;  // (K blocks, steps, 3, 32 filters, 32) bfloat16; (32 K blocks)
     size_t mean, variance, norm_weight, norm_bias;  // (K): an evaluating batch-norm
     double eps;

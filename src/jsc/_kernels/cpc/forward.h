@@ -16,8 +16,8 @@ namespace jsc {
 // nothing.
 struct CpcFields {
     ptrdiff_t N, C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Oh, Ow;
-    ptrdiff_t x_pitch, out_pitch,
-        residual_pitch;  // from a pixel to the next; rows and images follow each other
+    // From a pixel to the next; rows and images follow each other.
+    ptrdiff_t x_pitch, out_pitch, residual_pitch;
     ptrdiff_t vectors, block;  // vectors and filters to a block of weights
     size_t weight, bias;  // (K blocks, sets, Kh, 64, Kw, block); (K)
     size_t mean, variance, norm_weight, norm_bias;  // (K): an evaluating batch-norm

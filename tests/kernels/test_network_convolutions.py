@@ -97,6 +97,7 @@ def test_winograd(maps, isa, tile, seed):
     ours, exact = convolution(
         maps, r, g, "winograd", mv=tile[0], mh=tile[1], vectors=vectors, tiles=r.randint(1, 9),
         weight=lambda w: maps.constant(packing.winograd(w, tile, lanes, vectors)),
+        plain=lambda w: maps.constant(packing.direct(w, 1, lanes, 1, g["C"])),
     )  # fmt: skip
     close(ours, exact, 2e-5)
 
@@ -110,6 +111,7 @@ def test_winograd_2x2_keeps_integers_exact(maps, isa):
     fields = {
         "x": maps.put(x), "out": out, "Ph": 1, "Pw": 1, "mv": 2, "mh": 2, "vectors": 1,
         "tiles": 5, "weight": maps.constant(packed), "epilogue": epilogue,
+        "plain": maps.constant(packing.direct(4 * w, 1, LANES[isa], 1, 16)),
     }  # fmt: skip
     assert torch.equal(maps.run("winograd", fields), exact)
 

@@ -5,8 +5,11 @@ number of threads with the same bits, whatever the batch."""
 import pytest
 import torch
 from random_networks import RandomNetwork, errors, randomise
+from torch import nn
 
 import jsc
+from jsc.network.choices import TILES, Choice
+from jsc.network.graph import Convolution
 
 X = (2, 3, 13, 11)
 
@@ -71,3 +74,29 @@ def test_nan_and_inf_come_out_where_torch_has_them(isa, seed):
         bad[0, 1, 4, 5] = number
         ours, theirs = net(bad)[1], model(bad)[1]
         assert torch.equal(ours.isnan() | ours.isinf(), theirs.isnan() | theirs.isinf())
+
+
+@pytest.mark.parametrize("tile", list(TILES))
+def test_nan_and_inf_stay_in_their_windows_with_winograd(isa, threads, tile):
+    """A transform mixes a tile's pixels; outputs that do not see the number must stay numbers."""
+    threads(2)
+    model = randomise(nn.Sequential(nn.Conv2d(9, 21, 3, padding=1), nn.BatchNorm2d(21)))
+    x = torch.randn(2, 9, 10, 11)
+    net = jsc.compile(model, x, budget=0.0, check=False)
+    _take(net, tile)
+    for number in (float("nan"), float("inf"), -float("inf")):
+        bad = x.clone()
+        bad[0, 3, 4, 5] = number
+        torch.testing.assert_close(net(bad), model(bad), rtol=1e-3, atol=1e-4, equal_nan=True)
+    # A transform of so large a number overflows; a tile's error is as large as its largest number's.
+    bad[0, 3, 4, 5] = 1e38
+    torch.testing.assert_close(net(bad), model(bad), rtol=0, atol=1e-5 * 1e38)
+
+
+def _take(net, method):
+    """Lets all convolutions of a compiled network take a method."""
+    (program,) = net._programs.values()
+    keys = [o.weight.key for o in program.graph.operations if isinstance(o, Convolution)]
+    net._choices = dict.fromkeys(keys, Choice(method))
+    net._programs.clear()
+    net._last = None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jsc._kernels.network.program import Program
 from jsc.network import packing
-from jsc.network.blocking import Blocking, blocking, vectors_of
+from jsc.network.blocking import blocking, vectors_of
 from jsc.network.choices import TILES, Choice, candidates, tiles_of_a_task
 from jsc.network.constants import Constant, Store
 from jsc.network.graph import (
@@ -128,18 +128,22 @@ class Emitter:
             ("winograd", tile, self.lanes, vectors),
             lambda w: packing.winograd(w, tile, self.lanes, vectors),
         )
+        plain = conv.weight.then(
+            ("filters", self.lanes),
+            lambda w: packing.direct(w, 1, self.lanes, 1, conv.inputs[0].C),
+        )
         fields = {
             **self.maps(conv), "Ph": conv.padding[0], "Pw": conv.padding[1],
             "mv": tile[0], "mh": tile[1], "vectors": vectors,
             "tiles": tiles_of_a_task(conv, tile, self.lanes),
-            "weight": self.address(packed), "epilogue": self.epilogue(conv),
+            "weight": self.address(packed), "plain": self.address(plain),
+            "epilogue": self.epilogue(conv),
         }  # fmt: skip
         return int(self.program.add_winograd(fields))
 
-    def direct(self, conv: Convolution, cut: Blocking | None = None) -> int:
-        """The direct convolution, cut as said."""
+    def direct(self, conv: Convolution) -> int:
         assert conv.weight is not None
-        cut = cut or blocking(conv, self.lanes)
+        cut = blocking(conv, self.lanes)
         key = ("direct", conv.groups, self.lanes, cut.vectors, cut.chunk)
         packed = conv.weight.then(
             key, lambda w: packing.direct(w, conv.groups, self.lanes, cut.vectors, cut.chunk)

@@ -85,5 +85,5 @@ cdef extern from "network/winograd.h" namespace "jsc::network" nogil:
     cdef struct WinogradFields:
         Map x, out
         int64_t Ph, Pw, mv, mh, vectors, tiles
-        uint64_t weight
+        uint64_t weight, plain
         Epilogue epilogue

@@ -17,6 +17,10 @@
 // products back while they are in the first cache. So the input is read once and transformed once, and the
 // weights stream past once for each task.
 //
+// A number that is not finite would spread over its tile, because the transforms mix pixels (inf - inf),
+// and a finite one may overflow in a transform. So where a tile's outputs are not all finite, they are
+// computed again without transforms, from the `plain` weights.
+//
 // Weights: (filter blocks, positions, C, V lanes). Order of additions: channels, one chain; then the
 // transform. Source: A. Lavin and S. Gray, arXiv:1509.09308; points after B. Barabasz et al.,
 // arXiv:1803.10986.
@@ -32,6 +36,7 @@ struct WinogradFields {
     int64_t vectors;  // V
     int64_t tiles;  // of a task
     uint64_t weight;
+    uint64_t plain;  // (vectors of filters, 3, 3, C, lanes): as they are
     Epilogue epilogue;
 };
 
@@ -119,6 +124,33 @@ struct WinogradKernel {
         }
     }
 
+    // Are these n vectors finite? 0 x is zero for each finite x.
+    template <class F> JSC_INLINE bool finite(const float *y, int n) {
+        F probe{};
+        for (int i = 0; i < n; i++) probe += load<F>(y + i * (int)(sizeof(F) / 4)) * 0.f;
+        return !nonzero_mask<F>(probe);
+    }
+    // The outputs of one tile for one vector of filters, without transforms.
+    template <class F, int mv, int mh>
+    JSC_INLINE void directly(const WinogradFields &f, const float *image, int64_t y0, int64_t x0, int64_t k,
+                             float *y) {
+        constexpr int L = sizeof(F) / 4;
+        const int64_t C = f.x.C;
+        for (int i = 0; i < mv; i++)
+            for (int j = 0; j < mh; j++) {
+                F sum{};
+                for (int u = 0; u < 3; u++)
+                    for (int s = 0; s < 3; s++) {
+                        const int64_t h = y0 + i + u - f.Ph, w = x0 + j + s - f.Pw;
+                        if (h < 0 || h >= f.x.H || w < 0 || w >= f.x.W) continue;
+                        const float *x = image + h * f.x.row + w * f.x.pixel;
+                        const float *weight = constant(f.plain) + ((k / L * 3 + u) * 3 + s) * C * L;
+                        for (int64_t c = 0; c < C; c++) sum += x[c] * load<F>(weight + c * L);
+                    }
+                store(y + (i * mh + j) * L, sum);
+            }
+    }
+
     // sums[tile, filters] of one position: products over channels of up to P tiles with a block of filters.
     template <class I, int V>
     JSC_INLINE void multiply(const float *x, const float *weight, int64_t C, int64_t tiles, float *sums) {
@@ -173,6 +205,7 @@ struct WinogradKernel {
                 alignas(64) float y[mv * mh * L];
                 transform_output<F, mv, mh>(sums + (t * V + v) * L, step, y);
                 const int64_t k = v * L;
+                if (!finite<F>(y, mv * mh)) directly<F, mv, mh>(f, at(f.x, call, n), y0, x0, k0 + k, y);
                 const int left = (int)std::min<int64_t>(L, f.out.C - k0 - k);
                 if (left == L && quick(e)) {
                     const auto last = QuickEpilogue<sizeof(F)>::of(e, k0 + k);

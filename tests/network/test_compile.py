@@ -7,10 +7,12 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
+from compiled_networks import close, compiled
 from random_networks import RandomNetwork, randomise
 from torch import nn
 
 import jsc
+from jsc.network.accuracy import measure
 from jsc.network.graph import Convolution, TorchCall
 
 X = (2, 3, 16, 16)
@@ -25,84 +27,8 @@ def small():
     )  # fmt: skip
 
 
-def compiled(model, x, **options):
-    return jsc.compile(model, x, **{"budget": 0.0, "check": False, **options})
-
-
 def operations(net):
     return next(iter(net._programs.values())).graph.operations
-
-
-def close(a, b):
-    torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6)
-
-
-class Chain(nn.Module):
-    """conv -> `between` -> conv, where `between` may do anything."""
-
-    def __init__(self, between):
-        super().__init__()
-        self.first, self.second = nn.Conv2d(8, 24, 3), nn.Conv2d(24, 24, 3, padding=1)
-        self.between = between
-
-    def forward(self, x):
-        return self.between(self, self.first(x))
-
-
-def conv_after(change):
-    def between(self, y):
-        y = y.relu()
-        z = change(y)
-        return self.second(y), z
-
-    return between
-
-
-def late_residual(self, y):
-    kept = y.relu()
-    z = self.second(kept)
-    z = z + kept
-    kept.mul_(2)
-    return z.relu(), kept
-
-
-# Aliasing and order: what a tracer that believes in names gets wrong.
-BETWEEN = {
-    "in place": conv_after(lambda y: y.mul_(-1).relu_()),
-    "in place on a view": conv_after(lambda y: y[:, :5].zero_()),
-    "in place on a reshaped one": conv_after(lambda y: y.flatten(2).neg_()),
-    "assigned": conv_after(lambda y: y.__setitem__((0, slice(1, 4)), 7.0)),
-    "in-place dropout": conv_after(lambda y: F.dropout(y, 0.5, False, True)),
-    "clone": conv_after(lambda y: y.clone().fill_(1)),
-    "out": conv_after(lambda y: torch.neg(y, out=y)),
-    "residual changed between": late_residual,
-    "two readers": lambda self, y: (self.second(y.relu()), y),
-    "read twice": lambda self, y: self.second(y.relu() + y),
-    "added to itself": lambda self, y: self.second((y + y).relu()),
-    "broadcast": lambda self, y: self.second((y + y.mean((2, 3), keepdim=True)).relu()),
-    "alpha": lambda self, y: torch.relu(torch.add(self.second(y), y, alpha=2)),
-    "residual first": lambda self, y: (y.relu() + self.second(y.relu())).relu(),
-    "in place into the residual": lambda self, y: y.relu().add_(self.second(y)).relu_(),
-    "in place into the sum": lambda self, y: self.second(y).add_(y).relu_(),
-    "number": lambda self, y: self.second(y + 1) + 1,
-    "size": lambda self, y: self.second(y.relu()).view(y.shape[0], -1),
-    "pre-activation in the output": lambda self, y: (y, y.relu()),
-    "slices": lambda self, y: torch.cat([y[:, 12:], y[:, :12]], 1).relu(),
-    "strided": lambda self, y: self.second(F.pad(y[:, ::1, ::2, 1::2], (0, 0, 0, 0, 0, 0))),
-    "the same twice": lambda self, y: (y.relu(), y.relu()),
-    "one tensor twice": lambda self, y: [y, y],
-    "concatenated with itself": lambda self, y: torch.cat([y, y.relu(), y], 1),
-}
-
-
-@pytest.mark.parametrize("between", BETWEEN)
-@torch.no_grad()
-def test_order_of_reads_and_writes(between):
-    model = randomise(Chain(BETWEEN[between]))
-    x = torch.randn(2, 8, 9, 7)
-    net = compiled(model, x)
-    close(net(x), model(x))
-    close(net(x), model(x))
 
 
 def test_fuses_and_says_what_it_does():
@@ -392,6 +318,13 @@ def test_checks_the_error_on_the_sample():
     assert net.accuracy is not None
     assert net.accuracy.error < 1e-5
     assert "largest error" in repr(net)
+
+
+def test_wrong_numbers_are_noticed():
+    """NaN where the model has numbers counts as wrong, and is no error of zero."""
+    model, x = small(), torch.randn(X)
+    with pytest.warns(RuntimeWarning, match="largest error"):
+        measure(model, model(x) * float("nan"), (x,), {})
 
 
 def test_shared_weights():

@@ -48,12 +48,17 @@ def measure(
         largest = truth[finite].abs().max().item() if finite.any() else 0.0
         if largest == 0.0:
             continue
-        errors = [(o.double() - truth)[finite].abs().max().item() / largest for o in (ours, theirs)]
+        errors = [_largest_error(o, truth, finite) / largest for o in (ours, theirs)]
         if errors[0] > worst.error:
             worst = Accuracy(errors[0], errors[1])
     if worst.error > max(ALLOWED * worst.torch_error, SMALLEST):
         warnings.warn(f"jsc.compile: {worst}", RuntimeWarning, stacklevel=4)
     return worst
+
+
+def _largest_error(y: Tensor, truth: Tensor, finite: Tensor) -> float:
+    """NaN in place of a number is an infinite error."""
+    return (y.double() - truth)[finite].abs().nan_to_num(float("inf")).max().item()
 
 
 def _double(tree: Any) -> Any:

@@ -38,7 +38,7 @@ def vectors_of(filters: int, lanes: int) -> int:
 
 
 def blocking(conv: Convolution, lanes: int) -> Blocking:
-    """The default cut of a convolution; `tune` tries its neighbours."""
+    """How a convolution is cut."""
     (N, Oh, Ow, K), C = conv.out.shape, conv.inputs[0].C // conv.groups
     W, (Kh, Kw), Sh = conv.inputs[0].shape[2], conv.kernel, conv.stride[0]
     Kg, taps = K // conv.groups, Kh * Kw

@@ -19,10 +19,6 @@ class Choice:
 
     method: str
 
-    @property
-    def exact_integers(self) -> bool:
-        return self.method in ("direct", "depthwise", "winograd2x2")
-
 
 def candidates(conv: Convolution) -> list[Choice]:
     """The ways to do this convolution, the rule's own first."""

@@ -42,9 +42,9 @@ def compile(
     sample   an input: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
              Other batch and image sizes work too; each is planned when it first comes.
     budget   seconds for timing each convolution's methods in its place; when they are over, the
-    rest
-             takes the method of the rule. 0 takes the rule's everywhere.
-    check    compare the outputs for the sample with those of the model in float64.
+             other convolutions take the method of the rule. 0 takes the rule's everywhere.
+    check    compare the outputs for the sample with those of the model in float64, and warn where
+             they are further off than twice torch's own float32.
 
     Returns
     -------
@@ -127,8 +127,9 @@ class CompiledNetwork(nn.Module):
     def refresh(self, model: nn.Module) -> None:
         """Takes the weights of `model`, whose structure is that of the compiled one, in place.
 
-        Costs the packing of the weights. No call may run meanwhile. Raises ValueError, with nothing
-        changed, if a parameter is missing or has another shape.
+        Parameters and buffers are those of its `state_dict`; tensors that are no buffers stay as
+        they were. Costs the packing of the weights. No call may run meanwhile. Raises ValueError,
+        with nothing changed, if a parameter is missing or has another shape.
         """
         frozen = self._frozen[0]
         state = model.state_dict()
@@ -210,11 +211,11 @@ class CompiledNetwork(nn.Module):
             self._store = Store(captured.state)
             if self._budget > 0:
                 draft = NetworkProgram(captured, layouts, Store(captured.state), {})
-                self._choices = tune(draft, tensors, self._budget, {})
+                self._choices = tune(draft, tensors, self._budget)
         return NetworkProgram(captured, layouts, self._store, self._choices)
 
     def _capture(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
-        with _config_lock:  # export changes the module while it runs
+        with _export:  # it changes the module while it runs
             return capture(self._frozen[0], args, kwargs)
 
     def _check(self, leaves: list[Any]) -> None:
@@ -247,7 +248,7 @@ class _Last(NamedTuple):
         )
 
 
-_config_lock = threading.Lock()
+_export = threading.Lock()
 
 
 def _kind(leaf: Any) -> str:

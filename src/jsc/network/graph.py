@@ -90,9 +90,6 @@ class Operation:
     def kind(self) -> str:
         return type(self).__name__.lower()
 
-    def constants(self) -> list[Constant]:
-        return [c for c in vars(self).values() if isinstance(c, Constant)]
-
 
 @dataclass(eq=False)
 class Activated(Operation):
@@ -249,7 +246,7 @@ class TorchCall(Operation):
 class Graph:
     """Operations in an order in which they can run.
 
-    inputs    what the caller gives, in order (None: an argument that is no tensor)
+    inputs    the tensors that the caller gives, in order
     outputs   what the caller gets, in order, as tensors
     tensors   how many tensors a call has: inputs, outputs and results of torch's operators
     """
@@ -266,10 +263,6 @@ class Graph:
             for value in operation.inputs:
                 found.setdefault(value.root, []).append(operation)
         return found
-
-
-def same_pixels(a: Value, b: Value) -> bool:
-    return a.shape[:3] == b.shape[:3]
 
 
 def numel(shape: Sequence[int]) -> int:

@@ -118,8 +118,8 @@ def channels(value: Value) -> tuple[int, int]:
     return first, first + value.C
 
 
-def plan(graph: Graph, segments: list[Segment], external: set[Value]) -> Memory:
-    """Places every map that is not a tensor of the caller's (`external`) or of torch's."""
+def plan(graph: Graph, segments: list[Segment]) -> Memory:
+    """Places every map that is no tensor of the caller's or of torch's."""
     life: dict[Value, list[int]] = {}
     time = 0
     for segment in segments:
@@ -130,7 +130,7 @@ def plan(graph: Graph, segments: list[Segment], external: set[Value]) -> Memory:
                     values.append(operation.out)
                 for value in values:
                     root = value.root
-                    if root.tensor is None and root not in external:
+                    if root.tensor is None:
                         span = life.setdefault(root, [time, time])
                         span[1] = time
             time += 1

@@ -6,8 +6,6 @@ network computes, except for rounding (`fuse`).
 
 from __future__ import annotations
 
-import torch
-
 from jsc.network.constants import Constant
 from jsc.network.graph import (
     IDENTITY,
@@ -266,7 +264,3 @@ def widen_stems(graph: Graph) -> None:
             "rows of windows",
             lambda w: w.permute(0, 3, 1, 2).reshape(w.shape[0], -1, w.shape[2], 1),
         )
-
-
-def float32(constant: Constant) -> Constant:
-    return constant.then("float32", lambda t: t.to(torch.float32))

@@ -52,14 +52,20 @@ class NetworkProgram:
         self.isa = _config.isa()
         self.outputs = [self._output(o, channels_last) for o in self.graph.outputs]
         self.segments = memory.schedule(self.graph)
-        self.memory = memory.plan(self.graph, self.segments, set())
+        self.memory = memory.plan(self.graph, self.segments)
         self.program = Program(self.isa)
         self.emitter = Emitter(self.program, self.memory, store, choices)
         self.index: dict[Operation, int] = {}
         for operation in self.graph.operations:
             if not isinstance(operation, TorchCall):
                 self.index[operation] = self.emitter.emit(operation)
-        self._link()
+        self.steps: list[Walk | TorchCall] = [
+            segment.torch
+            or Walk(self.program, [[self.index[o] for o in stage] for stage in segment.stages])
+            for segment in self.segments
+        ]
+        walks = [s for s in self.steps if isinstance(s, Walk)]
+        self.scratch_bytes = max((w.scratch_bytes for w in walks), default=0)
         self._free: list[CallMemory] = []
         refs = [o for o in self.outputs if isinstance(o, OutputRef)]
         self._allocations = [(o.ref.index, o.ref.shape, o.layout) for o in refs]
@@ -69,18 +75,6 @@ class NetworkProgram:
         self._single = self.outputs[0].ref.index if alone else None
         work = sum(getattr(o, "macs", o.out.pixels * o.out.C) for o in self.graph.operations)
         self.work = int(work)
-
-    def _link(self) -> None:
-        """The walks of the segments, again after an instruction was exchanged."""
-        self.steps: list[Walk | TorchCall] = []
-        for segment in self.segments:
-            if segment.torch is not None:
-                self.steps.append(segment.torch)
-            else:
-                stages = [[self.index[o] for o in stage] for stage in segment.stages]
-                self.steps.append(Walk(self.program, stages))
-        walks = [s for s in self.steps if isinstance(s, Walk)]
-        self.scratch_bytes = max((w.scratch_bytes for w in walks), default=0)
 
     def _output(self, entry: Any, channels_last: tuple[bool, ...]) -> Any:
         """How a result reaches the caller: as a tensor that the call's last operations write."""
@@ -94,9 +88,11 @@ class NetworkProgram:
         out = Value(value.shape, tensor=ref)
         made = [o for o in self.graph.operations if o.out is value and not isinstance(o, TorchCall)]
         readers = self.graph.readers().get(value, [])
-        direct = (
-            made and not planar and value.whole is None and not readers and value.tensor is None
-        )
+        # Several outputs may share the map: then each is copied from it.
+        outputs = [o for o in self.graph.outputs if isinstance(o, Entry)]
+        shared = sum(o.value.root is value for o in outputs) > 1
+        owns = value.whole is None and value.tensor is None and not shared
+        direct = made and owns and not planar and not readers
         if direct and entry.form != "flat":
             made[0].out = out
         else:
@@ -134,6 +130,7 @@ class NetworkProgram:
                         operation,
                         lambda walk=walk, at=at, regions=regions: walk.run(regions, at, 1),
                     )
+        del self._standing
 
     def alternative(self, conv: Convolution, choice: Choice) -> Callable[[], None]:
         """While `walk_singly` stands at a convolution: a function that does it another way."""

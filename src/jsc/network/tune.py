@@ -30,13 +30,8 @@ CHECKED_MACS = 1 << 25  # of a layer in float64: some 10 ms
 GAIN = 0.97  # another method than the rule's must take at most this part of its time
 
 
-def tune(
-    program: NetworkProgram, tensors: list[Tensor], budget: float, known: dict[Any, Choice]
-) -> dict[Any, Choice]:
-    """The choices for the convolutions of `program`, by `Convolution.weight.key`.
-
-    `known` has choices made before, which are taken over.
-    """
+def tune(program: NetworkProgram, tensors: list[Tensor], budget: float) -> dict[Any, Choice]:
+    """The choices for the convolutions of `program`, by `Convolution.weight.key`."""
     deadline = time.perf_counter() + budget
     chosen: dict[Any, Choice] = {}
     by_shape: dict[Any, Choice] = {}
@@ -45,9 +40,7 @@ def tune(
         if isinstance(operation, Convolution) and operation.weight is not None:
             shape = _shape(operation)
             options = candidates(operation)
-            choice = known.get(operation.weight.key) or by_shape.get(shape)
-            if choice not in options:
-                choice = None
+            choice = by_shape.get(shape)
             if choice is None and len(options) > 1 and time.perf_counter() < deadline:
                 choice = _fastest(program, operation, options, run)
                 by_shape[shape] = choice
@@ -136,7 +129,9 @@ class _Check:
         return ACTIVATIONS[conv.act.kind](y, conv.act)
 
     def _error(self, y: Tensor) -> float:
-        return (y.double() - self.exact).abs().nan_to_num(0.0).max().item()
+        """The largest, where the exact numbers are finite; NaN in their place is no small one."""
+        difference = (y.double() - self.exact)[self.exact.isfinite()].abs().nan_to_num(float("inf"))
+        return difference.max().item() if difference.numel() else 0.0
 
     def passes(self) -> bool:
         """Is the error of what stands in the output now at most twice torch's?"""

@@ -10,8 +10,7 @@
 //
 // An instruction is made once and never changes: several calls may run it at a time. It says into how many
 // tasks its work is cut; each output element belongs to one task and is summed up in one order, so that
-// the bits do not depend on who runs which task. Instructions of several rounds share their second round's
-// input in a workspace of the arena. Nothing here knows of Python or of OpenMP.
+// the bits do not depend on who runs which task. Nothing here knows of Python or of OpenMP.
 #pragma once
 #include <algorithm>
 #include <cstdint>

@@ -184,13 +184,6 @@ def out_shape(node: fx.Node) -> tuple[int, ...]:
     return tuple(meta.shape)
 
 
-def form_of(shape: tuple[int, ...]) -> str:
-    form = {4: "nchw", 2: "nc", 3: "nlc"}.get(len(shape))
-    if form is None:
-        raise Unsupported(f"a tensor of {len(shape)} dimensions")
-    return form
-
-
 def pair(v: Any) -> tuple[int, int]:
     if isinstance(v, int):
         return v, v

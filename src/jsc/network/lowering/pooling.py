@@ -70,10 +70,9 @@ def adaptive_max_pool2d(low: Lowering, node: fx.Node, x: Any, size: Any) -> Any:
     return Entry(low.emit(AdaptivePool([value], out, mode="max")), "nchw"), None
 
 
-def mean(low: Lowering, node: fx.Node, x: Any, dims: Any, keepdim: bool = False) -> Entry:
+def mean(low: Lowering, node: fx.Node, x: Any, dims: Any = None, keepdim: bool = False) -> Entry:
     entry = low.native(x, "nchw", "nhwc")
-    rank = 4
-    axes = {d % rank for d in dims}
+    axes = {d % 4 for d in dims or range(4)}
     if axes != ({2, 3} if entry.form == "nchw" else {1, 2}):
         raise Unsupported(f"mean over dimensions {sorted(axes)}")
     N, _, _, C = entry.value.shape
@@ -84,6 +83,8 @@ def mean(low: Lowering, node: fx.Node, x: Any, dims: Any, keepdim: bool = False)
 
 def softmax(low: Lowering, node: fx.Node, x: Any, dim: int, half_to_float: Any = None) -> Entry:
     entry = low.native(x, "nchw", "nc", "nhwc", "nlc")
+    if half_to_float not in (None, False):
+        raise Unsupported(f"softmax in {half_to_float}")
     rank = len(entry.shape)
     if dim % rank != (1 if entry.form in ("nchw", "nc") else rank - 1):
         raise Unsupported(f"softmax over dimension {dim}")

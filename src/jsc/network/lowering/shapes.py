@@ -27,7 +27,7 @@ def view(low: Lowering, node: fx.Node, x: Any, size: Any) -> Any:
     shape = out_shape(node)
     if isinstance(x, Parameter):
         return Parameter(
-            x.constant.then(("view", shape), lambda t: t.view(shape)), node.meta["val"], x.name
+            x.constant.then(("view", shape), lambda t: t.reshape(shape)), node.meta["val"], x.name
         )
     if isinstance(x, Split):
         N, H, W, C = x.entry.value.shape

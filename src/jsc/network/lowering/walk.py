@@ -7,15 +7,18 @@ raises `Unsupported` with the reason, and the operator runs in torch between two
 
 from __future__ import annotations
 
+import inspect
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, InputSpec
 
 from jsc.network import constants
 from jsc.network.capture import Captured
+from jsc.network.constants import Constant
 from jsc.network.graph import Graph, TensorRef, TorchCall, Value
 from jsc.network.lowering import convolving, elementwise, pooling, shapes
 from jsc.network.lowering.entries import Lowering, Opaque, Parameter, Unsupported
@@ -46,7 +49,7 @@ def lower(captured: Captured, channels_last: tuple[bool, ...]) -> Graph:
                 low.env[node] = _input(low, node, channels_last[number])
                 number += 1
             else:
-                low.env[node] = Parameter(constants.of(spec.target), node.meta["val"], spec.target)
+                low.env[node] = _parameter(captured, node, spec)
         elif node.op == "output":
             output = node.args[0]
         elif node.op == "call_function":
@@ -55,6 +58,18 @@ def lower(captured: Captured, channels_last: tuple[bool, ...]) -> Graph:
             raise Unsupported(f"a graph node of kind {node.op}")
     outputs = [_output(low, value) for value in output]
     return Graph(low.operations, low.inputs, outputs, len(low.tensors))
+
+
+def _parameter(captured: Captured, node: fx.Node, spec: InputSpec) -> Parameter:
+    """A tensor of the state by its name; one that the forward made, which another size may make
+    otherwise, by its value."""
+    name = str(spec.target)
+    if spec.kind is InputKind.CONSTANT_TENSOR:
+        value = captured.state[name]
+        constant = Constant(("made", name, id(value)), lambda _: value)
+    else:
+        constant = constants.of(name)
+    return Parameter(constant, node.meta["val"], name)
 
 
 def _input(low: Lowering, node: fx.Node, channels_last: bool) -> Any:
@@ -81,10 +96,21 @@ def _call(low: Lowering, node: fx.Node) -> None:
         low.layer = module_path(node)
         args = [low.lookup(a) for a in node.args]
         options = {k: low.lookup(v) for k, v in node.kwargs.items()}
+        _require_signature(function, low, node, args, options)
         low.env[node] = function(low, node, *args, **options)
     except Unsupported as reason:
         del low.operations[operations:], low.tensors[tensors:]
         low.env[node] = _torch(low, node, str(reason))
+
+
+def _require_signature(
+    function: Callable[..., Any], low: Lowering, node: fx.Node, args: Any, options: Any
+) -> None:
+    """A native form has no argument that it would ignore, such as another dtype of a sum."""
+    try:
+        inspect.signature(function).bind(low, node, *args, **options)
+    except TypeError as error:
+        raise Unsupported(str(error)) from None
 
 
 def _torch(low: Lowering, node: fx.Node, reason: str) -> Any:

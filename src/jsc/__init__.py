@@ -10,6 +10,7 @@ from jsc._version import __version__ as __version__
 from jsc.network import CompiledNetwork as CompiledNetwork
 from jsc.network import CompileError as CompileError
 from jsc.network import compile as compile
+from jsc.network import load as load
 from jsc.tuning import LayerChoice as LayerChoice
 from jsc.tuning import Plan as Plan
 from jsc.tuning import PlanError as PlanError

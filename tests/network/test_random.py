@@ -8,8 +8,7 @@ from random_networks import RandomNetwork, errors, randomise
 from torch import nn
 
 import jsc
-from jsc.network.choices import TILES, Choice
-from jsc.network.graph import Convolution
+from jsc.network.choices import TILES
 
 X = (2, 3, 13, 11)
 
@@ -82,21 +81,12 @@ def test_nan_and_inf_stay_in_their_windows_with_winograd(isa, threads, tile):
     threads(2)
     model = randomise(nn.Sequential(nn.Conv2d(9, 21, 3, padding=1), nn.BatchNorm2d(21)))
     x = torch.randn(2, 9, 10, 11)
-    net = jsc.compile(model, x, budget=0.0, check=False)
-    _take(net, tile)
+    net = jsc.compile(model, x, plan={"0.weight": tile}, check=False)
+    assert net.methods() == {tile: 1}
     for number in (float("nan"), float("inf"), -float("inf")):
         bad = x.clone()
         bad[0, 3, 4, 5] = number
         torch.testing.assert_close(net(bad), model(bad), rtol=1e-3, atol=1e-4, equal_nan=True)
-    # A transform of so large a number overflows; a tile's error is as large as its largest number's.
+    # A transform of so large a number overflows; a tile's error is that of its largest number.
     bad[0, 3, 4, 5] = 1e38
     torch.testing.assert_close(net(bad), model(bad), rtol=0, atol=1e-5 * 1e38)
-
-
-def _take(net, method):
-    """Lets all convolutions of a compiled network take a method."""
-    (program,) = net._programs.values()
-    keys = [o.weight.key for o in program.graph.operations if isinstance(o, Convolution)]
-    net._choices = dict.fromkeys(keys, Choice(method))
-    net._programs.clear()
-    net._last = None

@@ -3,6 +3,8 @@
     compiled     CompiledNetwork: programs by input size, summary, profile, refresh
     backend      torch.compile(model, backend="jsc")
     capture      from a module to functional ATen operators, and what is refused
+    captured     those operators, and their sizes for inputs of other shapes
+    saving       networks in files
     lowering/    from ATen operators to operations over channels-last maps
     graph        what operations and maps are
     passes       padding, epilogues, concatenation: what is fused and what is gone
@@ -18,4 +20,5 @@ The kernels are in `jsc._kernels.network`.
 
 from jsc.network.compiled import CompiledNetwork as CompiledNetwork
 from jsc.network.compiled import compile as compile
+from jsc.network.compiled import load as load
 from jsc.network.errors import CompileError as CompileError

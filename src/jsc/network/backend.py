@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jsc.network.compiled import CompiledNetwork
+from jsc.network.compiled import CompiledNetwork, compile
 from jsc.network.errors import CompileError
 
 log = logging.getLogger("jsc")
@@ -87,7 +87,7 @@ class _Graph:
             x for i, x in enumerate(inputs) if isinstance(x, Tensor) and i not in bound.fixed
         )
         try:
-            return CompiledNetwork(bound, given, {}, budget=10.0, check=False), bound
+            return compile(bound, given, budget=10.0, check=False, progress=False), bound
         except (CompileError, TypeError) as error:
             log.warning("torch.compile, backend jsc: a graph runs in torch: %s", error)
             return None

@@ -3,32 +3,26 @@
 Export runs the model's Python once, on tensors without numbers. Whatever that run does beside
 computing (hooks, attributes that it sets, buffers that it changes) would be gone in the compiled
 network, so it is refused here, in words.
+
+Export takes one and the same path for all inputs of a size. A batch of two or more is exported
+with its size free, which then serves every other batch but one image; an image size is not free,
+because exporting with free image sizes takes up to ten times as long.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+from jsc.network.captured import Captured, Placeholder, free_sizes
 from jsc.network.errors import CompileError
-
-
-@dataclass
-class Captured:
-    """An exported network: its graph, what the placeholders are, and the state that it needs."""
-
-    program: ExportedProgram
-    in_spec: pytree.TreeSpec
-    out_spec: pytree.TreeSpec
-    state: dict[str, Tensor]
-
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -54,10 +48,9 @@ def capture(frozen: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """
     before = _attributes(frozen)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(frozen, args, kwargs, strict=False)
-            program = program.run_decompositions({})
+        captured = _free_batch(frozen, args, kwargs) or _captured(_export(frozen, args, kwargs))
+    except CompileError:
+        raise
     except Exception as error:
         raise CompileError(
             f"torch.export cannot capture {type(frozen).__name__}: {_first_line(error)}. "
@@ -70,16 +63,63 @@ def capture(frozen: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             f"the forward of {type(frozen).__name__} sets {', '.join(sorted(changed)[:3])}, "
             "which would be lost; compile the part of the model that only computes"
         )
-    mutated = [*program.graph_signature.buffers_to_mutate.values()]
-    mutated += [*program.graph_signature.user_inputs_to_mutate.values()]
+    return captured
+
+
+def _export(frozen: nn.Module, args: Any, kwargs: Any, shapes: Any = None) -> ExportedProgram:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(frozen, args, kwargs, dynamic_shapes=shapes, strict=False)
+        return program.run_decompositions({})
+
+
+def _free_batch(frozen: nn.Module, args: Any, kwargs: Any) -> Captured | None:
+    """The graph for any batch of two or more, if the inputs are a batch and the model allows it."""
+    tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    sizes = {x.shape[0] if x.dim() else 0 for x in tensors}
+    if len(sizes) != 1 or min(sizes) < 2:
+        return None
+    shapes = ShapesCollection()
+    for x in tensors:
+        shapes[x] = {0: Dim.AUTO}
+    try:
+        captured = _captured(_export(frozen, args, kwargs, shapes))
+    except CompileError:
+        raise
+    except Exception:  # whatever export says of free sizes: the fixed one remains
+        return None
+    return captured if captured.free else None
+
+
+def _captured(program: ExportedProgram) -> Captured:
+    signature = program.graph_signature
+    mutated = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
     if mutated:
         raise CompileError(
             f"the forward writes to {', '.join(mutated[:4])}, which a compiled network would not "
             "do; compile the part of the model that only computes"
         )
+    specs = {spec.arg.name: spec for spec in signature.input_specs}
+    placeholders: list[Placeholder] = []
+    sizes: list[tuple[int | str, ...]] = []
+    for node in program.graph.nodes:
+        if node.op != "placeholder":
+            continue
+        spec, value = specs[node.name], node.meta.get("val")
+        if spec.kind is InputKind.USER_INPUT and isinstance(value, Tensor):
+            placeholders.append(Placeholder("input"))
+            sizes.append(tuple(n if isinstance(n, int) else str(n) for n in value.shape))
+        elif spec.kind is InputKind.USER_INPUT:
+            placeholders.append(Placeholder("value", value=value))
+        else:
+            made = spec.kind is InputKind.CONSTANT_TENSOR
+            placeholders.append(Placeholder("made" if made else "state", str(spec.target)))
+    free = free_sizes(program, sizes)
     state: dict[str, Tensor] = {**program.state_dict, **program.constants}
-    call_spec = program.call_spec
-    return Captured(program, call_spec.in_spec, call_spec.out_spec, state)
+    fixed = free is not None and not free
+    return Captured(
+        program.graph, placeholders, sizes, free or {}, program.call_spec.out_spec, state, fixed
+    )
 
 
 def _check_module(model: nn.Module) -> None:

@@ -9,13 +9,14 @@ from jsc.network.blocking import vectors_of
 from jsc.network.graph import Convolution
 
 TILES = {"winograd2x2": (2, 2), "winograd2x4": (2, 4), "winograd4x4": (4, 4)}
+METHODS = ("direct", "depthwise", *TILES)
 SCRATCH_BYTES = 256 << 10  # of a task's transformed tiles: second cache
 MOST_TILES = 96
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A method by name: "direct", "depthwise" or one of TILES."""
+    """A method by name, one of METHODS."""
 
     method: str
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import astuple
+from os import PathLike
 from typing import Any, NamedTuple
 
 import torch
@@ -11,10 +14,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from jsc import _config
-from jsc.network import report
+from jsc.network import report, saving
 from jsc.network.accuracy import Accuracy, measure
-from jsc.network.capture import Captured, capture, frozen_copy
-from jsc.network.choices import Choice
+from jsc.network.capture import capture, frozen_copy
+from jsc.network.captured import Captured
+from jsc.network.choices import METHODS, Choice
 from jsc.network.constants import Store
 from jsc.network.errors import CompileError
 from jsc.network.graph import Convolution
@@ -26,7 +30,13 @@ Key = tuple[Any, ...]
 
 
 def compile(
-    model: nn.Module, sample: Any, *, budget: float = 20.0, check: bool = True
+    model: nn.Module,
+    sample: Any,
+    *,
+    budget: float = 20.0,
+    plan: Mapping[str, str] | None = None,
+    check: bool = True,
+    progress: bool = True,
 ) -> CompiledNetwork:
     """The network as one native program for inference.
 
@@ -43,8 +53,11 @@ def compile(
              Other batch and image sizes work too; each is planned when it first comes.
     budget   seconds for timing each convolution's methods in its place; when they are over, the
              other convolutions take the method of the rule. 0 takes the rule's everywhere.
+    plan     methods of convolutions by the names of their weights, as another network's `plan`
+             has them: nothing is timed, and what the plan does not name takes the rule's.
     check    compare the outputs for the sample with those of the model in float64, and warn where
              they are further off than twice torch's own float32.
+    progress  show a bar while methods are timed.
 
     Returns
     -------
@@ -55,10 +68,60 @@ def compile(
     ------
     CompileError  if the model cannot be captured, or if that would lose something in silence:
                   hooks, attributes or buffers that its forward writes.
-    TypeError, ValueError  for a model or sample of the wrong kind.
+    TypeError, ValueError  for a model, sample or plan of the wrong kind.
     """
     args, kwargs = _arguments(sample)
-    return CompiledNetwork(model, args, kwargs, budget=budget, check=check)
+    choices = None if plan is None else _choices(plan)
+    leaves, structure = pytree.tree_flatten((args, kwargs))
+    frozen = frozen_copy(model)
+    net = CompiledNetwork(type(model).__name__, structure, [_kind(leaf) for leaf in leaves], frozen)
+    with torch.no_grad():
+        net._start(leaves, budget, choices, progress)
+        if check:
+            net.accuracy = measure(frozen, net(*args, **kwargs), args, kwargs)
+    return net
+
+
+def load(path: str | PathLike[str]) -> CompiledNetwork:
+    """The network that `CompiledNetwork.save` wrote, here or on another machine.
+
+    It takes the image sizes that the saved network had been called with, in any batch if it had
+    been called with two or more images. Convolutions keep their methods; kernels are those of this
+    processor. Nothing in the file is run as code. Raises ValueError (`FileError`) for any other or
+    a damaged file.
+    """
+    about, graphs = saving.read(path)
+    try:
+        structure = pytree.treespec_loads(about["structure"])
+        net = CompiledNetwork(about["name"], structure, about["kinds"])
+        net._choices = _choices(about["plan"])
+        net._persistent = frozenset(about["persistent"])
+        net.accuracy = None if about["accuracy"] is None else Accuracy(*about["accuracy"])
+        net._captured = graphs
+        net._store = Store({name: t for graph in graphs for name, t in graph.state.items()})
+        leaves = [_empty(*size) for size in about["inputs"]]
+        if [_kind(leaf) for leaf in leaves] == net._kinds:
+            with torch.no_grad():
+                net._program(leaves)
+    except Exception as error:  # whatever follows from what a damaged file says
+        raise saving.FileError(
+            f"{path} is damaged ({type(error).__name__}: {error}); save the network again"
+        ) from error
+    return net
+
+
+def _empty(shape: list[int], dtype: str, channels_last: bool) -> Tensor:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=saving.DTYPES[dtype], memory_format=layout)
+
+
+def _choices(plan: Mapping[str, str]) -> dict[str, Choice]:
+    for name, method in plan.items():
+        if method not in METHODS:
+            raise ValueError(
+                f"plan: the method of {name} must be one of {', '.join(METHODS)}; got {method!r}"
+            )
+    return {name: Choice(method) for name, method in plan.items()}
 
 
 def _arguments(sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -83,31 +146,45 @@ class CompiledNetwork(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        budget: float,
-        check: bool,
+        name: str,
+        structure: pytree.TreeSpec,
+        kinds: list[str],
+        model: nn.Module | None = None,
     ):
         super().__init__()
+        self.accuracy: Accuracy | None = None
+        self._name = name
+        self._structure = structure
+        self._kinds = kinds
+        # In a tuple, so that its parameters are not those of this module. None: from a file.
+        self._frozen = (model,)
+        self._persistent = frozenset(model.state_dict() if model is not None else ())
+        self._captured: list[Captured] = []
+        self._store: Store | None = None
+        self._choices: dict[str, Choice] = {}
         self._lock = threading.Lock()
         self._programs: OrderedDict[Key, NetworkProgram] = OrderedDict()
-        self._name = type(model).__name__
-        # In a tuple, so that its parameters are not those of this module.
-        self._frozen = (frozen_copy(model),)
-        self._store: Store | None = None
         self._last: _Last | None = None
-        self._budget = budget
-        self._choices: dict[Any, Choice] = {}
-        leaves, self._structure = pytree.tree_flatten((args, kwargs))
-        self._kinds = [_kind(leaf) for leaf in leaves]
-        self.accuracy: Accuracy | None = None
-        with torch.no_grad():
-            program = self._program(leaves)
-            if check:
-                self.accuracy = measure(self._frozen[0], program(_tensors(leaves)), args, kwargs)
+        self._profile: tuple[NetworkProgram, report.Profile] | None = None
         super().train(False)
+
+    def _start(
+        self, leaves: list[Any], budget: float, choices: dict[str, Choice] | None, progress: bool
+    ) -> None:
+        """Captures the network for a sample and chooses methods on it."""
+        self._check(leaves)
+        tensors = [t.resolve_neg() for t in _tensors(leaves)]
+        captured = self._capture(leaves, tensors)
+        self._store = Store(captured.state)
+        if choices is not None:
+            self._choices = choices
+        elif budget > 0:
+            layouts = tuple(_channels_last(t) for t in tensors)
+            draft = NetworkProgram(captured.at(tensors), layouts, Store(captured.state), {})
+            self._choices = tune(draft, tensors, budget, progress)
+        program = self._program(leaves)
+        if budget > 0:
+            self._profile = (program, report.profile(program, tensors, 3))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         last = self._last
@@ -131,20 +208,52 @@ class CompiledNetwork(nn.Module):
         they were. Costs the packing of the weights. No call may run meanwhile. Raises ValueError,
         with nothing changed, if a parameter is missing or has another shape.
         """
-        frozen = self._frozen[0]
-        state = model.state_dict()
-        own = frozen.state_dict()
+        assert self._store is not None
+        own = {n: t for n, t in self._store.state.items() if n in self._persistent}
+        given = model.state_dict()
         for name, tensor in own.items():
-            given = state.get(name)
-            if given is None or given.shape != tensor.shape or given.dtype != tensor.dtype:
+            new = given.get(name)
+            if new is None or new.shape != tensor.shape or new.dtype != tensor.dtype:
                 raise ValueError(
                     f"refresh: {name} must be {tensor.dtype} of shape {tuple(tensor.shape)}; got "
-                    f"{'nothing' if given is None else f'{given.dtype} of {tuple(given.shape)}'}"
+                    f"{'nothing' if new is None else f'{new.dtype} of {tuple(new.shape)}'}"
                 )
         with self._lock, torch.no_grad():
-            frozen.load_state_dict(state)
-            assert self._store is not None
+            for name, tensor in own.items():
+                tensor.copy_(given[name])
             self._store.refresh()
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the network to a file that `jsc.load` reads: weights as safetensors, the captured
+        graphs and the methods as JSON in their header. Call it once with each image size, and with
+        two images or more, that the loaded network is to take. Raises TypeError if the network
+        calls an operator that is not torch's own.
+        """
+        with self._lock:
+            if not self._programs:
+                raise ValueError("save: call the network once first")
+            inputs = [
+                [list(shape), str(dtype), last] for shape, dtype, _, last in self._sizes_used_last()
+            ]
+            about = {
+                "name": self._name,
+                "structure": pytree.treespec_dumps(self._structure),
+                "kinds": self._kinds,
+                "persistent": sorted(self._persistent),
+                "plan": self.plan,
+                "accuracy": None if self.accuracy is None else astuple(self.accuracy),
+                "inputs": inputs,
+            }
+            saving.write(path, about, self._captured)
+
+    @property
+    def plan(self) -> dict[str, str]:
+        """The methods of convolutions, by the names of their weights."""
+        return {name: choice.method for name, choice in self._choices.items()}
+
+    def _sizes_used_last(self) -> tuple[Any, ...]:
+        key = next(reversed(self._programs))
+        return tuple(part for part in key[1:] if isinstance(part, tuple))
 
     def profile(self, *args: Any, repeats: int = 20, **kwargs: Any) -> report.Profile:
         """Where the time of a call goes, operation by operation, measured on one thread."""
@@ -172,14 +281,18 @@ class CompiledNetwork(nn.Module):
     def extra_repr(self) -> str:
         with self._lock:
             programs = list(self._programs.values())
-        return report.summary(self._name, programs[-1], self.accuracy)
+        if not programs:
+            return f"CompiledNetwork({self._name}), not called yet"
+        program, measured = self._profile or (programs[-1], None)
+        return report.summary(self._name, program, self.accuracy, measured)
 
     def __repr__(self) -> str:
         return self.extra_repr()
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError(
-            "a compiled network cannot be pickled or copied; compile the model where it is needed"
+            "a compiled network cannot be pickled or copied; save it to a file and jsc.load that, "
+            "or compile the model where it is needed"
         )
 
     def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
@@ -204,19 +317,29 @@ class CompiledNetwork(nn.Module):
             return self._programs[key]
 
     def _make(self, leaves: list[Any], tensors: list[Tensor]) -> NetworkProgram:
-        args, kwargs = pytree.tree_unflatten(leaves, self._structure)
-        captured = self._capture(args, kwargs)
+        assert self._store is not None
+        captured = self._capture(leaves, tensors).at(tensors)
         layouts = tuple(_channels_last(t) for t in tensors)
-        if self._store is None:
-            self._store = Store(captured.state)
-            if self._budget > 0:
-                draft = NetworkProgram(captured, layouts, Store(captured.state), {})
-                self._choices = tune(draft, tensors, self._budget)
         return NetworkProgram(captured, layouts, self._store, self._choices)
 
-    def _capture(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
+    def _capture(self, leaves: list[Any], tensors: list[Tensor]) -> Captured:
+        """The graph for inputs of these sizes: one that we have, or the model's, exported."""
+        for captured in self._captured:
+            if captured.fits(tensors):
+                return captured
+        model = self._frozen[0]
+        if model is None:
+            known = " or ".join(c.describe() for c in self._captured)
+            given = ", ".join(str(tuple(t.shape)) for t in tensors)
+            raise CompileError(
+                f"the file has {self._name} for inputs of the sizes {known}; got {given}. Compile "
+                "the model, call it with an input of that size and save it again"
+            )
+        args, kwargs = pytree.tree_unflatten(leaves, self._structure)
         with _export:  # it changes the module while it runs
-            return capture(self._frozen[0], args, kwargs)
+            captured = capture(model, args, kwargs)
+        self._captured = [*self._captured[1 - PROGRAMS :], captured]
+        return captured
 
     def _check(self, leaves: list[Any]) -> None:
         if torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(leaves)):

@@ -45,7 +45,7 @@ class Emitter:
     """Makes the instructions of one program."""
 
     def __init__(
-        self, program: Program, memory: Memory, store: Store, choices: Mapping[Any, Choice]
+        self, program: Program, memory: Memory, store: Store, choices: Mapping[str, Choice]
     ):
         self.program = program
         self.memory = memory
@@ -109,9 +109,8 @@ class Emitter:
 
     def choice(self, conv: Convolution) -> Choice:
         """The method chosen for a convolution, the rule's where there is none that fits it."""
-        assert conv.weight is not None
         options = candidates(conv)
-        chosen = self.choices.get(conv.weight.key)
+        chosen = self.choices.get(conv.name)
         return chosen if chosen in options else options[0]
 
     def convolution(self, conv: Convolution, choice: Choice) -> int:

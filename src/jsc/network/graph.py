@@ -121,6 +121,12 @@ class Convolution(Activated):
         return self.inputs[1] if len(self.inputs) > 1 else None
 
     @property
+    def name(self) -> str:
+        """By which a choice of a method is kept: that of the weight."""
+        assert self.weight is not None
+        return str(self.weight.key)
+
+    @property
     def depthwise(self) -> bool:
         return self.groups == self.inputs[0].C == self.out.C and self.groups > 1
 

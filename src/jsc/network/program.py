@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from jsc import _config
 from jsc._kernels.network.program import Program, Walk
 from jsc.network import memory, passes
-from jsc.network.capture import Captured
+from jsc.network.captured import Captured
 from jsc.network.choices import Choice
 from jsc.network.constants import Store
 from jsc.network.emit import Emitter
@@ -42,7 +42,7 @@ class NetworkProgram:
         captured: Captured,
         channels_last: tuple[bool, ...],
         store: Store,
-        choices: Mapping[Any, Choice],
+        choices: Mapping[str, Choice],
     ):
         self.graph: Graph = lower(captured, channels_last)
         passes.simplify(self.graph)

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """An operation: the module it came from, what it is, its time in seconds."""
+    """An operation: the module it came from, what it is, its time in seconds; for a convolution,
+    the part of its input that is not zero."""
 
     layer: str
     what: str
     method: str
     seconds: float
+    density: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,18 @@ class Profile:
 
     def __str__(self) -> str:
         total = self.seconds or 1.0
-        lines = [f"{'layer':<32} {'operation':<44} {'method':<16} {'us':>9} {'%':>5}"]
-        lines += [
-            f"{r.layer[-32:]:<32} {r.what:<44} {r.method:<16} {1e6 * r.seconds:9.1f} "
-            f"{100 * r.seconds / total:5.1f}"
-            for r in self.rows
-        ]
-        return "\n".join([*lines, f"{'':<32} {'in all':<44} {'':<16} {1e6 * total:9.1f}"])
+        lines = [f"{HEADER} {'us':>9}"]
+        lines += [f"{_line(r, total)} {1e6 * r.seconds:9.1f}" for r in self.rows]
+        return "\n".join([*lines, f"{'in all':<{len(HEADER)}} {1e6 * total:9.1f}"])
+
+
+HEADER = f"{'layer':<32} {'operation':<44} {'method':<12} {'density':>7} {'% time':>6}"
+
+
+def _line(row: Row, total: float) -> str:
+    density = "" if row.density is None else f"{row.density:.2f}"
+    text = f"{row.layer[-32:] or '-':<32} {row.what:<44} {row.method:<12} {density:>7}"
+    return f"{text} {100 * row.seconds / total:6.1f}" if total else text.rstrip()
 
 
 def describe(operation: Operation) -> str:
@@ -67,8 +74,12 @@ def describe(operation: Operation) -> str:
 def profile(program: NetworkProgram, tensors: list[Tensor], repeats: int) -> Profile:
     """Each operation `repeats` times in its place, on what its predecessors wrote; medians."""
     times: dict[Operation, list[float]] = {o: [] for o in program.graph.operations}
+    density: dict[Operation, float] = {}
 
     def run(operation: Operation, call: object) -> None:
+        if isinstance(operation, Convolution):
+            x = program.map_view(operation.inputs[0])
+            density[operation] = (x != 0).sum().item() / x.numel()
         for _ in range(repeats):
             start = time.perf_counter()
             call()  # type: ignore[operator]
@@ -76,14 +87,17 @@ def profile(program: NetworkProgram, tensors: list[Tensor], repeats: int) -> Pro
 
     program.walk_singly(tensors, run)
     rows = [
-        Row(o.layer, describe(o), program.method(o), sorted(t)[len(t) // 2])
+        Row(o.layer, describe(o), program.method(o), sorted(t)[len(t) // 2], density.get(o))
         for o, t in times.items()
         if t
     ]
     return Profile(rows)
 
 
-def summary(name: str, program: NetworkProgram, accuracy: Accuracy | None) -> str:
+def summary(
+    name: str, program: NetworkProgram, accuracy: Accuracy | None, measured: Profile | None
+) -> str:
+    """All operations in order; density and share of time where they were measured."""
     operations = program.graph.operations
     torch_calls = [o for o in operations if isinstance(o, TorchCall)]
     walks = sum(isinstance(step, Walk) for step in program.steps)
@@ -97,10 +111,11 @@ def summary(name: str, program: NetworkProgram, accuracy: Accuracy | None) -> st
     ]
     if accuracy is not None:
         lines.append(f"  {accuracy}")
-    for operation in operations:
-        lines.append(
-            f"  {operation.layer or '-':<32} {describe(operation):<48} {program.method(operation)}"
-        )
+    rows = [Row(o.layer, describe(o), program.method(o), 0.0) for o in operations]
+    if measured is not None:
+        rows = measured.rows
+    total = measured.seconds if measured is not None else 0.0
+    lines += [f"  {HEADER}", *(f"  {_line(row, total)}" for row in rows)]
     for call in torch_calls:
         lines.append(f"  in torch: {call.layer or '-'} {call.target}: {call.reason}")
     return "\n".join(lines)

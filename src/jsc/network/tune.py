@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jsc._progress import Progress
 from jsc.network.choices import Choice, candidates
 from jsc.network.constants import Constant
 from jsc.network.graph import Convolution, Operation
@@ -30,14 +31,16 @@ CHECKED_MACS = 1 << 25  # of a layer in float64: some 10 ms
 GAIN = 0.97  # another method than the rule's must take at most this part of its time
 
 
-def tune(program: NetworkProgram, tensors: list[Tensor], budget: float) -> dict[Any, Choice]:
-    """The choices for the convolutions of `program`, by `Convolution.weight.key`."""
+def tune(
+    program: NetworkProgram, tensors: list[Tensor], budget: float, progress: bool
+) -> dict[str, Choice]:
+    """The choices for the convolutions of `program`, by `Convolution.name`."""
     deadline = time.perf_counter() + budget
-    chosen: dict[Any, Choice] = {}
+    chosen: dict[str, Choice] = {}
     by_shape: dict[Any, Choice] = {}
 
     def visit(operation: Operation, run: Callable[[], None]) -> None:
-        if isinstance(operation, Convolution) and operation.weight is not None:
+        if isinstance(operation, Convolution):
             shape = _shape(operation)
             options = candidates(operation)
             choice = by_shape.get(shape)
@@ -45,10 +48,12 @@ def tune(program: NetworkProgram, tensors: list[Tensor], budget: float) -> dict[
                 choice = _fastest(program, operation, options, run)
                 by_shape[shape] = choice
             if choice is not None:
-                chosen[operation.weight.key] = choice
+                chosen[operation.name] = choice
         run()
+        bar.step(operation.layer)
 
-    program.walk_singly(tensors, visit)
+    with Progress("compile", len(program.graph.operations), enabled=progress) as bar:
+        program.walk_singly(tensors, visit)
     return chosen
 
 

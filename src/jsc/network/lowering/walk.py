@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.export.graph_signature import InputKind, InputSpec
 
 from jsc.network import constants
-from jsc.network.capture import Captured
+from jsc.network.captured import Captured, Placeholder
 from jsc.network.constants import Constant
+from jsc.network.errors import CompileError
 from jsc.network.graph import Graph, TensorRef, TorchCall, Value
 from jsc.network.lowering import convolving, elementwise, pooling, shapes
 from jsc.network.lowering.entries import Lowering, Opaque, Parameter, Unsupported
@@ -27,44 +27,41 @@ TABLE = {**convolving.TABLE, **elementwise.TABLE, **pooling.TABLE, **shapes.TABL
 
 
 def lower(captured: Captured, channels_last: tuple[bool, ...]) -> Graph:
-    """The graph of a captured network.
+    """The graph of a captured network that has its sizes.
 
     `channels_last` says of each tensor that the caller gives whether it lies so, its other layouts
     being made contiguous by the call.
     """
-    program = captured.program
-    graph = program.graph
     low = Lowering(captured.state)
-    kinds = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    placeholders = iter(captured.placeholders)
+    layouts = iter(channels_last)
     output: tuple[Any, ...] = ()
-    number = 0
-    for node in graph.nodes:
+    for node in captured.graph.nodes:
         if node.op == "placeholder":
-            spec = kinds[node.name]
-            if spec.kind is InputKind.USER_INPUT and not isinstance(
-                node.meta.get("val"), torch.Tensor
-            ):
-                low.env[node] = node.meta.get("val")  # a number or a string: part of the program
-            elif spec.kind is InputKind.USER_INPUT:
-                low.env[node] = _input(low, node, channels_last[number])
-                number += 1
+            placeholder = next(placeholders)
+            if placeholder.kind == "value":
+                low.env[node] = placeholder.value
+            elif placeholder.kind == "input":
+                low.env[node] = _input(low, node, next(layouts))
             else:
-                low.env[node] = _parameter(captured, node, spec)
+                low.env[node] = _parameter(captured, node, placeholder)
         elif node.op == "output":
             output = node.args[0]
         elif node.op == "call_function":
             _call(low, node)
         else:
-            raise Unsupported(f"a graph node of kind {node.op}")
+            raise CompileError(
+                f"the model's graph has a part of kind {node.op} ({node.target}), such as "
+                "torch.cond makes; compile the parts around it"
+            )
     outputs = [_output(low, value) for value in output]
     return Graph(low.operations, low.inputs, outputs, len(low.tensors))
 
 
-def _parameter(captured: Captured, node: fx.Node, spec: InputSpec) -> Parameter:
-    """A tensor of the state by its name; one that the forward made, which another size may make
-    otherwise, by its value."""
-    name = str(spec.target)
-    if spec.kind is InputKind.CONSTANT_TENSOR:
+def _parameter(captured: Captured, node: fx.Node, placeholder: Placeholder) -> Parameter:
+    """A tensor of the state by its name; one that the forward made, by its value."""
+    name = placeholder.name
+    if placeholder.kind == "made":
         value = captured.state[name]
         constant = Constant(("made", name, id(value)), lambda _: value)
     else:
@@ -86,6 +83,9 @@ def _call(low: Lowering, node: fx.Node) -> None:
     if node.target is operator.getitem:
         source = low.env[node.args[0]]  # type: ignore[index]
         low.env[node] = source[node.args[1]]
+        return
+    if isinstance(node.meta.get("val"), (bool, int, float)):  # a size, or computed from sizes
+        low.env[node] = node.meta["val"]
         return
     name = str(node.target).removeprefix("aten.")
     function = TABLE.get(name)

@@ -1,0 +1,124 @@
+"""A network as functional ATen operators, and its sizes for inputs that it has not seen."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+# What a graph may do with sizes; any other operator on them keeps the size fixed.
+ON_SIZES = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "floordiv": operator.floordiv,
+    "mod": operator.mod,
+    "sym_size": torch.ops.aten.sym_size.int,
+}
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """An argument of a graph.
+
+    kind   "input": a tensor that the caller gives, in order; "value": another argument of the
+           caller's, which is part of the network; "state": the entry `name` of the state; "made":
+           one that the forward made, which another size may make otherwise
+    """
+
+    kind: str
+    name: str = ""
+    value: Any = None
+
+
+@dataclass
+class Captured:
+    """A graph of functional ATen operators.
+
+    placeholders  what its arguments are, in order
+    sizes         the shape of each input; a name in place of a number is a free size
+    free          the least and the greatest number that each free size may be
+    sized         do the nodes' meta["val"] have the sizes of `sizes`?
+    """
+
+    graph: fx.Graph
+    placeholders: list[Placeholder]
+    sizes: list[tuple[int | str, ...]]
+    free: dict[str, tuple[float, float]]
+    out_spec: pytree.TreeSpec
+    state: dict[str, Tensor]
+    sized: bool
+
+    def fits(self, tensors: Sequence[Tensor]) -> bool:
+        """Does the graph hold for inputs of these shapes?"""
+        found: dict[str, int] = {}
+        for sizes, x in zip(self.sizes, tensors, strict=True):
+            if len(sizes) != x.dim():
+                return False
+            for size, n in zip(sizes, x.shape, strict=True):
+                expected = size if isinstance(size, int) else found.setdefault(size, n)
+                if n != expected:
+                    return False
+        return all(self.free[name][0] <= n <= self.free[name][1] for name, n in found.items())
+
+    def describe(self) -> str:
+        """The sizes in words, such as (2 or more, 3, 224, 224)."""
+
+        def size(n: int | str) -> str:
+            return str(n) if isinstance(n, int) else f"{self.free[n][0]:.0f} or more"
+
+        return ", ".join(f"({', '.join(map(size, shape))})" for shape in self.sizes)
+
+    def at(self, tensors: Sequence[Tensor]) -> Captured:
+        """The graph for inputs of these shapes: each node's meta["val"] is a tensor without numbers
+        that has the shape of its result, or a size."""
+        if self.sized:
+            return self
+        graph = fx.Graph()
+        graph.output(graph.graph_copy(self.graph, {}))
+        given = iter(tensors)
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            values: list[Any] = []
+            for placeholder in self.placeholders:
+                if placeholder.kind == "value":
+                    values.append(placeholder.value)
+                else:
+                    real = next(given) if placeholder.kind == "input" else None
+                    tensor = self.state[placeholder.name] if real is None else real
+                    values.append(mode.from_tensor(tensor.detach(), static_shapes=True))
+            _Sizes(fx.GraphModule({}, graph)).run(*values)
+        sizes: list[tuple[int | str, ...]] = [tuple(x.shape) for x in tensors]
+        return replace(self, graph=graph, sizes=sizes, free={}, sized=True)
+
+
+class _Sizes(fx.Interpreter):
+    """Runs a graph on tensors without numbers and notes what each node gives."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        n.meta["val"] = result = super().run_node(n)
+        return result
+
+
+def free_sizes(
+    program: ExportedProgram, sizes: Sequence[tuple[int | str, ...]]
+) -> dict[str, tuple[float, float]] | None:
+    """The free sizes of an exported graph with their ranges, none if all are fixed; None if the
+    graph does with a size what we cannot repeat for another one."""
+    names = {n for shape in sizes for n in shape if isinstance(n, str)}
+    ranges = {str(symbol): r for symbol, r in program.range_constraints.items()}
+    if not names <= ranges.keys():
+        return None
+    allowed = set(ON_SIZES.values())
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        computes = node.op == "call_function" and not isinstance(value, (Tensor, tuple, list))
+        if names and computes and node.target not in allowed:
+            return None
+    return {name: (float(ranges[name].lower), float(ranges[name].upper)) for name in names}

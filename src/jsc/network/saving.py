@@ -1,0 +1,179 @@
+"""Compiled networks in files: tensors as safetensors, all else as JSON in their header.
+
+The JSON has the graphs of functional ATen operators that were captured, so a file depends neither
+on our instructions nor on a processor. Reading runs no code of the file's: an operator is looked
+up by its name among torch's own, and one that writes to its arguments is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+from os import PathLike
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from jsc.network.captured import ON_SIZES, Captured, Placeholder
+
+KEY = "jsc.network"
+VERSION = 1
+DTYPES = {str(d): d for d in vars(torch).values() if isinstance(d, torch.dtype)}
+LAYOUTS = {str(v): v for v in vars(torch).values() if isinstance(v, torch.layout)}
+FORMATS = {str(v): v for v in vars(torch).values() if isinstance(v, torch.memory_format)}
+NAMED = {**DTYPES, **LAYOUTS, **FORMATS}
+
+
+class FileError(ValueError):
+    """A file is no compiled network, or is damaged."""
+
+
+def write(path: str | PathLike[str], about: dict[str, Any], graphs: list[Captured]) -> None:
+    """Writes a network. `about` is plain data, for JSON."""
+    tensors: dict[str, Tensor] = {}
+    encoded = []
+    for number, graph in enumerate(graphs):
+        names = {p.name: p.name for p in graph.placeholders if p.kind == "state"}
+        names |= {p.name: f"{number}:{p.name}" for p in graph.placeholders if p.kind == "made"}
+        tensors |= {new: graph.state[old].detach().contiguous() for old, new in names.items()}
+        encoded.append(_encode_graph(graph, names))
+    text = json.dumps({"version": VERSION, **about, "graphs": encoded})
+    # Copies: safetensors refuses tensors that share memory.
+    save_file({n: t.clone() for n, t in tensors.items()}, path, metadata={KEY: text})
+
+
+def read(path: str | PathLike[str]) -> tuple[dict[str, Any], list[Captured]]:
+    """What `write` wrote. Raises FileError for any other file, OSError if it cannot be read."""
+    with open(path, "rb"):
+        pass  # OSError in words, where safetensors has its own
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+            if text is None:
+                raise FileError(f"{path} is no compiled network; CompiledNetwork.save writes one")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = json.loads(text)
+        if about["version"] != VERSION:
+            raise FileError(
+                f"{path} has version {about['version']} of the format, and this jsc reads "
+                f"{VERSION}; save the network again with this release"
+            )
+        return about, [_decode_graph(g, state) for g in about.pop("graphs")]
+    except FileError:
+        raise
+    except Exception as error:  # whatever a damaged file makes of JSON, safetensors or a graph
+        raise FileError(
+            f"{path} is damaged ({type(error).__name__}: {error}); save the network again"
+        ) from error
+
+
+def _encode_graph(captured: Captured, names: dict[str, str]) -> dict[str, Any]:
+    nodes = list(captured.graph.nodes)
+    numbers = {node: i for i, node in enumerate(nodes)}
+
+    def encode(a: Any) -> Any:
+        if isinstance(a, fx.Node):
+            return {"node": numbers[a]}
+        if isinstance(a, (list, tuple)):
+            return [encode(v) for v in a]
+        if isinstance(a, (torch.dtype, torch.layout, torch.memory_format)):
+            return {"torch": str(a)}
+        if isinstance(a, torch.device):
+            return {"device": str(a)}
+        if isinstance(a, float) and not math.isfinite(a):
+            return {"float": str(a)}
+        if a is None or isinstance(a, (bool, int, float, str)):
+            return a
+        raise TypeError(f"save: a network with an argument of type {type(a).__name__}: {a!r}")
+
+    return {
+        "placeholders": [
+            [p.kind, names.get(p.name, ""), encode(p.value)] for p in captured.placeholders
+        ],
+        "sizes": captured.sizes,
+        "free": {name: [low, encode(high)] for name, (low, high) in captured.free.items()},
+        "results": pytree.treespec_dumps(captured.out_spec),
+        "nodes": [
+            [node.op, node.name, _target_name(node), _layer(node), encode(node.args)]
+            + [[name, encode(value)] for name, value in node.kwargs.items()]
+            for node in nodes
+        ],
+    }
+
+
+def _decode_graph(data: dict[str, Any], state: dict[str, Tensor]) -> Captured:
+    graph = fx.Graph()
+    nodes: list[fx.Node] = []
+
+    def decode(a: Any) -> Any:
+        if isinstance(a, list):
+            return [decode(v) for v in a]
+        if not isinstance(a, dict):
+            return a
+        ((kind, value),) = a.items()
+        if kind == "node":
+            return nodes[value]
+        if kind == "torch":
+            return NAMED[value]
+        return {"device": torch.device, "float": float}[kind](value)
+
+    for op, name, target, layer, arguments, *options in data["nodes"]:
+        args = tuple(decode(arguments))
+        kwargs = {key: decode(value) for key, value in options}
+        function = _target(target) if op == "call_function" else target
+        if op not in ("placeholder", "call_function", "output"):
+            raise ValueError(f"a node of kind {op}")
+        node = graph.create_node(op, function, args, kwargs, name)
+        node.meta["nn_module_stack"] = {"layer": (layer, None)}
+        nodes.append(node)
+    placeholders = [
+        Placeholder(kind, name, decode(value)) for kind, name, value in data["placeholders"]
+    ]
+    needed = {p.name for p in placeholders if p.kind in ("state", "made")}
+    free = {name: (low, decode(high)) for name, (low, high) in data["free"].items()}
+    return Captured(
+        graph,
+        placeholders,
+        [tuple(shape) for shape in data["sizes"]],
+        free,
+        pytree.treespec_loads(data["results"]),
+        {name: state[name] for name in needed},
+        sized=False,
+    )
+
+
+def _layer(node: fx.Node) -> str:
+    paths = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+    return paths[-1] if paths else ""
+
+
+def _target_name(node: fx.Node) -> str:
+    if node.op != "call_function":
+        return str(node.target)
+    if node.target is operator.getitem:
+        return "getitem"
+    for name, function in ON_SIZES.items():
+        if node.target is function:
+            return name
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
+        raise TypeError(f"save: the network calls {node.target}, which is no operator of torch's")
+    return str(node.target)
+
+
+def _target(name: str) -> Any:
+    """The function of a name that `_target_name` gave."""
+    if name == "getitem":
+        return operator.getitem
+    if name in ON_SIZES:
+        return ON_SIZES[name]
+    namespace, operation, overload = name.split(".")
+    found = getattr(getattr(torch.ops.aten, operation), overload)
+    # aten.from_file is the one operator without side effects on tensors that opens a file.
+    if namespace != "aten" or found._schema.is_mutable or operation == "from_file":
+        raise ValueError(f"{name} is no functional operator of torch's")
+    return found

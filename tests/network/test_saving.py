@@ -1,0 +1,197 @@
+"""net.save and jsc.load: the same bits, other batches, and files that are no networks."""
+
+import json
+import struct
+from collections import OrderedDict
+
+import pytest
+import torch
+from random_networks import RandomNetwork, randomise
+from torch import nn
+
+import jsc
+from jsc.network.saving import KEY, FileError
+
+X = (1, 3, 13, 11)
+
+
+def small() -> nn.Module:
+    return randomise(nn.Sequential(nn.Conv2d(3, 9, 3, padding=1), nn.ReLU(), nn.Flatten(1)))
+
+
+def saved(tmp_path, model, *xs, **options):
+    net = jsc.compile(model, xs[0], budget=0.0, check=False, **options)
+    for x in xs:
+        net(x)
+    net.save(tmp_path / "net.jsc")
+    return net, tmp_path / "net.jsc"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_loaded_network_gives_the_same_bits(isa, tmp_path, seed):
+    torch.manual_seed(seed)
+    model = randomise(RandomNetwork(seed))
+    one, two = torch.randn(X), torch.randn(2, *X[1:])
+    net, path = saved(tmp_path, model, one, two)
+    loaded = jsc.load(path)
+    for x in (one, two, torch.randn(5, *X[1:])):
+        for ours, theirs in zip(loaded(x), net(x), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_a_batch_is_captured_once(monkeypatch):
+    import jsc.network.compiled as compiled
+
+    calls = []
+    real = compiled.capture
+    monkeypatch.setattr(compiled, "capture", lambda *a: calls.append(1) or real(*a))
+    model = small()
+    net = jsc.compile(model, torch.randn(2, 3, 8, 8), budget=0.0)
+    for batch in (3, 4, 7):
+        x = torch.randn(batch, 3, 8, 8)
+        torch.testing.assert_close(net(x), model(x))
+    assert len(calls) == 1
+    net(torch.randn(1, 3, 8, 8)), net(torch.randn(2, 3, 9, 8))
+    assert len(calls) == 3
+
+
+class Structured(nn.Module):
+    """Two inputs, a number, a dict and a list of outputs, torch's own operators between."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.register_buffer("shift", torch.randn(8, 1, 1), persistent=False)
+        self.table = torch.randn(8, 1, 1)
+
+    def forward(self, x, y=None, scale=1.0):
+        a = self.conv(x) + self.shift
+        b = torch.cumsum(a * self.table, 1) + y.mean() * scale
+        made = torch.arange(x.shape[-1], dtype=torch.float32)
+        return OrderedDict(a=a.relu(), rest=[b * made, b.flatten(1).argmax(1)])
+
+
+def test_structures_state_and_torch_operators(tmp_path):
+    model = Structured().eval()
+    x, y = torch.randn(2, 3, 6, 7), torch.randn(2, 4)
+    given = {"x": x, "y": y, "scale": 0.5}
+    net = jsc.compile(model, given, budget=0.0)
+    net.save(tmp_path / "net.jsc")
+    loaded = jsc.load(tmp_path / "net.jsc")
+    ours, theirs = loaded(**given), model(**given)
+    assert isinstance(ours, OrderedDict)
+    torch.testing.assert_close(ours, theirs)
+    four = {"x": x.repeat(2, 1, 1, 1), "y": y.repeat(2, 1), "scale": 0.5}
+    torch.testing.assert_close(loaded(**four), model(**four))
+    with pytest.raises(TypeError, match=r"was compiled for 0\.5"):
+        loaded(x=x, y=y, scale=0.25)
+
+
+def test_new_weights_go_into_a_loaded_network(tmp_path):
+    model, x = small(), torch.randn(2, 3, 8, 8)
+    _, path = saved(tmp_path, model, x)
+    loaded = jsc.load(path)
+    other = small()
+    loaded.refresh(other)
+    torch.testing.assert_close(loaded(x), other(x))
+    with pytest.raises(ValueError, match=r"0.weight must be"):
+        loaded.refresh(nn.Sequential(nn.Conv2d(3, 8, 3)))
+
+
+def test_another_size_is_refused_in_words(tmp_path):
+    _, path = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
+    loaded = jsc.load(path)
+    with pytest.raises(jsc.CompileError, match=r"\(2 or more, 3, 8, 8\); got \(2, 3, 8, 9\)"):
+        loaded(torch.randn(2, 3, 8, 9))
+
+
+def test_plan_accuracy_and_summary_are_kept(tmp_path):
+    x = torch.randn(2, 3, 12, 12)
+    model = randomise(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1)))
+    net = jsc.compile(model, x, plan={"1.weight": "winograd2x2"})
+    net.save(tmp_path / "net.jsc")
+    loaded = jsc.load(tmp_path / "net.jsc")
+    assert loaded.plan == net.plan == {"1.weight": "winograd2x2"}
+    assert loaded.accuracy == net.accuracy
+    assert "winograd2x2" in str(loaded)
+    with pytest.raises(ValueError, match="must be one of direct"):
+        jsc.compile(model, x, plan={"1.weight": "fft"})
+
+
+def test_a_foreign_operator_cannot_be_saved(tmp_path):
+    from torch.library import custom_op
+
+    @custom_op("jsc_test::twice", mutates_args=())
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    twice.register_fake(lambda x: torch.empty_like(x))
+
+    class Foreign(nn.Module):
+        def forward(self, x):
+            return twice(x)
+
+    net = jsc.compile(Foreign(), torch.randn(2, 3), budget=0.0)
+    with pytest.raises(TypeError, match=r"jsc_test\.twice"):
+        net.save(tmp_path / "net.jsc")
+
+
+def altered(path, change):
+    """The file with another JSON."""
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    about = json.loads(header["__metadata__"][KEY])
+    change(about)
+    header["__metadata__"][KEY] = json.dumps(about)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+
+
+def test_files_that_are_no_networks(tmp_path):
+    from safetensors.torch import save_file
+
+    with pytest.raises(FileNotFoundError):
+        jsc.load(tmp_path / "missing.jsc")
+    (tmp_path / "empty").write_bytes(b"")
+    save_file({"a": torch.ones(2)}, tmp_path / "other")
+    for name in ("empty", "other"):
+        with pytest.raises(FileError):
+            jsc.load(tmp_path / name)
+
+
+def test_damaged_files_are_refused(tmp_path):
+    _, path = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
+    good = path.read_bytes()
+    for end in (4, 100, len(good) - 10):
+        path.write_bytes(good[:end])
+        with pytest.raises(FileError):
+            jsc.load(path)
+
+    def each(change):
+        path.write_bytes(good)
+        altered(path, change)
+        with pytest.raises(FileError):
+            jsc.load(path)
+
+    each(lambda about: about.update(version=99))
+    each(lambda about: about.update(graphs=[{}]))
+    each(lambda about: about.pop("plan"))
+    each(lambda about: about.update(plan={"0.weight": "fft"}))
+    each(lambda about: about["graphs"][0]["nodes"].pop(0))
+    each(lambda about: about["graphs"][0]["placeholders"].pop())
+    each(lambda about: about["graphs"][0].update(sizes=[[2, 5, 8, 8]]))
+
+
+@pytest.mark.parametrize("name", ["aten.from_file.default", "aten.add_.Tensor", "os.system.x"])
+def test_operators_with_effects_are_refused(tmp_path, name):
+    _, path = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
+
+    def change(about):
+        nodes = about["graphs"][0]["nodes"]
+        (relu,) = [node for node in nodes if "relu" in node[2]]
+        relu[2] = name
+
+    altered(path, change)
+    with pytest.raises(FileError, match="damaged"):
+        jsc.load(path)

@@ -18,7 +18,7 @@ CALLS ?= 1000000
 CASES ?= 10000
 SEED ?= 0
 
-.PHONY: help demo test test-slow test-data test-debug bench dist clean
+.PHONY: help demo test test-slow test-data test-debug bench wheel dist matrix clean
 .PHONY: lint lint-python lint-types lint-cython lint-cpp format
 .PHONY: fuzz mutate races growth differential emulate sanitize
 help:
@@ -32,7 +32,8 @@ help:
 	@echo "make differential  methods against float64 (CASES=10000), on this processor's instruction sets"
 	@echo "make emulate     kernel tests with AVX-512 and AMX emulated"
 	@echo "make sanitize    the same with sanitizers"
-	@echo "make bench       quick benchmarks           make dist        sdist and wheel, tried afresh"
+	@echo "make bench       quick benchmarks           make wheel       sdist and wheel, checked"
+	@echo "make dist        both, tried afresh         make matrix      each Python, oldest and newest torch"
 	@echo "make clean       remove everything that was built"
 
 # Environment: pinned versions, torch first (jsc itself needs torch only to run, not to build).
@@ -124,8 +125,16 @@ format: $(VENV)/.linters
 bench: $(VENV)/.built
 	@$(BIN)/python -m benchmarks conv --quick
 
-dist: $(VENV)/.ready
+# Into dist/: the sdist, the wheel from it. `dist` tries both as well.
+wheel: $(VENV)/.ready
+	@sh scripts/wheel.sh $(BIN)/python
+
+dist: wheel
 	@sh scripts/check_dist.sh $(BIN)/python
+
+# Each Python that is found with the oldest and the newest torch: PYTHONS="3.10 3.13", TORCHES=oldest.
+matrix: $(VENV)/.ready
+	@$(BIN)/python scripts/matrix.py
 
 clean:
 	rm -rf $(VENV) build dist out src/*.egg-info src/jsc/_kernels/*.so

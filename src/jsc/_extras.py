@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from jsc._version import install_command
+
 
 class MissingExtraError(RuntimeError):
     """An optional package is not installed. The message says how to install it."""
@@ -17,5 +19,5 @@ def need(module: str, package: str, extra: str, purpose: str) -> Any:
     except ImportError as error:
         raise MissingExtraError(
             f"{purpose} needs {package}, which cannot be imported ({error}); "
-            f"install it with: pip install 'jsc[{extra}]'"
+            f"install it with: {install_command(extra)}"
         ) from None

@@ -123,7 +123,7 @@ def test_tune_errors(net, model, sample, message, capsys):
 def test_missing_extra(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["demo", "--quick"]) == 2
-    assert "pip install 'jsc[demo]'" in capsys.readouterr().err
+    assert "pip install 'jsc-torch[demo]'" in capsys.readouterr().err
 
 
 def test_need_returns_the_module():

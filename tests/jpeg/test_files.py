@@ -186,7 +186,7 @@ def test_errors(change, error, message):
 
 def test_without_pillow(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "PIL.Image", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'jsc\[jpeg\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'jsc-torch\[jpeg\]'"):
         read_tables("photo.jpg")
 
 

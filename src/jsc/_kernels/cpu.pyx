@@ -15,9 +15,17 @@ cdef extern from *:
     static int jsc_openmp_version(void) { return 0; }
     static int jsc_in_parallel(void) { return 0; }
     #endif
+    #if defined(__clang__)
+    #define JSC_COMPILER __VERSION__
+    #elif defined(__GNUC__)
+    #define JSC_COMPILER "GCC " __VERSION__
+    #else
+    #define JSC_COMPILER "unknown"
+    #endif
     """
     int jsc_openmp_version()
     int jsc_in_parallel()
+    const char *JSC_COMPILER
 
 
 def supported_isa():
@@ -38,6 +46,11 @@ def emulated():
 def openmp_version():
     """The `_OPENMP` date the kernels were compiled with (201511 = OpenMP 4.5), 0 without OpenMP."""
     return jsc_openmp_version()
+
+
+def compiler():
+    """The compiler of these kernels and its version: "GCC 12.2.0"."""
+    return JSC_COMPILER.decode()
 
 
 def in_parallel():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jsc._extras import MissingExtraError as MissingExtraError
 from jsc._extras import need as need
+from jsc._version import install_command
 
 
 def folder_of(module: str, package: str, extra: str, purpose: str) -> Path:
@@ -15,6 +16,6 @@ def folder_of(module: str, package: str, extra: str, purpose: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtraError(
             f"{purpose} needs {package}, which is not installed; "
-            f"install it with: pip install 'jsc[{extra}]'"
+            f"install it with: {install_command(extra)}"
         )
     return Path(spec.submodule_search_locations[0])

@@ -12,6 +12,7 @@ import torch
 
 import jsc
 from jsc import _config
+from jsc._installation import cpu_name, openmp_runtimes
 
 LOAD = os.getloadavg()[0]  # taken at import, before the benchmark adds its own
 BUSY = 0.5  # with a higher load before the run, times are not for quoting
@@ -19,11 +20,11 @@ BUSY = 0.5  # with a higher load before the run, times are not for quoting
 
 def environment() -> dict[str, Any]:
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "isa": _config.isa_name(),
         "torch isa": torch.backends.cpu.get_cpu_capability(),
-        "openmp": _openmp_runtimes(),
+        "openmp": [Path(file).name for file in openmp_runtimes()],
         "python": platform.python_version(),
         "torch": torch.__version__,
         "jsc": jsc.__version__,
@@ -39,25 +40,6 @@ def words(environment: dict[str, Any]) -> str:
         return "+".join(value) if isinstance(value, list) else str(value)
 
     return "; ".join(f"{key} {shown(value)}" for key, value in environment.items())
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _openmp_runtimes() -> list[str]:
-    # Two runtimes in one process would fight for the cores, so a result has to show them.
-    try:
-        maps = Path("/proc/self/maps").read_text().split()
-    except OSError:
-        return []
-    libraries = {Path(word).name for word in maps if word.startswith("/")}
-    return sorted(name for name in libraries if name.startswith(("libgomp", "libomp", "libiomp")))
 
 
 def _revision() -> str:

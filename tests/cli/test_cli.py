@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from jsc import _installation
 from jsc.cli import demo, doctor, extras
 from jsc.cli.main import main
 from jsc.tuning import Plan
@@ -64,13 +65,14 @@ def test_doctor(tmp_path, capsys):
 
 
 def test_doctor_without_threadpoolctl(monkeypatch):
-    known = doctor.openmp_runtimes()
+    known = _installation.openmp_runtimes()
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    assert doctor.openmp_runtimes() == known
+    assert _installation.openmp_runtimes() == known
 
 
 def test_doctor_finds_faults(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "openmp_runtimes", lambda: ["/a/libgomp.so", "/b/libiomp5.so"])
+    runtimes = ["/a/libgomp.so", "/b/libiomp5.so"]
+    monkeypatch.setattr(_installation, "openmp_runtimes", lambda: runtimes)
     assert main(["doctor"]) == 1
     captured = capsys.readouterr()
     assert "2 OpenMP runtimes" in captured.err

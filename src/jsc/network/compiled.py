@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from jsc.network.errors import CompileError
 from jsc.network.graph import Convolution
 from jsc.network.program import NetworkProgram
 from jsc.network.tune import tune
+
+log = logging.getLogger("jsc")
 
 PROGRAMS = 16  # of the sizes used last
 Key = tuple[Any, ...]
@@ -79,6 +82,7 @@ def compile(
         net._start(leaves, budget, choices, progress)
         if check:
             net.accuracy = measure(frozen, net(*args, **kwargs), args, kwargs)
+    log.info("compile: %s", net)
     return net
 
 

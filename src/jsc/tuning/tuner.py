@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
@@ -31,6 +32,8 @@ from jsc.tuning.plan.plan import LayerChoice, Plan
 from jsc.tuning.plan.schema import shown
 from jsc.tuning.timing import MIN_ROUNDS, Deadline
 from jsc.tuning.whole import Whole, verify
+
+log = logging.getLogger("jsc")
 
 Filter = Callable[[nn.Module, str], bool]
 
@@ -138,6 +141,9 @@ def tune(
             progress,
         )
         plan = verify(whole, choices, min_gain, deadline)
+    for layer in plan.layers:
+        log.info("jsc.tune: %s: %s (%s)", layer.name, layer.method, layer.reason)
+    log.info("jsc.tune: the model runs %.2fx as fast", plan.gain)
     if plan.torch_is_faster:
         warnings.warn(table.torch_is_faster(plan), PlanWarning, stacklevel=2)
     return plan

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"nn", "methods", "functional", "jpeg", "network", "tuning", "_kernels"},
     "reference": set(),  # the tests alone import it
 }
-SINGLE = {path.stem for path in PACKAGE.glob("_*.py")} - {"__init__", "__main__"}
+SINGLE = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
 OF_SINGLE = {"_config": {"_kernels"}, "_installation": {"_kernels"}}
 
 

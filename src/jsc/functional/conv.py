@@ -11,6 +11,7 @@ from jsc import _checks, methods
 from jsc._geometry import ConvGeometry
 from jsc.ops import training
 from jsc.ops._library import call, eager
+from jsc.typing import MethodName, NamedPadding
 
 
 def conv2d(
@@ -18,11 +19,11 @@ def conv2d(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | str = 0,
+    padding: int | Sequence[int] | NamedPadding = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
-    method: str = "cpc",
+    method: MethodName = "cpc",
 ) -> Tensor:
     """Convolve, with signature and results of :func:`torch.nn.functional.conv2d`.
 

@@ -15,6 +15,7 @@ from jsc.functional.options import JpegOptions, Scale
 from jsc.functional.quant import hardness_of, positive, quantize
 from jsc.ops.jpeg import Jpeg
 from jsc.ops.quant import MODES
+from jsc.typing import ImagePadding, Quantizer, Subsampling
 
 
 def jpeg(
@@ -23,15 +24,15 @@ def jpeg(
     *,
     alpha: Tensor | float = 5.0,
     kappa: Tensor | float | None = None,
-    quantizer: str = "soft",
+    quantizer: Quantizer = "soft",
     window: int | None = None,
     levels: int | None = None,
-    subsampling: str = "4:4:4",
+    subsampling: Subsampling = "4:4:4",
     mean: Scale = None,
     std: Scale = None,
     peak: float = 1.0,
     chroma_offset: float = 0.0,
-    padding: str = "replicate",
+    padding: ImagePadding = "replicate",
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """What a JPEG encoder and decoder do to an image, with tables and quantiser differentiable [1].

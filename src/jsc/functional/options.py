@@ -8,6 +8,7 @@ from numbers import Real
 
 from jsc import _checks
 from jsc.ops.quant import MODES
+from jsc.typing import ImagePadding, Quantizer, Subsampling
 
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}  # vertical, horizontal
 PADDINGS = ("replicate", "zero")
@@ -38,15 +39,15 @@ class JpegOptions:
     JpegOptions(quantizer='hard', subsampling='4:2:0', mean=0.5, peak=1.0, chroma_offset=0.0, ...
     """
 
-    quantizer: str = "soft"
+    quantizer: Quantizer = "soft"
     window: int | None = None
     levels: int | None = None
-    subsampling: str = "4:4:4"
+    subsampling: Subsampling = "4:4:4"
     mean: Scale = None
     std: Scale = None
     peak: float = 1.0
     chroma_offset: float = 0.0
-    padding: str = "replicate"
+    padding: ImagePadding = "replicate"
 
     def __post_init__(self) -> None:
         for value, name, known in (

@@ -10,6 +10,7 @@ from jsc.functional.options import JpegOptions, Scale
 from jsc.functional.quant import hardness_of, positive, quantize
 from jsc.ops.quant import MODES
 from jsc.ops.rate import LevelEntropy
+from jsc.typing import ImagePadding, Quantizer, Subsampling
 
 
 def jpeg_rate(
@@ -18,15 +19,15 @@ def jpeg_rate(
     *,
     alpha: Tensor | float = 5.0,
     kappa: Tensor | float | None = None,
-    quantizer: str = "soft",
+    quantizer: Quantizer = "soft",
     window: int | None = None,
     levels: int | None = None,
-    subsampling: str = "4:4:4",
+    subsampling: Subsampling = "4:4:4",
     mean: Scale = None,
     std: Scale = None,
     peak: float = 1.0,
     chroma_offset: float = 0.0,
-    padding: str = "replicate",
+    padding: ImagePadding = "replicate",
 ) -> Tensor:
     """Bits per pixel of the quantised coefficients of a batch: their zero-order entropy.
 

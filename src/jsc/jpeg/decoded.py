@@ -20,6 +20,7 @@ from torch import Tensor
 
 from jsc.functional.options import SUBSAMPLINGS, JpegOptions, Scale
 from jsc.jpeg.files import require_integer_tables, to_bytes
+from jsc.typing import Subsampling
 
 
 def _matrix() -> list[list[int]]:
@@ -64,7 +65,7 @@ def decoded(
     x: Tensor,
     tables: Tensor,
     *,
-    subsampling: str = "4:4:4",
+    subsampling: Subsampling = "4:4:4",
     mean: Scale = None,
     std: Scale = None,
     peak: float = 1.0,

@@ -15,6 +15,7 @@ from jsc import _checks
 from jsc._extras import need
 from jsc._files import File, read_bytes
 from jsc.functional.options import JpegOptions
+from jsc.typing import Subsampling
 
 # A progressive file of some kilobytes can ask for thousands of passes over a large image.
 MOST_SCANS = 500
@@ -26,7 +27,7 @@ def save(
     image: Tensor,
     tables: Tensor,
     *,
-    subsampling: str = "4:4:4",
+    subsampling: Subsampling = "4:4:4",
     peak: float = 1.0,
     optimize: bool = True,
     progressive: bool = False,

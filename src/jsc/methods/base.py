@@ -15,6 +15,7 @@ from torch import Tensor
 
 from jsc import _checks
 from jsc._geometry import ConvGeometry
+from jsc.typing import MethodName
 
 Convolution = Callable[[Tensor], Tensor]
 
@@ -31,7 +32,7 @@ class Method(ABC):
     slow_to_count : `stored_bytes` encodes the map
     """
 
-    name: ClassVar[str]
+    name: ClassVar[MethodName]
     sparse: ClassVar[bool] = False
     trains: ClassVar[bool] = False
     slow_to_count: ClassVar[bool] = False

@@ -11,8 +11,8 @@ from jsc.methods.lowering import Im2col, Mec
 
 _ALL: tuple[Method, ...] = (Dense(), Im2col(), Mec(), Cpo(), Cps(), Cpc(), Bf16x3())
 
-_BY_NAME = {method.name: method for method in _ALL}
-METHODS = tuple(_BY_NAME)  # the names, in the order of the documentation
+_BY_NAME: dict[str, Method] = {method.name: method for method in _ALL}
+METHODS = tuple(method.name for method in _ALL)  # the names, in the order of the documentation
 
 
 def get(name: str) -> Method:

@@ -15,6 +15,7 @@ from jsc.functional.rate import jpeg_rate_with
 from jsc.jpeg.decoded import decoded_with
 from jsc.jpeg.tables import from_zigzag, quality_tables
 from jsc.nn._hardness import Hardness
+from jsc.typing import ImagePadding, Preset, Quantizer, Subsampling
 
 # The whole operator of the authors' code (github.com/JpegInspiredDl/JPEG-Inspired-DL, 071650f):
 # images in [0, 255], levels -127..127 of which the five nearest count, Cb and Cr moved by 0.5,
@@ -77,15 +78,15 @@ class JPEG(Hardness):
         rounds: int | None = None,
         alpha: Tensor | float = 5.0,
         kappa: Tensor | float | None = None,
-        quantizer: str = "soft",
+        quantizer: Quantizer = "soft",
         window: int | None = None,
         levels: int | None = None,
-        subsampling: str = "4:4:4",
+        subsampling: Subsampling = "4:4:4",
         mean: Scale = None,
         std: Scale = None,
         peak: float = 1.0,
         chroma_offset: float = 0.0,
-        padding: str = "replicate",
+        padding: ImagePadding = "replicate",
         train_alpha: bool = False,
     ) -> None:
         super().__init__()
@@ -153,7 +154,7 @@ class JPEG(Hardness):
         return cls(steps.to(torch.get_default_dtype()), **options)
 
     @classmethod
-    def preset(cls, name: str, tables: Tensor | None = None, **options: Any) -> JPEG:
+    def preset(cls, name: Preset, tables: Tensor | None = None, **options: Any) -> JPEG:
         """`"jpeg-dl"`: the operator of the authors' code; `tables` default to ones, `options`
         override.
 

@@ -14,6 +14,7 @@ from jsc import _checks, _config, methods
 from jsc.functional.conv import autocast, convolve, named_padding, require_output
 from jsc.ops import packs, training
 from jsc.ops._library import eager
+from jsc.typing import MethodName, NamedPadding, PaddingMode
 
 SIZES = 8  # of input that prepared calls are kept for
 
@@ -71,12 +72,30 @@ class SparseConv2d(nn.Conv2d):
     # By the size of the input: the state it was prepared in, the call, the weight's memory.
     _prepared: dict[torch.Size, tuple[Any, Callable[[Tensor], Tensor], Tensor]] | None = None
 
-    def __init__(self, *args: Any, method: str = "cpc", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | NamedPadding = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        method: MethodName = "cpc",
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            padding_mode, device, dtype,
+        )  # fmt: skip
         self.method = method
 
     @classmethod
-    def from_dense(cls, conv: nn.Conv2d, method: str = "cpc") -> SparseConv2d:
+    def from_dense(cls, conv: nn.Conv2d, method: MethodName = "cpc") -> SparseConv2d:
         """A module that shares the parameters of `conv`, its hooks and its mode."""
         if not isinstance(conv, nn.Conv2d):
             raise TypeError(f"conv must be a torch.nn.Conv2d, got {type(conv).__name__}")
@@ -99,11 +118,11 @@ class SparseConv2d(nn.Conv2d):
         return new
 
     @property
-    def method(self) -> str:
+    def method(self) -> MethodName:
         return self._method
 
     @method.setter
-    def method(self, name: str) -> None:
+    def method(self, name: MethodName) -> None:
         self._method = methods.get(name).name
         self.repack()
 

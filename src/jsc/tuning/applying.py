@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from jsc.tuning.convert import is_converted, to_dense, to_sparse
 from jsc.tuning.plan.environment import Environment
 from jsc.tuning.plan.errors import PlanError, PlanWarning
 from jsc.tuning.plan.plan import LayerChoice, Plan
+from jsc.typing import OnMismatch
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -22,7 +23,7 @@ def apply(
     plan: Plan,
     *,
     inplace: bool = False,
-    on_mismatch: Literal["error", "warn", "dense"] = "error",
+    on_mismatch: OnMismatch = "error",
 ) -> M:
     """The model with the plan's methods in its convolutions.
 

@@ -12,11 +12,12 @@ from torch import nn
 
 from jsc._share import share
 from jsc.nn import SparseConv2d
+from jsc.typing import MethodName
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def to_sparse(conv: nn.Conv2d, method: str) -> None:
+def to_sparse(conv: nn.Conv2d, method: MethodName) -> None:
     """Make `conv` a `SparseConv2d` that runs `method`: same object, parameters and hooks."""
     if isinstance(conv, SparseConv2d):
         conv.method = method

@@ -17,6 +17,7 @@ from jsc.tuning import memory, timing
 from jsc.tuning.capture import Layer, work
 from jsc.tuning.plan.plan import LayerChoice
 from jsc.tuning.timing import Deadline, Times, interleaved
+from jsc.typing import MethodName
 
 # A method is timed if its first call, packing included, takes at most so many dense times,
 FIRST_CALL_RATIO = 10.0
@@ -148,7 +149,9 @@ class _Trial:
         start = timing.clock()
         try:
             if method not in m.candidates:
-                m.candidates[method] = SparseConv2d.from_dense(m.layer.conv, method=method)
+                m.candidates[method] = SparseConv2d.from_dense(
+                    m.layer.conv, method=get(method).name
+                )
             result = m.candidates[method].forward(self.x)
         except (ValueError, TypeError, RuntimeError, MemoryError) as failure:
             return str(failure) or type(failure).__name__
@@ -192,7 +195,7 @@ def choose(m: Measurement, min_gain: float, first: bool) -> LayerChoice:
     counted = {k: v for k, v in m.memory.items() if k in m.candidates or not get(k).slow_to_count}
     best = max(gains, key=gains.__getitem__) if gains else ""
     gain = gains.get(best, 0.0)
-    method = best if gain >= min_gain else "dense"
+    method: MethodName = get(best).name if gain >= min_gain else "dense"
     padding = conv.padding if isinstance(conv.padding, str) else tuple(conv.padding)
     return LayerChoice(
         name=m.layer.names[0],

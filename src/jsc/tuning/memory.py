@@ -14,7 +14,7 @@ def activation_bytes(x: Tensor, g: ConvGeometry, tried: Collection[str]) -> dict
     """Bytes of `x` by method; of methods that are slow to count only where they are `tried`. A
     method whose form cannot hold this map is left out."""
     maps = x if x.dim() == 4 else x.unsqueeze(0)
-    result = {}
+    result: dict[str, int] = {}
     for name in methods.METHODS:
         method = methods.get(name)
         if method.slow_to_count and name not in tried:

@@ -32,6 +32,7 @@ from jsc.tuning.plan.plan import LayerChoice, Plan
 from jsc.tuning.plan.schema import shown
 from jsc.tuning.timing import MIN_ROUNDS, Deadline
 from jsc.tuning.whole import Whole, verify
+from jsc.typing import MethodName
 
 log = logging.getLogger("jsc")
 
@@ -47,7 +48,7 @@ def tune(
     sample: Any,
     *,
     kwargs: Mapping[str, Any] | None = None,
-    methods: Iterable[str] | None = None,
+    methods: Iterable[MethodName] | None = None,
     min_gain: float = 1.05,
     max_error: float = 1e-4,
     repeats: int = 15,

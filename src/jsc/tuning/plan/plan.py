@@ -27,6 +27,7 @@ from jsc.tuning.plan.schema import (
     require_text,
     shown,
 )
+from jsc.typing import MethodName
 
 FORMAT = "jsc-plan"
 VERSION = 3  # versions 1 and 2 had plans for fused networks, which jsc.compile replaced
@@ -54,7 +55,7 @@ class LayerChoice:
     groups: int
     calls: int
     density: float
-    method: str
+    method: MethodName
     reason: str
     times_ms: Mapping[str, float]
     max_error: float
@@ -166,7 +167,7 @@ class Plan:
         """The layers that do not stay dense."""
         return tuple(layer for layer in self.layers if layer.method != "dense")
 
-    def override(self, methods: Mapping[str, str]) -> Plan:
+    def override(self, methods: Mapping[str, MethodName]) -> Plan:
         """A plan with other methods for some layers: `plan.override({"conv1": "dense"})`.
 
         The whole model has not been measured with it, so its tuned time is 0 and its gain 1.

@@ -82,7 +82,7 @@ def compile(
         net._start(leaves, budget, choices, progress)
         if check:
             net.accuracy = measure(frozen, net(*args, **kwargs), args, kwargs)
-    log.info("compile: %s", net)
+    log.info("jsc.compile: %s", net)
     return net
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 KERNEL_DTYPES = (torch.float32, torch.float64)
+HALF_DTYPES = (torch.float16, torch.bfloat16)
 MAX_STEP = 2**60  # of stride, padding, dilation: what is computed from them stays in 64 bits
 
 
@@ -50,14 +51,24 @@ def require_same_device(value: Tensor, name: str, other: Tensor, other_name: str
         )
 
 
-def autocast_to_float32(value: Tensor) -> Tensor:
-    """Inside an autocast region half-precision tensors are computed in float32, as torch's own
-    precision-sensitive operators are; outside of it they are an error (`require_kernel_dtype`)."""
-    if value.dtype in (torch.bfloat16, torch.float16) and torch.is_autocast_enabled(
-        value.device.type
-    ):
+def as_computed(value: Tensor, name: str) -> Tensor:
+    """`value` in the precision that the JPEG layer computes in: half precision in float32."""
+    if value.dtype in HALF_DTYPES:
         return value.float()
+    if value.dtype not in KERNEL_DTYPES:
+        raise TypeError(
+            f"{name} must be float16, bfloat16, float32 or float64, got {value.dtype}; "
+            f"convert it with {name}.float()"
+        )
     return value
+
+
+def result_dtype(value: Tensor) -> torch.dtype:
+    """That of `value`; but float32 for half precision inside an autocast region, as torch's own
+    precision-sensitive operators return it there."""
+    if value.dtype in HALF_DTYPES and torch.is_autocast_enabled(value.device.type):
+        return torch.float32
+    return value.dtype
 
 
 def shown(value: object) -> str:

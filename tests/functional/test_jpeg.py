@@ -193,7 +193,9 @@ def test_inputs_are_left_alone():
     ("change", "error", "message"),
     [
         ({"x": [1, 2]}, TypeError, "torch.Tensor"),
-        ({"x": torch.zeros(3, 8, 8)}, ValueError, r"\(N, 3, H, W\)"),
+        ({"x": torch.zeros(8, 8)}, ValueError, r"\(N, 3, H, W\)"),
+        ({"x": torch.zeros(4, 8, 8)}, ValueError, "one image without N"),
+        ({"x": torch.zeros(1, 1, 3, 8, 8)}, ValueError, r"\(N, 3, H, W\)"),
         ({"x": torch.zeros(1, 4, 8, 8)}, ValueError, r"\(N, 3, H, W\)"),
         ({"x": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, TypeError, "float32 or float64"),
         ({"tables": torch.ones(3, 8, 8)}, ValueError, r"\(2, 8, 8\)"),

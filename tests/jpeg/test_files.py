@@ -230,9 +230,22 @@ def test_decoded_normalises():
     assert decibels(hard(x.float()).clamp(0, 255), expected) > 36
     assert decoded(torch.zeros(0, 3, 8, 8), tables).shape == (0, 3, 8, 8)
     with pytest.raises(ValueError, match=r"\(N, 3, H, W\)"):
-        decoded(x[0], tables)
+        decoded(x[0, 0], tables)
     with pytest.raises(TypeError, match="integers"):
         decoded(x, tables.float())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16, torch.bfloat16])
+def test_decoded_takes_one_image_and_half_precision(dtype):
+    x, tables = natural(20, 28)[None], quality_tables(40).long()
+    expected = decoded(x, tables)
+    batch = x if dtype == torch.uint8 else (x / 255 * 2 - 1).to(dtype)
+    options = {} if dtype == torch.uint8 else {"mean": 0.5, "std": 0.5}
+    found = decoded(batch, tables, **options)
+    assert found.dtype == dtype
+    assert torch.equal(decoded(batch[0], tables, **options), found[0])
+    if dtype == torch.float16:  # half a grey level is more than its rounding, of bfloat16 less
+        assert torch.equal(found, (expected.float() / 255 * 2 - 1).to(dtype))
 
 
 DATA = os.environ.get("JSC_DATA")

@@ -19,12 +19,13 @@ def block_dct(x: Tensor) -> Tensor:
 
     Parameters
     ----------
-    x : Tensor, (N, C, H, W), float32 or float64, any strides
-        H and W multiples of 8.
+    x : Tensor, (N, C, H, W), any strides
+        H and W multiples of 8; float32 or float64, or half precision, computed in float32.
 
     Returns
     -------
-    Tensor, (N, C, H / 8, W / 8, 8, 8), natural order (vertical frequency first), contiguous.
+    Tensor, (N, C, H / 8, W / 8, 8, 8), natural order (vertical frequency first), contiguous, dtype
+    of `x`.
 
     Raises
     ------
@@ -41,17 +42,17 @@ def block_dct(x: Tensor) -> Tensor:
     [1] ITU-T Recommendation T.81, 1992.
     """
     _checks.require_tensor(x, "x")
-    x = _checks.autocast_to_float32(x)
-    _checks.require_kernel_dtype(x, "x")
+    dtype = _checks.result_dtype(x)
+    x = _checks.as_computed(x, "x")
     if x.ndim != 4 or x.shape[2] % 8 or x.shape[3] % 8:
         raise ValueError(
             f"x must be (N, C, H, W) with H and W multiples of 8, got {tuple(x.shape)}; "
             'pad it, for example with torch.nn.functional.pad(..., mode="replicate")'
         )
     if x.device.type in KERNEL_DEVICES:
-        return BlockDct.call(x)
+        return BlockDct.call(x).to(dtype)
     with torch.autocast(x.device.type, enabled=False):
-        return _torch.block_dct(x)
+        return _torch.block_dct(x).to(dtype)
 
 
 def block_idct(z: Tensor) -> Tensor:
@@ -59,20 +60,20 @@ def block_idct(z: Tensor) -> Tensor:
 
     Parameters
     ----------
-    z : Tensor, (N, C, H / 8, W / 8, 8, 8), float32 or float64, any strides
+    z : Tensor, (N, C, H / 8, W / 8, 8, 8), any strides; dtypes as for :func:`block_dct`
 
     Returns
     -------
     Tensor, (N, C, H, W), contiguous. Errors and notes as for :func:`block_dct`.
     """
     _checks.require_tensor(z, "z")
-    z = _checks.autocast_to_float32(z)
-    _checks.require_kernel_dtype(z, "z")
+    dtype = _checks.result_dtype(z)
+    z = _checks.as_computed(z, "z")
     if z.ndim != 6 or z.shape[4] != 8 or z.shape[5] != 8:
         raise ValueError(
             f"z must be (N, C, rows, columns, 8, 8) as block_dct returns it, got {tuple(z.shape)}"
         )
     if z.device.type in KERNEL_DEVICES:
-        return BlockIdct.call(z)
+        return BlockIdct.call(z).to(dtype)
     with torch.autocast(z.device.type, enabled=False):
-        return _torch.block_idct(z)
+        return _torch.block_idct(z).to(dtype)

@@ -44,10 +44,11 @@ def jpeg(
 
     Parameters
     ----------
-    x : Tensor, (N, 3, H, W) RGB or (N, 1, H, W) grey, float32 or float64, any H and W, any strides
-        In [0, peak], then normalised with `mean` and `std` if those are given.
-    tables : Tensor, (2, 8, 8) or (K, 2, 8, 8), dtype of `x`, > 0; for grey images 1 in place of 2
-        does
+    x : Tensor, (N, 3, H, W) RGB or (N, 1, H, W) grey, or one image without N; any H, W and strides
+        In [0, peak], then normalised with `mean` and `std` if those are given. float32 or float64;
+        float16 and bfloat16 are computed in float32, and rounded at the end.
+    tables : Tensor, (2, 8, 8) or (K, 2, 8, 8), > 0; for grey images 1 in place of 2 does
+        In the precision of `x`; float16, bfloat16 and float32 go with each other.
         Quantisation steps of Y and of Cb and Cr, natural order, in grey levels of an 8-bit image
         whatever the peak. Entries below 1e-5 act as 1e-5, and still receive gradients that would
         raise them. K tables are K rounds of the quantiser, one after the other between one DCT and
@@ -82,7 +83,9 @@ def jpeg(
 
     Returns
     -------
-    Tensor, shape and dtype of `x`, contiguous. Not clipped to [0, peak] and not rounded.
+    Tensor, shape, dtype and memory format of `x`: channels-last if that is, else contiguous. Not
+    clipped to [0, peak] and not rounded. Inside autocast, half precision gives float32, as with
+    torch's own precision-sensitive functions.
 
     Raises
     ------
@@ -135,7 +138,23 @@ def jpeg_with(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """:func:`jpeg` with options that are checked already."""
-    x, tables = checked(x, tables)
+    images, tables = checked(x, tables)
+    y = _computed(options, images, tables, alpha, kappa, generator).to(_checks.result_dtype(x))
+    # A library would take a tensor for channels-last that has channels, and them innermost.
+    last = images.shape[1] > 1 and images.stride(1) == 1 and not images.is_contiguous()
+    y = y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    return y if x.ndim == 4 else y.squeeze(0)
+
+
+def _computed(
+    options: JpegOptions,
+    x: Tensor,
+    tables: Tensor,
+    alpha: Tensor | float,
+    kappa: Tensor | float | None,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Of what :func:`checked` returns."""
     channels = x.shape[1]
     q = positive(tables)
     hardness = hardness_of(q, alpha if kappa is None else None, kappa, x)
@@ -162,15 +181,14 @@ def jpeg_with(
 
 
 def checked(x: Tensor, tables: Tensor) -> tuple[Tensor, Tensor]:
-    """Images and tables that the layer takes, in the precision it computes in."""
+    """Images and tables that the layer takes, as it computes with them: (N, C, H, W), and in
+    float32 or float64."""
     _checks.require_tensor(x, "x")
     _checks.require_tensor(tables, "tables")
-    x, tables = _checks.autocast_to_float32(x), _checks.autocast_to_float32(tables)
-    _checks.require_kernel_dtype(x, "x")
+    x, tables = _checks.as_computed(x, "x"), _checks.as_computed(tables, "tables")
     _checks.require_same_dtype(tables, "tables", x, "x")
     _checks.require_same_device(tables, "tables", x, "x")
-    if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(f"x must be (N, 3, H, W) or (N, 1, H, W), got {tuple(x.shape)}")
+    x = as_batch(x)
     if (
         tables.ndim not in (3, 4)
         or tuple(tables.shape[-2:]) != (8, 8)
@@ -182,6 +200,15 @@ def checked(x: Tensor, tables: Tensor) -> tuple[Tensor, Tensor]:
             f"got {tuple(tables.shape)}"
         )
     return x, tables
+
+
+def as_batch(x: Tensor) -> Tensor:
+    """(N, 3, H, W) or (N, 1, H, W) of these or of one image."""
+    if x.ndim not in (3, 4) or x.shape[-3] not in (1, 3):
+        raise ValueError(
+            f"x must be (N, 3, H, W) or (N, 1, H, W), or one image without N, got {tuple(x.shape)}"
+        )
+    return x if x.ndim == 4 else x.unsqueeze(0)
 
 
 def _quantizer_arguments(options: JpegOptions) -> tuple[int, int, int]:

@@ -38,7 +38,7 @@ def soft_quantize(
 
     Parameters
     ----------
-    z : Tensor, float32 or float64, any shape and strides
+    z : Tensor, any shape and strides; float32 or float64, or half precision, computed in float32
         Coefficients.
     q : Tensor or float, > 0, broadcastable to `z`
         Quantisation steps, unit of `z`. Entries below 1e-5 act as 1e-5, and still receive gradients
@@ -88,14 +88,14 @@ def soft_quantize(
     tensor([2.0612e-09, 5.0000e-01, 1.0000e+00])
     """
     _checks.require_tensor(z, "z")
-    z = _checks.autocast_to_float32(z)
-    _checks.require_kernel_dtype(z, "z")
+    dtype = _checks.result_dtype(z)
+    z = _checks.as_computed(z, "z")
     window, levels = check_window(window, levels)
     step = positive(as_operand(q, "q", z))
     require_broadcast(step, "q", z.shape, "z")
     hardness = hardness_of(step, alpha, kappa, z, z.shape)
     step, hardness = torch.broadcast_tensors(step, hardness)
-    return quantize(z, step, hardness, "soft", window, levels)
+    return quantize(z, step, hardness, "soft", window, levels).to(dtype)
 
 
 def quantize(
@@ -149,7 +149,7 @@ def as_operand(value: Tensor | float, name: str, like: Tensor) -> Tensor:
     `like`."""
     if isinstance(value, Tensor):
         _checks.require_tensor(value, name)
-        value = _checks.autocast_to_float32(value)
+        value = _checks.as_computed(value, name)
         _checks.require_same_dtype(value, name, like, "the input")
         _checks.require_same_device(value, name, like, "the input")
         return value

@@ -50,8 +50,8 @@ def jpeg_rate(
 
     Returns
     -------
-    Tensor, scalar, dtype of `x`; bits per pixel. 0 for an empty batch, NaN if a coefficient is not
-    finite.
+    Tensor, scalar, bits per pixel; dtype of `x`, of half precision float32. 0 for an empty batch,
+    NaN if a coefficient is not finite.
 
     Raises
     ------

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jsc import _checks
+from jsc.functional.jpeg import as_batch
 from jsc.functional.options import SUBSAMPLINGS, JpegOptions, Scale
 from jsc.jpeg.files import require_integer_tables, to_bytes
 from jsc.typing import Subsampling
@@ -75,7 +77,7 @@ def decoded(
 
     Parameters
     ----------
-    x : Tensor, (N, 3, H, W) or (N, 1, H, W)
+    x : Tensor, (N, 3, H, W) or (N, 1, H, W), or one image without N
         uint8; or floating in [0, peak], normalised with `mean` and `std` if given, which is rounded
         to 8 bits as a file would.
     tables : Tensor of integers, (2, 8, 8), for grey images (1, 8, 8) does; 1 to 255
@@ -102,25 +104,24 @@ def decoded(
 def decoded_with(options: JpegOptions, x: Tensor, tables: Tensor) -> Tensor:
     """:func:`decoded` with options that are checked already; those of the quantiser do not count:
     a file rounds."""
-    pixels = x
-    normalised = x.is_floating_point() if isinstance(x, Tensor) else False
+    _checks.require_tensor(x, "x")
+    pixels = as_batch(x.detach())
+    normalised = x.is_floating_point()
     if normalised:
-        if x.ndim != 4:
-            raise ValueError(f"x must be (N, 3, H, W) or (N, 1, H, W), got {tuple(x.shape)}")
+        pixels = _checks.as_computed(pixels, "x")
         mean_, std_ = (
-            x.new_tensor(values).view(1, -1, 1, 1) for values in options.normalisation(x.shape[1])
+            pixels.new_tensor(values).view(1, -1, 1, 1)
+            for values in options.normalisation(pixels.shape[1])
         )
-        pixels = x.detach() * std_ + mean_
-    pixels = to_bytes(pixels, options.peak)
-    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
-        raise ValueError(f"x must be (N, 3, H, W) or (N, 1, H, W), got {tuple(x.shape)}")
+        pixels = pixels * std_ + mean_
+    dtype, pixels = pixels.dtype, to_bytes(pixels, options.peak)
     require_integer_tables(tables, pixels.shape[1])
     if not pixels.numel():
         return x.clone()
     found = _decode(pixels.double(), tables.double().to(pixels.device), options.subsampling)
-    if not normalised:
-        return found.to(x.dtype)
-    return (found.to(x.dtype) * (options.peak / 255) - mean_) / std_
+    if normalised:
+        found = (found.to(dtype) * (options.peak / 255) - mean_) / std_
+    return found.to(x.dtype).view(x.shape)
 
 
 def _decode(pixels: Tensor, tables: Tensor, subsampling: str) -> Tensor:

@@ -79,7 +79,7 @@ def sensitivity(
             x, target = batch[0], batch[1]
             with torch.enable_grad():
                 z = coefficients(x, options).detach().requires_grad_()
-                value = loss(model(_pixels(z, x.shape[2:], options)), target)
+                value = loss(model(_pixels(z, x.shape[2:], options).to(x.dtype)), target)
                 (gradient,) = torch.autograd.grad(value, z)
             # of the loss of one image, not of the mean over its batch (the last may be smaller)
             gradient = gradient.double() * x.shape[0]
@@ -129,7 +129,7 @@ def coefficients(x: Tensor, options: JpegOptions = PLAIN) -> Tensor:
     """Unquantised coefficients (N, 3, rows, columns, 8, 8) of images, in grey levels; edges
     replicated."""
     _checks.require_tensor(x, "images")
-    _checks.require_kernel_dtype(x, "images")
+    x = _checks.as_computed(x, "images")
     if x.ndim != 4 or x.shape[1] != 3:
         raise ValueError(f"images must be (N, 3, H, W), got {tuple(x.shape)}")
     return torch.cat(planes.coefficients(x, options), 1)

@@ -18,7 +18,7 @@ class Hardness(nn.Module):
     ) -> None:
         self.hardness_name = "alpha" if kappa is None else "kappa"
         value = as_tensor(alpha if kappa is None else kappa, self.hardness_name, dtype)
-        if not bool((value >= 0).all()) or (train and not bool((value > 0).all())):
+        if not holds(value >= 0) or (train and not holds(value > 0)):
             raise ValueError(
                 f"{self.hardness_name} must not be negative, positive if it is trained; "
                 f"got {_checks.shown(value)}"
@@ -29,8 +29,15 @@ class Hardness(nn.Module):
             self.register_buffer(self.hardness_name, value)
 
     def _hardness(self) -> dict[str, Any]:
-        log = self._parameters.get(f"log_{self.hardness_name}")
-        return {self.hardness_name: getattr(self, self.hardness_name) if log is None else log.exp()}
+        name = self.hardness_name
+        if f"log_{name}" not in self._parameters:
+            return {name: getattr(self, name)}
+        return {name: getattr(self, f"log_{name}").exp()}  # by `getattr`, which torch.fx follows
+
+
+def holds(condition: Tensor) -> bool:
+    """Everywhere; tensors on the meta device have no values to ask."""
+    return condition.is_meta or bool(condition.all())
 
 
 def as_tensor(value: Tensor | float, name: str, dtype: torch.dtype) -> Tensor:

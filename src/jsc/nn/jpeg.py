@@ -14,7 +14,7 @@ from jsc.functional.quant import SMALLEST_STEP, require_broadcast
 from jsc.functional.rate import jpeg_rate_with
 from jsc.jpeg.decoded import decoded_with
 from jsc.jpeg.tables import from_zigzag, quality_tables
-from jsc.nn._hardness import Hardness
+from jsc.nn._hardness import Hardness, holds
 from jsc.typing import ImagePadding, Preset, Quantizer, Subsampling
 
 # The whole operator of the authors' code (github.com/JpegInspiredDl/JPEG-Inspired-DL, 071650f):
@@ -104,7 +104,7 @@ class JPEG(Hardness):
         tables = quality_tables(50, torch.get_default_dtype()) if tables is None else tables
         _checks.require_tensor(tables, "tables")
         tables = _repeated(tables, rounds)
-        if not bool(((tables > 0) & tables.isfinite()).all()):
+        if not holds((tables > 0) & tables.isfinite()):
             raise ValueError("tables must be positive and finite")
         dtype = tables.dtype if tables.is_floating_point() else torch.get_default_dtype()
         self.tables = nn.Parameter(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from jsc.functional.dct import block_dct, block_idct
 from jsc.functional.options import check_window
 from jsc.functional.quant import soft_quantize
-from jsc.nn._hardness import Hardness, as_tensor
+from jsc.nn._hardness import Hardness, as_tensor, holds
 
 
 class SoftQuantizer(Hardness):
@@ -38,7 +38,7 @@ class SoftQuantizer(Hardness):
         floating = isinstance(q, Tensor) and q.is_floating_point()
         dtype = q.dtype if floating else torch.get_default_dtype()  # type: ignore[union-attr]
         self.q = nn.Parameter(as_tensor(q, "q", dtype))
-        if not bool(((self.q > 0) & self.q.isfinite()).all()):
+        if not holds((self.q > 0) & self.q.isfinite()):
             raise ValueError("q must be positive and finite")
         self._register_hardness(alpha, kappa, train_alpha, dtype)
         self.window, self.levels = window, levels

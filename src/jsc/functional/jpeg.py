@@ -10,12 +10,14 @@ from torch import Tensor
 
 from jsc import _checks
 from jsc.functional import planes
-from jsc.functional.dct import KERNEL_DEVICES, block_dct, block_idct
+from jsc.functional.dct import block_dct, block_idct, kernel_runs
 from jsc.functional.options import JpegOptions, Scale
 from jsc.functional.quant import hardness_of, positive, quantize
 from jsc.ops.jpeg import Jpeg
 from jsc.ops.quant import MODES
 from jsc.typing import ImagePadding, Quantizer, Subsampling
+
+torch.fx.wrap("jpeg_with")  # one node of a graph: its checks cannot ask a Proxy
 
 
 def jpeg(
@@ -95,8 +97,10 @@ def jpeg(
     Notes
     -----
     Gradient: x, tables, alpha or kappa. Second derivatives are computed in plain torch, slowly;
-    forward mode is refused. `torch.compile(fullgraph=True)`, `torch.export` and `torch.func` take
-    the layer as it is; `torch.vmap` calls it once for each element, so prefer a batch of images.
+    forward mode is refused. `torch.compile(fullgraph=True)`, `torch.export`, `torch.fx` and
+    `torch.func` take the layer as it is; `torch.vmap` calls it once for each element, so prefer a
+    batch of images. `torch.jit.trace` and `torch.onnx.export` write down torch's own operators, for
+    any size: what they save runs without jsc. `torch.jit.script` cannot compile it, and says so.
     At 4:4:4 the layer is one pass over memory, forward and backward; only x is kept in between.
     Other subsamplings and zero padding of partial blocks run plane by plane, "sample" and several
     rounds step by step; so does everything on devices other than the CPU, in plain torch.
@@ -172,7 +176,7 @@ def _computed(
     # The sizes come last: in a traced program their comparison becomes a guard.
     if (
         one_pass
-        and x.device.type in KERNEL_DEVICES
+        and kernel_runs(x)
         and (options.padding == "replicate" or (x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0))
     ):
         scales = (means, stds, options.peak, options.chroma_offset)
@@ -233,7 +237,7 @@ def _step_by_step(
     out = []
     for c, plane in enumerate(planes.split(x, options)):
         step, hardness = (t[..., c, :, :].reshape(-1, 8, 8) for t in (q, kappa))
-        if len(step) == 1 and not sample and x.device.type in KERNEL_DEVICES:
+        if len(step) == 1 and not sample and kernel_runs(x):
             grey = plane.reshape(-1, 1, *plane.shape[2:])
             out.append(Jpeg.call(grey, step, hardness, grey_image).view(plane.shape))
             continue

@@ -50,7 +50,8 @@ def join(found: Sequence[Tensor], size: Sequence[int], options: JpegOptions) -> 
     for c, plane in enumerate(found):
         if c and (v, u) != (1, 1):
             # As libjpeg's default decoder: a triangle filter over the samples that the image has.
-            plane = plane[:, :, : -(-h // v), : -(-w // u)]
+            # Rounded up without a negative number, which ONNX would divide towards zero.
+            plane = plane[:, :, : (h + v - 1) // v, : (w + u - 1) // u]
             plane = F.interpolate(
                 plane, scale_factor=(float(v), float(u)), mode="bilinear", align_corners=False
             )

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from jsc import _checks
-from jsc.functional.dct import KERNEL_DEVICES
+from jsc.functional.dct import kernel_runs
 from jsc.functional.options import check_window
 from jsc.ops import _torch
+from jsc.ops._library import recorded
 from jsc.ops.quant import MODES, Floor, SoftQuantize
 
 SMALLEST_STEP = 1e-5
@@ -108,8 +109,8 @@ def quantize(
     noise: Tensor | None = None,
 ) -> Tensor:
     """Checked arguments (q and kappa of one shape) -> operator or _torch."""
-    folded = fold(tuple(z.shape), tuple(q.shape))
-    if z.device.type in KERNEL_DEVICES and folded is not None and q.numel() <= MOST_ENTRIES:
+    folded = fold(tuple(z.shape), tuple(q.shape)) if kernel_runs(z) else None
+    if folded is not None and q.numel() <= MOST_ENTRIES:
         groups, period = folded[1], folded[3]
         y = SoftQuantize.call(
             z.reshape(folded),
@@ -160,7 +161,8 @@ def as_operand(value: Tensor | float, name: str, like: Tensor) -> Tensor:
 
 def positive(q: Tensor) -> Tensor:
     """q, at least 1e-5, with a gradient that can always lift an entry off that floor."""
-    return Floor.call(q, SMALLEST_STEP)
+    # A Function cannot be written down. What is recorded is rarely trained.
+    return q.clamp(min=SMALLEST_STEP) if recorded() else Floor.call(q, SMALLEST_STEP)
 
 
 def hardness_of(

@@ -28,6 +28,14 @@ class Hardness(nn.Module):
         else:
             self.register_buffer(self.hardness_name, value)
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What `torch.jit.script` calls first."""
+        raise NotImplementedError(
+            f"torch.jit.script cannot compile jsc.nn.{type(self).__name__}: TorchScript has no "
+            "autograd.Function, and no value like the layer's options. Use "
+            "torch.jit.trace(model, x), which can be saved and loaded without jsc; or torch.export, torch.onnx.export"
+        )
+
     def _hardness(self) -> dict[str, Any]:
         name = self.hardness_name
         if f"log_{name}" not in self._parameters:

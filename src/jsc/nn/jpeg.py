@@ -17,6 +17,10 @@ from jsc.jpeg.tables import from_zigzag, quality_tables
 from jsc.nn._hardness import Hardness, holds
 from jsc.typing import ImagePadding, Preset, Quantizer, Subsampling
 
+# One node of a graph, each: their checks cannot ask a Proxy.
+torch.fx.wrap("jpeg_with")
+torch.fx.wrap("jpeg_rate_with")
+
 # The whole operator of the authors' code (github.com/JpegInspiredDl/JPEG-Inspired-DL, 071650f):
 # images in [0, 255], levels -127..127 of which the five nearest count, Cb and Cr moved by 0.5,
 # mid-grey padding.

@@ -10,6 +10,11 @@ from jsc.functional.options import check_window
 from jsc.functional.quant import soft_quantize
 from jsc.nn._hardness import Hardness, as_tensor, holds
 
+# One node of a graph, each: their checks cannot ask a Proxy.
+torch.fx.wrap("soft_quantize")
+torch.fx.wrap("block_dct")
+torch.fx.wrap("block_idct")
+
 
 class SoftQuantizer(Hardness):
     """:func:`jsc.functional.soft_quantize` with trainable steps.

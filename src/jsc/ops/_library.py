@@ -75,6 +75,14 @@ def eager(x: Tensor) -> bool:
     )
 
 
+def recorded() -> bool:
+    """`torch.jit.trace` or `torch.onnx.export` writes down what runs: operators of torch then, so
+    that what is saved needs neither jsc nor an extension of ONNX."""
+    return torch.jit.is_tracing() or (
+        torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
+    )
+
+
 def _all_eager(x: Tensor, arguments: tuple[Any, ...]) -> bool:
     return eager(x) and not any(
         isinstance(a, Tensor) and (type(a) not in _ORDINARY or a.is_neg()) for a in arguments

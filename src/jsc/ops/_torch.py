@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jsc.ops._library import recorded
+
 # ITU-T T.871 (JFIF), section 7: full-range BT.601.
 RGB_TO_YCC = (
     (0.299, 0.587, 0.114),
@@ -168,6 +170,8 @@ def colour(x: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
 def pad_to_multiple(x: Tensor, height: int, width: int, padding: str) -> Tensor:
     """Extend right and bottom to multiples of (height, width)."""
     pad = (0, -x.shape[3] % width, 0, -x.shape[2] % height)
+    if recorded():  # sizes stay free: not even compared
+        return F.pad(x, pad, mode="replicate") if padding == "replicate" else F.pad(x, pad)
     if pad == (0, 0, 0, 0) or x.numel() == 0:
         return x if x.numel() else F.pad(x, pad)
     return F.pad(x, pad, mode="replicate") if padding == "replicate" else F.pad(x, pad)

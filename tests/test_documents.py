@@ -28,7 +28,7 @@ def small_network() -> torch.nn.Module:
 @pytest.mark.parametrize(
     "name",
     ["functional.conv", "functional.dct", "functional.jpeg", "functional.quant", "functional.rate",
-     "jpeg.files", "jpeg.plots", "nn.jpeg"],
+     "jpeg.files", "jpeg.groups", "jpeg.plots", "nn.jpeg", "nn.random_jpeg"],
 )  # fmt: skip
 def test_docstring_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -63,6 +63,13 @@ def layer(x: Any, **arguments: Any) -> Any:
     return made(x)
 
 
+def random_arguments(r: random.Random) -> Arguments:
+    own = some(
+        r, quality=r.choice([1, 100, (20, 90)]), p=r.choice([0.0, 0.5, 1.0]), same_on_batch=True
+    )
+    return {"x": image(r, dtype(r)), **own, **options(r)}
+
+
 def decoded(x: Any, **arguments: Any) -> Any:
     return jsc.nn.JPEG(**arguments).decoded(x)
 
@@ -158,6 +165,11 @@ CALLS = [
         lambda z, **arguments: jsc.nn.SoftQuantizer(**arguments)(z),
         2,
     ),
+    Call(
+        "nn.RandomJPEG",
+        random_arguments,
+        lambda x, **arguments: jsc.nn.RandomJPEG(**arguments)(x),
+    ),
     Call("nn.BlockDCT", lambda r: {"x": image(r)}, lambda x: jsc.nn.BlockDCT()(x), 0.3),
     Call(
         "nn.InverseBlockDCT",
@@ -182,6 +194,17 @@ CALLS = [
         jsc.jpeg.decoded,
     ),
     Call("jpeg.sensitivity", sensitivity_arguments, jsc.jpeg.sensitivity, 0.3),
+    Call(
+        "jpeg.param_groups",
+        lambda r: {
+            "model": nn.Sequential(jsc.nn.JPEG(), nn.Linear(2, 2)),
+            "lr": 0.1,
+            "table_lr": 1.0,
+            **some(r, weight_decay=0.05),
+        },
+        jsc.jpeg.param_groups,
+        0.3,
+    ),
     Call(
         "jpeg.mean_absolute",
         lambda r: {"loader": loader(r), **some(r, mean=0.5, std=2.0)},

@@ -4,6 +4,7 @@ from jsc.jpeg.decoded import decoded as decoded
 from jsc.jpeg.files import load as load
 from jsc.jpeg.files import read_tables as read_tables
 from jsc.jpeg.files import save as save
+from jsc.jpeg.groups import param_groups as param_groups
 from jsc.jpeg.plots import plot_tables as plot_tables
 from jsc.jpeg.sensitivity import mean_absolute as mean_absolute
 from jsc.jpeg.sensitivity import sensitivity as sensitivity

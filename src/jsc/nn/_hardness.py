@@ -33,7 +33,8 @@ class Hardness(nn.Module):
         raise NotImplementedError(
             f"torch.jit.script cannot compile jsc.nn.{type(self).__name__}: TorchScript has no "
             "autograd.Function, and no value like the layer's options. Use "
-            "torch.jit.trace(model, x), which can be saved and loaded without jsc; or torch.export, torch.onnx.export"
+            "torch.jit.trace(model, x), which can be saved and loaded without jsc; or "
+            "torch.export, torch.onnx.export"
         )
 
     def _hardness(self) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """Around the JPEG layer: standard tables, where trained ones start, real files."""
 
+from jsc.jpeg.callbacks import lightning_callback as lightning_callback
+from jsc.jpeg.callbacks import log_tables as log_tables
+from jsc.jpeg.callbacks import trainer_callback as trainer_callback
 from jsc.jpeg.decoded import decoded as decoded
 from jsc.jpeg.files import load as load
 from jsc.jpeg.files import read_tables as read_tables

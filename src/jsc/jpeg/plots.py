@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from jsc import _checks
@@ -41,14 +42,27 @@ def plot_tables(
     if not isinstance(target, (str, PathLike)):
         _draw(tables, list(target) if isinstance(target, Sequence) else [target])
         return
+    _figure(tables, title).figure.savefig(target, dpi=130)
+
+
+def pixels_of_tables(tables: Tensor, title: str) -> np.ndarray:
+    """The figure of :func:`plot_tables` as (H, W, 3) uint8."""
+    need("matplotlib", "matplotlib", "plots", "log_tables")
+    canvas = _figure(tables, title)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def _figure(tables: Tensor, title: str) -> Any:
+    """The canvas of a figure with one table beside the other."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
     figure = Figure(figsize=(4.6 * len(tables) + 0.4, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     _draw(tables, list(figure.subplots(1, len(tables), squeeze=False)[0]))
     figure.suptitle(title)
-    figure.savefig(target, dpi=130)
+    return canvas
 
 
 def _draw(tables: Tensor, axes: Sequence[Any]) -> None:

@@ -18,14 +18,19 @@ from jsc.ops import cpc
 class CPC:
     """Activation maps as one bit per activation, and the non-zeros one after the other.
 
-    DA : (nonzeros,) float32 or float64, the values: pixel by pixel, channels ascending
-    masks : (N, ceil(C / 64), H, W) uint64, bit b of set s says whether channel 64 s + b is not zero
-    offsets : (N H + 1,) int64, where each row of pixels begins in DA
-
     That is ``4 density + 1/8`` bytes to a float32 activation, for any kernel: index positions of 64
     neighbours take one word, whatever the density. The method `cpc` multiplies from the same masks,
     with the values in place. :meth:`encode` makes one, :meth:`from_arrays` checks arrays from
     elsewhere. No gradient flows through a format.
+
+    Attributes
+    ----------
+    DA : (nonzeros,) float32 or float64
+        The values: pixel by pixel, channels ascending.
+    masks : (N, ceil(C / 64), H, W) uint64
+        Bit b of set s says whether channel 64 s + b is not zero.
+    offsets : (N H + 1,) int64
+        Where each row of pixels begins in DA.
     """
 
     DA: Tensor

@@ -20,14 +20,7 @@ class CPO:
 
     A column of the padded map is read by 1, 2, ... output windows: its *pattern*. Columns are
     stored by pattern, then by the leftmost window that reads them, from left to right, and each
-    from top to bottom. The arrays of the channels (image by image) follow one another:
-
-    DA : (nonzeros,) float32 or float64, the values
-    IN : (nonzeros,), ``i Kw + c``: padded row i, kernel column c in the leftmost window
-    Ptr : (channels that are not all zero, entries): for every pattern and window, the non-zeros of
-        the pattern before it. A pattern that only the two outermost windows have keeps three
-        entries.
-    offsets : (N C + 1,) int64, where each channel begins in DA and IN
+    from top to bottom. The arrays of the channels (image by image) follow one another.
 
     IN and Ptr are uint16 where the shape lets them fit, else int32. An all-zero channel costs its
     offset. :meth:`encode` makes one, :meth:`from_arrays` checks arrays from elsewhere. Encoding
@@ -35,6 +28,18 @@ class CPO:
 
     Source: Amer et al., arXiv 2104.08314, extended to any stride, padding, dilation and narrow
     maps.
+
+    Attributes
+    ----------
+    DA : (nonzeros,) float32 or float64
+        The values.
+    IN : (nonzeros,)
+        ``i Kw + c``: padded row i, kernel column c in the leftmost window.
+    Ptr : (channels that are not all zero, entries)
+        For every pattern and window, the non-zeros of the pattern before it. A pattern that only
+        the two outermost windows have keeps three entries.
+    offsets : (N C + 1,) int64
+        Where each channel begins in DA and IN.
     """
 
     DA: Tensor

@@ -23,14 +23,7 @@ class CPS:
     """CPO with a shorter index stream: one word for up to four non-zeros below each other.
 
     Values and Ptr are those of :class:`CPO`. The rows of a column are cut into sets of four (rows
-    0-3, 4-7, ... of the map without padding), and each set that is not empty has one word:
-
-    DA : (nonzeros,) float32 or float64, the values in the order of CPO
-    IN : (sets that are not empty,), ``set << 4 | pattern``: bit r of the pattern says that row r of
-        the set is not zero, its bit count how many values the word stands for. Sets are numbered
-        from the top of the first column that shares pattern and leftmost window.
-    Ptr : (channels that are not all zero, entries), as in CPO
-    offsets, set_offsets : (N C + 1,) int64, where each channel begins in DA and in IN
+    0-3, 4-7, ... of the map without padding), and each set that is not empty has one word.
 
     IN and Ptr are uint16 where the shape lets them fit, else int32. An all-zero channel costs its
     offsets. :meth:`encode` makes one, :meth:`from_arrays` checks arrays from elsewhere. Encoding
@@ -39,6 +32,19 @@ class CPS:
     Source: Amer et al., arXiv 2104.08314; the paper's index stream cannot be decoded without a
     flag, this one delimits itself and is never longer (`elements` counts the paper's,
     `packed_elements` this).
+
+    Attributes
+    ----------
+    DA : (nonzeros,) float32 or float64
+        The values in the order of CPO.
+    IN : (sets that are not empty,)
+        ``set << 4 | pattern``: bit r of the pattern says that row r of the set is not zero, its bit
+        count how many values the word stands for. Sets are numbered from the top of the first
+        column that shares pattern and leftmost window.
+    Ptr : (channels that are not all zero, entries)
+        As in CPO.
+    offsets, set_offsets : (N C + 1,) int64
+        Where each channel begins in DA and in IN.
     """
 
     DA: Tensor

@@ -34,8 +34,7 @@ def soft_quantize(
 
     kappa = alpha q^2 alone gives the shape: below 1 the identity to within 3.3e-4 q, above 10
     almost rounding. Over all integers k (`window=None`) the sum is exact, by the nearest levels
-    where kappa
-    >= 4 and by Jacobi's transform of the sum where it is smaller; no level is enumerated.
+    where kappa >= 4 and by Jacobi's transform of the sum where it is smaller; no level is enumerated.
 
     Parameters
     ----------
@@ -51,9 +50,9 @@ def soft_quantize(
         Sum over the `window` levels nearest to z only. 5 is the operator of the authors' code,
         which jumps at cell edges and is not the identity where kappa < 1.
     levels : int, optional
-        Saturation: |k| <= levels. Without a window z is clamped to the range, so that saturated
-        values give
-        +-levels q with slope 0; with one its index is clamped, as the authors do with 127.
+        Saturation: `|k| <= levels`. Without a window z is clamped to the range, so that saturated
+        values give +-levels q with slope 0; with one its index is clamped, as the authors do
+        with 127.
 
     Returns
     -------
@@ -63,14 +62,15 @@ def soft_quantize(
     ------
     TypeError   if an argument is of the wrong type or dtype.
     ValueError  if not exactly one of alpha and kappa is given, if shapes do not broadcast to that
-    of z, or
-                a number is out of range.
+                of z, or a number is out of range.
 
     Notes
     -----
     Gradient: z, q, alpha or kappa, in closed form; with E, Var and Cov under P and e = z / q - k:
+
         dQ/dz = 2 kappa Var(k)       dQ/dq = E k - 2 kappa (z / q) Var(k)   at constant kappa
         dQ/dkappa = -q Cov(k, e^2)   dQ/dalpha = q^2 dQ/dkappa
+
     Second and higher derivatives are computed in plain torch, slowly. Only z is kept.
     Accuracy against the infinite sum: 2e-9 q in float32 beside rounding, 1e-16 q in float64.
     Fast where q and alpha vary over some trailing and some leading axes, such as (C, 1, 1, 8, 8)

@@ -40,8 +40,10 @@ def jpeg_rate(
 
     Parameters
     ----------
-    The same as those of :func:`jsc.functional.jpeg`, so that both can be called with the same
-    options. What `quantizer` means here:
+    x, tables, ...
+        The same as those of :func:`jsc.functional.jpeg`, so that both can be called with the same
+        options.
+    quantizer : str
         "soft", "sample"  as above
         "hard"            P(k | z) is 1 at the nearest level; no gradient
         "ste"             the value of "hard", the gradient of "soft" with the given alpha or kappa
@@ -55,8 +57,8 @@ def jpeg_rate(
 
     Raises
     ------
-    TypeError, ValueError  as :func:`jsc.functional.jpeg`; ValueError if steps are so fine that the
-    batch spreads over more than 6.7e7 levels.
+    TypeError, ValueError  as :func:`jsc.functional.jpeg`.
+    ValueError  if steps are so fine that the batch spreads over more than 6.7e7 levels.
 
     Notes
     -----
@@ -68,7 +70,7 @@ def jpeg_rate(
     To train tables, take a kappa of about 8: at quality 50 its gradient is within 8 % of finite
     differences of the rounded rate but for DC and the last diagonals; at kappa = 1 it is 2.5 to 6
     times too small at high frequencies.
-    Gradient: x, tables, alpha or kappa, in closed form (:mod:`jsc.ops.rate`); first derivatives.
+    Gradient: x, tables, alpha or kappa, in closed form (jsc/ops/rate.py); first derivatives.
     Accuracy: levels further than 1 / 2 + 4 / sqrt(kappa) (float64: 5.3) from z / q are left out,
     1e-7 (1e-12) of P. Below kappa = 0.04 runs of levels are merged, exact to 1e-5 bits a
     coefficient; given `levels` only below 0.01, and then approximate near the last level. kappa

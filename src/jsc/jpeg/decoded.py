@@ -81,7 +81,8 @@ def decoded(
         uint8; or floating in [0, peak], normalised with `mean` and `std` if given, which is rounded
         to 8 bits as a file would.
     tables : Tensor of integers, (2, 8, 8), for grey images (1, 8, 8) does; 1 to 255
-    subsampling, mean, std, peak : as in :func:`jsc.functional.jpeg`
+    subsampling, mean, std, peak
+        As in :func:`jsc.functional.jpeg`.
 
     Returns
     -------

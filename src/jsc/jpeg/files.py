@@ -50,7 +50,8 @@ def save(
 
     Raises
     ------
-    TypeError, ValueError  if an argument does not fit; OSError if the file cannot be written;
+    TypeError, ValueError  if an argument does not fit.
+    OSError  if the file cannot be written.
     MissingExtraError  without Pillow.
 
     Examples
@@ -98,8 +99,9 @@ def load(file: File) -> Tensor:
     Raises
     ------
     ValueError  if it is no JPEG file or a damaged one, has more than 1.8e8 pixels (a bound that
-    Pillow has against files which are small and decode to gigabytes) or 500 scans, or is a pipe;
-    OSError if it cannot be read; MissingExtraError  without Pillow.
+    Pillow has against files which are small and decode to gigabytes) or 500 scans, or is a pipe.
+    OSError  if it cannot be read.
+    MissingExtraError  without Pillow.
     """
     with _opened(file) as picture:
         array = np.array(picture if picture.mode == "L" else picture.convert("RGB"))
@@ -117,7 +119,9 @@ def read_tables(file: File) -> Tensor:
     Raises
     ------
     ValueError  if the file is no JPEG, has no such tables or zeros in them, or is refused by
-    :func:`load` for its size; OSError if it cannot be read; MissingExtraError  without Pillow.
+    :func:`load` for its size.
+    OSError  if it cannot be read.
+    MissingExtraError  without Pillow.
     """
     with _opened(file) as picture:
         stored: dict[int, Any] = picture.quantization

@@ -29,7 +29,8 @@ def plot_tables(
 
     Raises
     ------
-    TypeError, ValueError  if tables or Axes do not fit; MissingExtraError  without matplotlib.
+    TypeError, ValueError  if tables or Axes do not fit.
+    MissingExtraError  without matplotlib.
 
     Examples
     --------

@@ -101,7 +101,7 @@ def mean_absolute(
     peak: float = 1.0,
     max_images: int | None = None,
 ) -> Tensor:
-    """Mean |Z[c, m]| over images and blocks: (3, 8, 8), float64, natural order; Y, Cb, Cr.
+    """Mean `|Z[c, m]|` over images and blocks: (3, 8, 8), float64, natural order; Y, Cb, Cr.
 
     `loader` yields image batches, or tuples that start with one; the rest as in
     :func:`sensitivity`.

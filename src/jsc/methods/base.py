@@ -26,10 +26,14 @@ class Method(ABC):
 
     Attributes
     ----------
-    name : what users call it
-    sparse : it skips zeros of the input, so that its time falls with the density
-    trains : it also skips zeros in the passes of training where that pays (ops/training.py)
-    slow_to_count : `stored_bytes` encodes the map
+    name
+        What users call it.
+    sparse
+        It skips zeros of the input, so that its time falls with the density.
+    trains
+        It also skips zeros in the passes of training where that pays (ops/training.py).
+    slow_to_count
+        `stored_bytes` encodes the map.
     """
 
     name: ClassVar[MethodName]

@@ -51,16 +51,21 @@ def compile(
 
     Parameters
     ----------
-    model    an nn.Module of float32 parameters on the CPU. It is copied, not changed.
-    sample   an input: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
-             Other batch and image sizes work too; each is planned when it first comes.
-    budget   seconds for timing each convolution's methods in its place; when they are over, the
-             other convolutions take the method of the rule. 0 takes the rule's everywhere.
-    plan     methods of convolutions by the names of their weights, as another network's `plan`
-             has them: nothing is timed, and what the plan does not name takes the rule's.
-    check    compare the outputs for the sample with those of the model in float64, and warn where
-             they are further off than twice torch's own float32.
-    progress  show a bar while methods are timed.
+    model : nn.Module of float32 parameters on the CPU
+        It is copied, not changed.
+    sample : Tensor, tuple (positional arguments) or dict (keyword arguments)
+        An input. Other batch and image sizes work too; each is planned when it first comes.
+    budget : float
+        Seconds for timing each convolution's methods in its place; when they are over, the other
+        convolutions take the method of the rule. 0 takes the rule's everywhere.
+    plan : mapping, optional
+        Methods of convolutions by the names of their weights, as another network's `plan` has them:
+        nothing is timed, and what the plan does not name takes the rule's.
+    check : bool
+        Compare the outputs for the sample with those of the model in float64, and warn where they
+        are further off than twice torch's own float32.
+    progress : bool
+        Show a bar while methods are timed.
 
     Returns
     -------

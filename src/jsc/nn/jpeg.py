@@ -52,7 +52,8 @@ class JPEG(Hardness):
     train_alpha : bool
         Train log alpha, or log kappa if that was given: one number, or one per entry if given as a
         tensor.
-    The others are those of :func:`jsc.functional.jpeg`.
+    quantizer, window, levels, subsampling, mean, std, peak, chroma_offset, padding
+        As in :func:`jsc.functional.jpeg`.
 
     Attributes
     ----------

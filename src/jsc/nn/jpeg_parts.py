@@ -24,8 +24,10 @@ class SoftQuantizer(Hardness):
     q : float or Tensor
         Initial steps, broadcastable to the input; kept as the Parameter `q` and used as max(q,
         1e-5).
-    alpha, kappa, train_alpha : as in :class:`JPEG`
-    window, levels : as in :func:`jsc.functional.soft_quantize`
+    alpha, kappa, train_alpha
+        As in :class:`JPEG`.
+    window, levels
+        As in :func:`jsc.functional.soft_quantize`.
     """
 
     def __init__(

@@ -66,7 +66,8 @@ class SparseConv2d(nn.Conv2d):
     ----------
     method : str
         "dense", "im2col", "mec", "cpo", "cps", "cpc" or "bf16x3".
-    The others are those of :class:`torch.nn.Conv2d`.
+    in_channels, out_channels, kernel_size, ...
+        As in :class:`torch.nn.Conv2d`.
     """
 
     # By the size of the input: the state it was prepared in, the call, the weight's memory.

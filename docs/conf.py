@@ -74,7 +74,10 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|collections|abc|os|pathlib|typing)\..*"),
     (r"py:.*", r"[A-Z]\w*(Error|Warning)|Any|Callable|Literal|PathLike|Path|Tensor|[A-Z]"),
-    (r"py:class", r"jsc\._.*|jsc\.network\.report\.Profile|jsc\.tuning\.\w+\.M"),  # not made by users
+    (
+        r"py:class",
+        r"jsc\._.*|jsc\.network\.report\.Profile|jsc\.tuning\.\w+\.M",
+    ),  # not made by users
 ]
 
 # ---- other people's documents --------------------------------------------------------------------

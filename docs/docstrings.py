@@ -119,7 +119,9 @@ def signature(app, what, name, obj, options, arguments: str | None, result: str 
 
 def public_bases(app, name, obj, options, bases: list[type]) -> None:
     """Sphinx's event autodoc-process-bases: a base that is no public name is replaced by its own."""
-    while private := [base for base in bases if "._" in base.__module__ and "jsc" in base.__module__]:
+    while private := [
+        base for base in bases if "._" in base.__module__ and "jsc" in base.__module__
+    ]:
         for base in private:
             place = bases.index(base)
             bases[place : place + 1] = base.__bases__

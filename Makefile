@@ -19,6 +19,7 @@ CASES ?= 10000
 SEED ?= 0
 
 .PHONY: help demo test test-slow test-data test-debug bench wheel dist matrix clean
+.PHONY: docs linkcheck
 .PHONY: lint lint-python lint-types lint-cython lint-cpp format
 .PHONY: fuzz mutate races growth differential emulate sanitize
 help:
@@ -34,6 +35,7 @@ help:
 	@echo "make sanitize    the same with sanitizers"
 	@echo "make bench       quick benchmarks           make wheel       sdist and wheel, checked"
 	@echo "make dist        both, tried afresh         make matrix      each Python, oldest and newest torch"
+	@echo "make docs        the documentation site     make linkcheck   its links"
 	@echo "make clean       remove everything that was built"
 
 # Environment: pinned versions, torch first (jsc itself needs torch only to run, not to build).
@@ -122,6 +124,23 @@ format: $(VENV)/.linters
 	@$(BIN)/ruff check --fix-only -q . && $(BIN)/ruff format .
 	@$(BIN)/clang-format -i $(CPP)
 
+# The site, from docs/, examples/ (which are run) and the pages of the benchmarks. Warnings are errors.
+$(VENV)/.docs: $(VENV)/.built
+	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[docs]"
+	@touch $@
+
+SPHINX := OMP_WAIT_POLICY=passive MPLBACKEND=agg $(BIN)/python -m sphinx -W --keep-going -q -c docs . out/docs
+
+docs: $(VENV)/.docs
+	@echo "jsc: running the examples and building the site ..."
+	@$(SPHINX)
+	@echo "jsc: the site is out/docs/index.html"
+
+# Links between pages are checked by `docs`, those to other sites here; without a network they are named
+# as unchecked.
+linkcheck: $(VENV)/.docs
+	@sh scripts/check_links.sh $(BIN)/python
+
 bench: $(VENV)/.built
 	@$(BIN)/python -m benchmarks conv --quick
 
@@ -137,4 +156,4 @@ matrix: $(VENV)/.ready
 	@$(BIN)/python scripts/matrix.py
 
 clean:
-	rm -rf $(VENV) build dist out src/*.egg-info src/jsc/_kernels/*.so
+	rm -rf $(VENV) build dist out docs/examples docs/reference src/*.egg-info src/jsc/_kernels/*.so

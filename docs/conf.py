@@ -12,7 +12,9 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import logging
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
@@ -136,14 +138,21 @@ linkcheck_retries = 2
 # ---- formulas as MathML, which browsers draw without scripts and without a network ---------------
 
 
+def mathml(node, as_block: bool) -> str:
+    try:
+        return tex2mathml(node.astext(), as_block=as_block)
+    except MathError as error:
+        logging.getLogger(__name__).warning("formula: %s", error, location=node)
+        return ""
+
+
 def visit_inline(self, node: nodes.math) -> None:
-    self.body.append(tex2mathml(node.astext(), as_block=False))
+    self.body.append(mathml(node, False))
     raise nodes.SkipNode
 
 
 def visit_display(self, node: nodes.math_block) -> None:
-    formula = tex2mathml(node.astext(), as_block=True)
-    self.body.append(f'<div class="formula">{formula}</div>')
+    self.body.append(f'<div class="formula">{mathml(node, True)}</div>')
     raise nodes.SkipNode
 
 

@@ -118,10 +118,8 @@ def signature(app, what, name, obj, options, arguments: str | None, result: str 
 
 
 def public_bases(app, name, obj, options, bases: list[type]) -> None:
-    """Sphinx's event autodoc-process-bases: a base that is no public name is replaced by its own."""
-    while private := [
-        base for base in bases if "._" in base.__module__ and "jsc" in base.__module__
-    ]:
+    """Sphinx's event autodoc-process-bases: a private base is replaced by its own bases."""
+    while private := [base for base in bases if base.__module__.startswith("jsc.nn._")]:
         for base in private:
             place = bases.index(base)
             bases[place : place + 1] = base.__bases__

@@ -61,7 +61,7 @@ with torch.no_grad():
 
 # %%
 # Tune both: small steps for weights that are good already, larger ones for the tables, and a
-# price ``lam`` on every bit per pixel. The rate is computed on a part of the batch, which is enough.
+# price ``lam`` on every bit per pixel. The rate of a part of the batch is enough.
 
 lam = 0.5
 optimizer = torch.optim.Adam(

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import jsc
+import jsc.network.backend
 from benchmarks.__main__ import BENCHMARKS
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +79,54 @@ def test_the_readmes_program_is_short_and_shows_inference():
         before = program[: program.index(line)].rstrip().splitlines()[-1]
         assert before == "with torch.inference_mode():"
         assert line.startswith("    ")
+
+
+PAGES = sorted((ROOT / "docs").glob("*.md")) + sorted((ROOT / "docs" / "howto").glob("*.md"))
+RUN = [page for page in PAGES if ">>>" in page.read_text()]
+
+
+@pytest.fixture
+def _backend():
+    """The name "jsc" of torch.compile, also where the installed metadata are older than it."""
+    assert 'jsc = "jsc.network.backend:backend"' in (ROOT / "pyproject.toml").read_text()
+    if "jsc" not in torch._dynamo.list_backends():
+        torch._dynamo.register_backend(jsc.network.backend.backend, name="jsc")
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+@pytest.mark.usefixtures("_backend")
+@pytest.mark.filterwarnings("ignore:torch alone takes:jsc.PlanWarning")
+def test_the_code_of_pages(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert failed == 0
+    assert tried >= 3
+
+
+def test_all_python_on_pages_is_run():
+    """A block of Python without prompts would be shown and never tried."""
+    for page in PAGES:
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+            assert block.startswith(">>> "), page
+            assert block.endswith("\n\n"), f"{page}: a blank line ends the output"
+
+
+def test_every_public_name_is_in_the_reference():
+    text = (ROOT / "docs" / "reference.md").read_text()
+    shown = set()
+    for module, body in re.findall(r"currentmodule:: (\S+)\n(.*?)```", text, re.DOTALL):
+        shown |= {f"{module}.{name}" for name in re.findall(r"(?m)^   (\w[\w.]*)$", body)}
+    spaces = (jsc, jsc.nn, jsc.functional, jsc.jpeg, jsc.formats)
+    public = {
+        f"{space.__name__}.{name}"
+        for space in spaces
+        for name, value in vars(space).items()
+        if not name.startswith("_") and callable(value)
+    }
+    assert public - shown == set()
+    for name in shown:
+        module, attribute = name.rpartition(".")[::2]
+        assert hasattr(importlib.import_module(module), attribute), name
 
 
 def test_the_readmes_commands_exist():

@@ -34,7 +34,8 @@ def soft_quantize(
 
     kappa = alpha q^2 alone gives the shape: below 1 the identity to within 3.3e-4 q, above 10
     almost rounding. Over all integers k (`window=None`) the sum is exact, by the nearest levels
-    where kappa >= 4 and by Jacobi's transform of the sum where it is smaller; no level is enumerated.
+    where kappa >= 4 and by Jacobi's transform of the sum where it is smaller; no level is
+    enumerated.
 
     Parameters
     ----------

@@ -156,7 +156,17 @@ def visit_display(self, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def strip_code(app, doctree: nodes.document) -> None:
+    """Doctest wants a blank line after the last output; a reader does not."""
+    for node in doctree.findall(nodes.literal_block):
+        text = node.astext().rstrip("\n")
+        if text != node.astext() and node.rawsource == node.astext():
+            node.rawsource = text
+            node[:] = [nodes.Text(text)]
+
+
 def setup(app) -> None:
+    app.connect("doctree-read", strip_code)
     app.connect("autodoc-process-docstring", docstrings.process, priority=400)  # before Napoleon
     app.connect("autodoc-process-docstring", docstrings.process_property, priority=600)
     app.connect("autodoc-process-signature", docstrings.signature)

@@ -96,4 +96,4 @@ print(f"steps changed by {change.mean():.3f} on average, at most by {change.max(
 
 figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.5), layout="constrained")
 jsc.jpeg.plot_tables(layer.tables, list(axes))
-figure.suptitle("Trained quantisation steps")
+_ = figure.suptitle("Trained quantisation steps")

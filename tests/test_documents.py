@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +139,17 @@ def test_the_readmes_commands_exist():
         assert name in BENCHMARKS, name
     for link in re.findall(r"\]\(([^):]+)\)", text):
         assert (ROOT / link).exists(), link
+
+
+def test_docstrings_in_the_style_of_the_house():
+    """Equations, errors, values of arguments and sources become what Sphinx can read."""
+    script = runpy.run_path(str(ROOT / "docs" / "docstrings.py"))
+    lines = ["Summary.", "", "    y = x", "", "Raises", "------", "TypeError, ValueError  if not."]
+    assert script["converted"](lines) == [
+        "Summary.", "", "::", "", "    y = x", "",
+        "Raises", "------", "* :exc:`TypeError`, :exc:`ValueError` if not.", "",
+    ]  # fmt: skip
+    lines = ["Parameters", "----------", "a : str", '    "x"  one', '    "y"  two', "      lines"]
+    assert script["converted"](lines)[3:] == [
+        "", '    * ``"x"``: one', '    * ``"y"``: two', "      lines",
+    ]  # fmt: skip

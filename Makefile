@@ -156,4 +156,5 @@ matrix: $(VENV)/.ready
 	@$(BIN)/python scripts/matrix.py
 
 clean:
-	rm -rf $(VENV) build dist out docs/examples docs/reference src/*.egg-info src/jsc/_kernels/*.so src/jsc/_kernels/*/*.so
+	rm -rf $(VENV) build dist out docs/examples docs/reference src/*.egg-info
+	rm -f src/jsc/_kernels/*.so src/jsc/_kernels/*/*.so

@@ -3,6 +3,7 @@
     compiled     CompiledNetwork: programs by input size, summary, profile, refresh
     backend      torch.compile(model, backend="jsc")
     capture      from a module to functional ATen operators, and what is refused
+    calls        the arguments of a call
     captured     those operators, and their sizes for inputs of other shapes
     saving       networks in files
     lowering/    from ATen operators to operations over channels-last maps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jsc.network.blocking import vectors_of
@@ -19,6 +20,16 @@ class Choice:
     """A method by name, one of METHODS."""
 
     method: str
+
+
+def choices_of(plan: Mapping[str, str]) -> dict[str, Choice]:
+    """The choices of a plan, which names methods. ValueError for one that there is not."""
+    for name, method in plan.items():
+        if method not in METHODS:
+            raise ValueError(
+                f"plan: the method of {name} must be one of {', '.join(METHODS)}; got {method!r}"
+            )
+    return {name: Choice(method) for name, method in plan.items()}
 
 
 def candidates(conv: Convolution) -> list[Choice]:

@@ -8,18 +8,27 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import astuple
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from jsc import _config
 from jsc.network import report, saving
 from jsc.network.accuracy import Accuracy, measure
+from jsc.network.calls import (
+    Key,
+    LastCall,
+    arguments_of,
+    is_channels_last,
+    key_of,
+    kind_of,
+    refuse_gradients,
+    tensors_of,
+)
 from jsc.network.capture import capture, frozen_copy
 from jsc.network.captured import Captured
-from jsc.network.choices import METHODS, Choice
+from jsc.network.choices import Choice, choices_of
 from jsc.network.constants import Store
 from jsc.network.errors import CompileError
 from jsc.network.graph import Convolution
@@ -29,7 +38,7 @@ from jsc.network.tune import tune
 log = logging.getLogger("jsc")
 
 PROGRAMS = 16  # of the sizes used last
-Key = tuple[Any, ...]
+_export = threading.Lock()
 
 
 def compile(
@@ -78,11 +87,13 @@ def compile(
                   hooks, attributes or buffers that its forward writes.
     TypeError, ValueError  for a model, sample or plan of the wrong kind.
     """
-    args, kwargs = _arguments(sample)
-    choices = None if plan is None else _choices(plan)
+    args, kwargs = arguments_of(sample)
+    choices = None if plan is None else choices_of(plan)
     leaves, structure = pytree.tree_flatten((args, kwargs))
     frozen = frozen_copy(model)
-    net = CompiledNetwork(type(model).__name__, structure, [_kind(leaf) for leaf in leaves], frozen)
+    net = CompiledNetwork(
+        type(model).__name__, structure, [kind_of(leaf) for leaf in leaves], frozen
+    )
     with torch.no_grad():
         net._start(leaves, budget, choices, progress)
         if check:
@@ -103,13 +114,13 @@ def load(path: str | PathLike[str]) -> CompiledNetwork:
     try:
         structure = pytree.treespec_loads(about["structure"])
         net = CompiledNetwork(about["name"], structure, about["kinds"])
-        net._choices = _choices(about["plan"])
+        net._choices = choices_of(about["plan"])
         net._persistent = frozenset(about["persistent"])
         net.accuracy = None if about["accuracy"] is None else Accuracy(*about["accuracy"])
         net._captured = graphs
         net._store = Store({name: t for graph in graphs for name, t in graph.state.items()})
         leaves = [_empty(*size) for size in about["inputs"]]
-        if [_kind(leaf) for leaf in leaves] == net._kinds:
+        if [kind_of(leaf) for leaf in leaves] == net._kinds:
             with torch.no_grad():
                 net._program(leaves)
     except Exception as error:  # whatever follows from what a damaged file says
@@ -122,28 +133,6 @@ def load(path: str | PathLike[str]) -> CompiledNetwork:
 def _empty(shape: list[int], dtype: str, channels_last: bool) -> Tensor:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(shape, dtype=saving.DTYPES[dtype], memory_format=layout)
-
-
-def _choices(plan: Mapping[str, str]) -> dict[str, Choice]:
-    for name, method in plan.items():
-        if method not in METHODS:
-            raise ValueError(
-                f"plan: the method of {name} must be one of {', '.join(METHODS)}; got {method!r}"
-            )
-    return {name: Choice(method) for name, method in plan.items()}
-
-
-def _arguments(sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(sample, dict):
-        args, kwargs = (), dict(sample)
-    else:
-        args, kwargs = tuple(sample) if isinstance(sample, (tuple, list)) else (sample,), {}
-    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
-        raise TypeError(
-            "compile: sample must be a tensor, a tuple of arguments or a dict of keyword arguments "
-            f"with a tensor among them; got {type(sample).__name__}"
-        )
-    return args, kwargs
 
 
 class CompiledNetwork(nn.Module):
@@ -173,7 +162,7 @@ class CompiledNetwork(nn.Module):
         self._choices: dict[str, Choice] = {}
         self._lock = threading.Lock()
         self._programs: OrderedDict[Key, NetworkProgram] = OrderedDict()
-        self._last: _Last | None = None
+        self._last: LastCall | None = None
         self._profile: tuple[NetworkProgram, report.Profile] | None = None
         super().train(False)
 
@@ -182,13 +171,13 @@ class CompiledNetwork(nn.Module):
     ) -> None:
         """Captures the network for a sample and chooses methods on it."""
         self._check(leaves)
-        tensors = [t.resolve_neg() for t in _tensors(leaves)]
+        tensors = [t.resolve_neg() for t in tensors_of(leaves)]
         captured = self._capture(leaves, tensors)
         self._store = Store(captured.state)
         if choices is not None:
             self._choices = choices
         elif budget > 0:
-            layouts = tuple(_channels_last(t) for t in tensors)
+            layouts = tuple(is_channels_last(t) for t in tensors)
             draft = NetworkProgram(captured.at(tensors), layouts, Store(captured.state), {})
             self._choices = tune(draft, tensors, budget, progress)
         program = self._program(leaves)
@@ -200,14 +189,14 @@ class CompiledNetwork(nn.Module):
         if last is not None and len(args) == 1 and not kwargs and last.fits(args[0]):
             return last.program(args)
         leaves = self._flatten(args, kwargs)
-        tensors = _tensors(leaves)
-        program = self._programs.get(_key(leaves, tensors))
+        tensors = tensors_of(leaves)
+        program = self._programs.get(key_of(leaves, tensors))
         if program is None:
             program = self._program(leaves)
         elif torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            _refuse_gradients()
+            refuse_gradients()
         if len(args) == 1 and not kwargs and args[0] is leaves[0]:
-            self._last = _Last(args[0].shape, args[0].stride(), args[0].dtype, program)
+            self._last = LastCall(args[0].shape, args[0].stride(), args[0].dtype, program)
         return program([t.resolve_neg() for t in tensors])
 
     def refresh(self, model: nn.Module) -> None:
@@ -268,7 +257,7 @@ class CompiledNetwork(nn.Module):
         """Where the time of a call goes, operation by operation, measured on one thread."""
         leaves = self._flatten(args, kwargs)
         with torch.no_grad():
-            tensors = [t.resolve_neg() for t in _tensors(leaves)]
+            tensors = [t.resolve_neg() for t in tensors_of(leaves)]
             return report.profile(self._program(leaves), tensors, repeats)
 
     def methods(self) -> dict[str, int]:
@@ -315,8 +304,8 @@ class CompiledNetwork(nn.Module):
     def _program(self, leaves: list[Any]) -> NetworkProgram:
         """The program for inputs of these sizes, made if there is none."""
         self._check(leaves)
-        tensors = _tensors(leaves)
-        key = _key(leaves, tensors)
+        tensors = tensors_of(leaves)
+        key = key_of(leaves, tensors)
         with self._lock:
             if key not in self._programs:
                 self._programs[key] = self._make(leaves, tensors)
@@ -328,7 +317,7 @@ class CompiledNetwork(nn.Module):
     def _make(self, leaves: list[Any], tensors: list[Tensor]) -> NetworkProgram:
         assert self._store is not None
         captured = self._capture(leaves, tensors).at(tensors)
-        layouts = tuple(_channels_last(t) for t in tensors)
+        layouts = tuple(is_channels_last(t) for t in tensors)
         return NetworkProgram(captured, layouts, self._store, self._choices)
 
     def _capture(self, leaves: list[Any], tensors: list[Tensor]) -> Captured:
@@ -351,68 +340,9 @@ class CompiledNetwork(nn.Module):
         return captured
 
     def _check(self, leaves: list[Any]) -> None:
-        if torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(leaves)):
-            _refuse_gradients()
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors_of(leaves)):
+            refuse_gradients()
         for leaf, expected in zip(leaves, self._kinds, strict=True):
-            given = _kind(leaf)
+            given = kind_of(leaf)
             if given != expected:
                 raise TypeError(f"{self._name} was compiled for {expected}; got {given}")
-
-
-class _Last(NamedTuple):
-    """The last call with one tensor: another of the same size and layout needs no search."""
-
-    shape: torch.Size
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-    program: NetworkProgram
-
-    def fits(self, x: Any) -> bool:
-        return (
-            type(x) is Tensor
-            and x.shape == self.shape
-            and x.stride() == self.stride
-            and x.dtype is self.dtype
-            and not x.requires_grad
-            and not x.is_neg()
-            and x.device.type == "cpu"
-            and self.program.isa == _config.isa()
-        )
-
-
-_export = threading.Lock()
-
-
-def _kind(leaf: Any) -> str:
-    if not isinstance(leaf, Tensor):
-        return repr(leaf)
-    where = "" if leaf.device.type == "cpu" else f" on {leaf.device}"
-    return f"a {leaf.dim()}-dimensional {leaf.dtype} tensor{where}"
-
-
-def _tensors(leaves: list[Any]) -> list[Tensor]:
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
-def _channels_last(x: Tensor) -> bool:
-    return (
-        x.dim() == 4
-        and not x.is_contiguous()
-        and x.is_contiguous(memory_format=torch.channels_last)
-    )
-
-
-def _key(leaves: list[Any], tensors: list[Tensor]) -> Key:
-    """What a program depends on: instruction set, sizes and layouts, plain arguments."""
-    return (
-        _config.isa(),
-        *((t.shape, t.dtype, t.device.type, _channels_last(t)) for t in tensors),
-        *(leaf for leaf in leaves if not isinstance(leaf, Tensor)),
-    )
-
-
-def _refuse_gradients() -> None:
-    raise RuntimeError(
-        "a compiled network computes no gradients, and an input requires one; call it under "
-        "torch.no_grad() or on x.detach(), or use the model itself (jsc.tune keeps it trainable)"
-    )

@@ -1,0 +1,85 @@
+"""What a compiled network looks at in the arguments of a call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from jsc import _config
+
+if TYPE_CHECKING:
+    from jsc.network.program import NetworkProgram
+
+Key = tuple[Any, ...]
+
+
+class LastCall(NamedTuple):
+    """The last call with one tensor: another of the same size and layout needs no search."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    program: NetworkProgram
+
+    def fits(self, x: Any) -> bool:
+        return (
+            type(x) is Tensor
+            and x.shape == self.shape
+            and x.stride() == self.stride
+            and x.dtype is self.dtype
+            and not x.requires_grad
+            and not x.is_neg()
+            and x.device.type == "cpu"
+            and self.program.isa == _config.isa()
+        )
+
+
+def kind_of(leaf: Any) -> str:
+    if not isinstance(leaf, Tensor):
+        return repr(leaf)
+    where = "" if leaf.device.type == "cpu" else f" on {leaf.device}"
+    return f"a {leaf.dim()}-dimensional {leaf.dtype} tensor{where}"
+
+
+def tensors_of(leaves: list[Any]) -> list[Tensor]:
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def is_channels_last(x: Tensor) -> bool:
+    return (
+        x.dim() == 4
+        and not x.is_contiguous()
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def key_of(leaves: list[Any], tensors: list[Tensor]) -> Key:
+    """What a program depends on: instruction set, sizes and layouts, plain arguments."""
+    return (
+        _config.isa(),
+        *((t.shape, t.dtype, t.device.type, is_channels_last(t)) for t in tensors),
+        *(leaf for leaf in leaves if not isinstance(leaf, Tensor)),
+    )
+
+
+def refuse_gradients() -> None:
+    raise RuntimeError(
+        "a compiled network computes no gradients, and an input requires one; call it under "
+        "torch.no_grad() or on x.detach(), or use the model itself (jsc.tune keeps it trainable)"
+    )
+
+
+def arguments_of(sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(sample, dict):
+        args, kwargs = (), dict(sample)
+    else:
+        args, kwargs = tuple(sample) if isinstance(sample, (tuple, list)) else (sample,), {}
+    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
+        raise TypeError(
+            "compile: sample must be a tensor, a tuple of arguments or a dict of keyword arguments "
+            f"with a tensor among them; got {type(sample).__name__}"
+        )
+    return args, kwargs

@@ -148,6 +148,25 @@ def test_a_linear_layer_of_a_map_that_is_a_part_of_a_wider_one():
     close(compiled(model, x)(x), model(x))
 
 
+@pytest.mark.parametrize(
+    "part",
+    [lambda x: x[:, :, ::2, ::2], lambda x: x[:, 1:], lambda x: x[:, :, 2:, 3:]],
+    ids=["every second pixel", "some channels", "a corner cut off"],
+)
+def test_a_first_convolution_of_a_part_of_the_image(part):
+    class Part(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(part(torch.zeros(X)).shape[1], 8, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(part(x))
+
+    model = randomise(Part())
+    x = torch.randn(X)
+    close(compiled(model, x)(x), model(x))
+
+
 def test_what_torch_makes_of_a_map_is_no_view_of_it():
     """Its memory is another map's by the time that it is read."""
 

@@ -249,6 +249,8 @@ def widen_stems(graph: Graph) -> None:
         (conv,) = users
         if not isinstance(conv, Convolution) or conv.groups != 1 or conv.dilation != (1, 1):
             continue
+        if conv.inputs[0] is not copy.out:  # it reads a part of the image
+            continue
         if conv.kernel[1] == 1 or conv.residual is not None or conv.weight is None:
             continue
         (Kh, Kw), (Sh, Sw), (top, left) = conv.kernel, conv.stride, conv.padding

@@ -282,15 +282,36 @@ def branching():
     return Branching(), "cannot capture"
 
 
+def growing():
+    class Growing(nn.Module):
+        def forward(self, x):
+            return x[x > 0].sum(), x.nonzero()
+
+    return Growing(), "depends on the numbers"
+
+
 def half():
     return small().half(), "float32 models"
 
 
-@pytest.mark.parametrize("make", [hooked, counting, remembering, updating, branching, half])
+@pytest.mark.parametrize(
+    "make", [hooked, counting, remembering, updating, branching, growing, half]
+)
 def test_what_would_be_lost_is_refused(make):
     model, message = make()
     with pytest.raises(jsc.CompileError, match=message):
         compiled(model, torch.rand(X))
+
+
+def test_what_cannot_be_captured_is_said_with_the_line():
+    model, _ = branching()
+    with pytest.raises(jsc.CompileError) as refused:
+        compiled(model, torch.rand(X))
+    text = str(refused.value)
+    assert "x.relu() if x.sum() > 0 else -x" in text
+    assert f"{__file__}:" in text
+    assert 'torch.compile(model, backend="jsc")' in text
+    assert "jsc.tune" in text
 
 
 def test_the_model_is_left_as_it_was():

@@ -12,7 +12,9 @@ because exporting with free image sizes takes up to ten times as long.
 from __future__ import annotations
 
 import copy
+import traceback
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,9 +23,14 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+import jsc
 from jsc.network.captured import Captured, Placeholder, free_sizes
 from jsc.network.errors import CompileError
 
+INSTEAD = (
+    'torch.compile(model, backend="jsc") compiles the parts before and behind that line; '
+    "jsc.tune and jsc.apply make the convolutions faster one by one, without capturing anything"
+)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -48,13 +55,13 @@ def capture(frozen: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """
     before = _attributes(frozen)
     try:
-        captured = _free_batch(frozen, args, kwargs) or _captured(_export(frozen, args, kwargs))
+        captured = _free_batch(frozen, args, kwargs) or _fixed(frozen, args, kwargs)
     except CompileError:
         raise
     except Exception as error:
         raise CompileError(
-            f"torch.export cannot capture {type(frozen).__name__}: {_first_line(error)}. "
-            "jsc.tune and jsc.apply make its convolutions faster one by one, without capturing it."
+            f"torch.export cannot capture {type(frozen).__name__} as one graph: "
+            f"{_first_line(error)}{_where(error)}. {INSTEAD}"
         ) from error
     finally:
         changed = _changed(before, _attributes(frozen))
@@ -71,6 +78,13 @@ def _export(frozen: nn.Module, args: Any, kwargs: Any, shapes: Any = None) -> Ex
         warnings.simplefilter("ignore")
         program = torch.export.export(frozen, args, kwargs, dynamic_shapes=shapes, strict=False)
         return program.run_decompositions({})
+
+
+def _fixed(frozen: nn.Module, args: Any, kwargs: Any) -> Captured:
+    """The graph for inputs of just these sizes."""
+    program = _export(frozen, args, kwargs)
+    _check_sizes(program)
+    return _captured(program)
 
 
 def _free_batch(frozen: nn.Module, args: Any, kwargs: Any) -> Captured | None:
@@ -127,7 +141,7 @@ def _check_module(model: nn.Module) -> None:
         raise TypeError(f"compile: model must be an nn.Module; got {type(model).__name__}")
     for name, module in model.named_modules():
         where = name or type(module).__name__
-        if any(getattr(module, kind, None) for kind in HOOKS):
+        if any(_lost(getattr(module, kind, None) or {}) for kind in HOOKS):
             raise CompileError(
                 f"{where} has hooks, which a compiled network would not call; remove them "
                 "(handle.remove(), or torch.nn.utils.remove_weight_norm and its like)"
@@ -143,7 +157,29 @@ def _check_module(model: nn.Module) -> None:
             )
 
 
-OWN = frozenset(vars(nn.Module()))  # what every module has of itself, hooks among it
+def _lost(hooks: Any) -> bool:
+    """Hooks that do something. Those in which transformers records hidden states for its own
+    outputs are inert, or are captured with the forward that wants them."""
+    modules = {getattr(hook, "__module__", "") for hook in hooks.values()}
+    return bool(modules - {"transformers.utils.output_capturing"})
+
+
+def _check_sizes(program: ExportedProgram) -> None:
+    """Sizes that depend on the numbers in a tensor cannot be planned."""
+    for node in program.graph.nodes:
+        for value in pytree.tree_leaves(node.meta.get("val")):
+            numbers = value.shape if isinstance(value, Tensor) else (value,)
+            if any(isinstance(n, (torch.SymInt, torch.SymFloat, torch.SymBool)) for n in numbers):
+                lines = str(node.meta.get("stack_trace") or "").strip().splitlines()
+                where = f", at {' '.join(line.strip() for line in lines[-2:])}" if lines else ""
+                raise CompileError(
+                    f"the result of {node.target} has a size that depends on the numbers in its "
+                    f"input{where}. Compile the part of the model before it. {INSTEAD}"
+                )
+
+
+# What every module has of itself, hooks among it, and what transformers notes once.
+OWN = frozenset(vars(nn.Module())) | {"_output_capturing_hooks_installed"}
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
 
@@ -174,6 +210,22 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
     names = before.keys() | after.keys()
     missing = object()
     return {n for n in names if before.get(n, missing) != after.get(n, missing)}
+
+
+def _where(error: BaseException | None) -> str:
+    """The line of the model at which it happened: the innermost one that is not torch's."""
+    own = tuple(str(Path(module.__file__).parent) for module in (torch, jsc) if module.__file__)
+    while error is not None:
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if not frame.filename.startswith((*own, "<"))
+        ]
+        if frames and frames[-1].name != "compile":
+            last = frames[-1]
+            return f", at {last.filename}:{last.lineno} in {last.name}: {last.line}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _first_line(error: Exception) -> str:

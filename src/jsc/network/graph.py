@@ -57,11 +57,13 @@ class TensorRef:
     """A tensor that exists only while a call runs: `index` of the call's tensors, its layout.
 
     `shape` is torch's, of any rank; `planar` maps have one plane a channel, as torch's contiguous.
+    Torch's results are `kept` as torch lays them out where nothing native reads them.
     """
 
     index: int
     shape: tuple[int, ...]
     planar: bool
+    kept: bool = False
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ class NetworkProgram:
             if ref is not None:
                 last = not ref.planar and tensor.dim() == 4
                 layout = torch.channels_last if last else torch.contiguous_format
-                made = tensor.contiguous(memory_format=layout)
+                made = tensor if ref.kept else tensor.contiguous(memory_format=layout)
                 # A view of the arena would change when its place is taken by another map.
                 shared = (
                     made.untyped_storage().data_ptr() == call.arena.untyped_storage().data_ptr()
@@ -224,6 +224,8 @@ class NetworkProgram:
             base, offset = tensors[place["region"] - 1], place["offset"]  # type: ignore[assignment]
         N, H, W, C = (place[k] for k in "NHWC")
         steps = [place[k] for k in ("image", "channel", "row", "pixel")]
+        if C == 1:  # as torch itself says it: some of its operators read the step of one channel
+            steps[1] = H * steps[2]
         nchw = base.as_strided((N, C, H, W), steps, offset)
         if view.groups:
             split = nchw.reshape(N, view.groups, C // view.groups, H, W)

@@ -49,6 +49,7 @@ class Parameter:
     constant: Constant
     meta: Tensor
     name: str
+    made: Any = None  # how it is made of others: folding.py
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -111,6 +112,9 @@ class Lowering:
     def as_argument(self, entry: Any, values: list[Value]) -> Any:
         """For an operator that runs in torch; maps that it reads are added to `values`."""
         if isinstance(entry, Entry):
+            ref = entry.value.tensor
+            if ref is not None and entry.form == native_form(ref.shape, torch.float32):
+                return ref
             values.append(entry.value)
             return ViewOf(entry.value, entry.form)
         if isinstance(entry, Opaque):
@@ -173,6 +177,13 @@ def map_shape(shape: tuple[int, ...], form: str) -> tuple[int, int, int, int]:
     if form == "nlc":
         return (shape[0], 1, shape[1], shape[2])
     raise AssertionError(form)
+
+
+def native_form(shape: tuple[int, ...], dtype: torch.dtype) -> str | None:
+    """The form in which a tensor of the caller's or of torch's can be a map, if it can."""
+    if dtype != torch.float32 or 0 in shape:
+        return None
+    return {4: "nchw", 2: "nc", 3: "nlc"}.get(len(shape))
 
 
 def out_shape(node: fx.Node) -> tuple[int, ...]:

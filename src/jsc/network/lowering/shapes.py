@@ -10,7 +10,6 @@ from jsc.network.graph import Copy, Value
 from jsc.network.lowering.entries import (
     Entry,
     Lowering,
-    Parameter,
     Split,
     Unsupported,
     map_shape,
@@ -25,10 +24,6 @@ def same(low: Lowering, node: fx.Node, x: Any, *rest: Any, **options: Any) -> An
 
 def view(low: Lowering, node: fx.Node, x: Any, size: Any) -> Any:
     shape = out_shape(node)
-    if isinstance(x, Parameter):
-        return Parameter(
-            x.constant.then(("view", shape), lambda t: t.reshape(shape)), node.meta["val"], x.name
-        )
     if isinstance(x, Split):
         N, H, W, C = x.entry.value.shape
         if shape != (N, C, H, W):
@@ -55,12 +50,6 @@ def view(low: Lowering, node: fx.Node, x: Any, size: Any) -> Any:
 
 def permute(low: Lowering, node: fx.Node, x: Any, dims: Any) -> Any:
     order = tuple(dims)
-    if isinstance(x, Parameter):
-        return Parameter(
-            x.constant.then(("permute", order), lambda t: t.permute(order)),
-            node.meta["val"],
-            x.name,
-        )
     if isinstance(x, Split):
         if order != (0, 2, 1, 3, 4):
             raise Unsupported(f"a permutation {order}")

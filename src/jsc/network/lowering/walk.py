@@ -19,9 +19,10 @@ from jsc.network import constants
 from jsc.network.captured import Captured, Placeholder
 from jsc.network.constants import Constant
 from jsc.network.errors import CompileError
-from jsc.network.graph import Graph, TensorRef, TorchCall, Value
-from jsc.network.lowering import convolving, elementwise, pooling, shapes
-from jsc.network.lowering.entries import Lowering, Opaque, Parameter, Unsupported
+from jsc.network.graph import Graph
+from jsc.network.lowering import convolving, elementwise, pooling, shapes, torch_calls
+from jsc.network.lowering.entries import Lowering, Opaque, Parameter, Unsupported, native_form
+from jsc.network.lowering.folding import fold
 
 TABLE = {**convolving.TABLE, **elementwise.TABLE, **pooling.TABLE, **shapes.TABLE}
 
@@ -55,6 +56,7 @@ def lower(captured: Captured, channels_last: tuple[bool, ...]) -> Graph:
                 "torch.cond makes; compile the parts around it"
             )
     outputs = [_output(low, value) for value in output]
+    torch_calls.keep_layouts(low.operations, outputs)
     return Graph(low.operations, low.inputs, outputs, len(low.tensors))
 
 
@@ -73,8 +75,8 @@ def _input(low: Lowering, node: fx.Node, channels_last: bool) -> Any:
     value = node.meta["val"]
     ref = low.new_tensor(tuple(value.shape), planar=not channels_last)
     low.inputs.append(ref)
-    form = {4: "nchw", 2: "nc"}.get(value.dim())
-    if form is None or value.dtype != torch.float32 or 0 in value.shape:
+    form = native_form(tuple(value.shape), value.dtype)
+    if form is None or form == "nlc":
         return Opaque(ref)
     return low.from_tensor(ref, form)
 
@@ -87,20 +89,24 @@ def _call(low: Lowering, node: fx.Node) -> None:
     if isinstance(node.meta.get("val"), (bool, int, float)):  # a size, or computed from sizes
         low.env[node] = node.meta["val"]
         return
+    low.layer = module_path(node)
+    folded = fold(low, node)
+    if folded is not None:
+        low.env[node] = folded
+        return
     name = str(node.target).removeprefix("aten.")
     function = TABLE.get(name)
     operations, tensors = len(low.operations), len(low.tensors)
     try:
         if function is None:
             raise Unsupported("no native form")
-        low.layer = module_path(node)
         args = [low.lookup(a) for a in node.args]
         options = {k: low.lookup(v) for k, v in node.kwargs.items()}
         _require_signature(function, low, node, args, options)
         low.env[node] = function(low, node, *args, **options)
     except Unsupported as reason:
         del low.operations[operations:], low.tensors[tensors:]
-        low.env[node] = _torch(low, node, str(reason))
+        low.env[node] = torch_calls.torch_call(low, node, str(reason))
 
 
 def _require_signature(
@@ -113,47 +119,9 @@ def _require_signature(
         raise Unsupported(str(error)) from None
 
 
-def _torch(low: Lowering, node: fx.Node, reason: str) -> Any:
-    """The operator in torch: its arguments are views of our maps, its results tensors."""
-    values: list[Value] = []
-
-    def argument(a: Any) -> Any:
-        if isinstance(a, fx.Node):
-            return low.as_argument(low.env[a], values)
-        if isinstance(a, (list, tuple)):
-            return type(a)(argument(v) for v in a)
-        return a
-
-    args = tuple(argument(a) for a in node.args)
-    options = {k: argument(v) for k, v in node.kwargs.items()}
-    value = node.meta.get("val")
-    several = isinstance(value, (list, tuple))
-    made: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
-    refs = [
-        low.new_tensor(tuple(m.shape), planar=True) if isinstance(m, torch.Tensor) else None
-        for m in made
-    ]
-    out = Value((0, 0, 0, 0))
-    low.operations.append(
-        TorchCall(values, out, module_path(node), node.target, args, options, refs, reason)
-    )
-    entries = [
-        None if r is None else _result(low, r, m.dtype) for r, m in zip(refs, made, strict=True)
-    ]
-    return tuple(entries) if several else entries[0]
-
-
-def _result(low: Lowering, ref: TensorRef, dtype: torch.dtype) -> Any:
-    opaque = Opaque(ref)
-    form = {4: "nchw", 2: "nc", 3: "nlc"}.get(len(ref.shape))
-    if form is None or dtype != torch.float32 or 0 in ref.shape:
-        return opaque
-    ref.planar = False  # the call lays it out channels-last, if a native operation reads it
-    return low.from_tensor(ref, form)
-
-
 def _output(low: Lowering, value: Any) -> Any:
-    return low.env[value] if isinstance(value, fx.Node) else value
+    made = low.env[value] if isinstance(value, fx.Node) else value
+    return torch_calls.constant_result(low, made) if isinstance(made, Parameter) else made
 
 
 def module_path(node: fx.Node) -> str:

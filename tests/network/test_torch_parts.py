@@ -125,3 +125,13 @@ def test_random_numbers_are_no_constants():
     model = Of(lambda self, x: self.conv(x) + torch.rand(8, 1, 1), conv=nn.Conv2d(3, 8, 3))
     net = compiled(randomise(model), x := torch.randn(2, 3, 16, 16))
     assert not torch.equal(net(x), net(x))
+
+
+def test_says_where_little_is_gained():
+    model = randomise(Of(lambda self, x: x.cumsum(2).cumsum(3), conv=nn.Conv2d(3, 8, 3)))
+    with pytest.warns(RuntimeWarning, match=r"little is gained on Of: no convolution.*2 x cumsum"):
+        compiled(model, torch.randn(2, 3, 8, 8), check=True)
+    most = Of(lambda self, x: self.conv(x).cumsum(2).cumsum(3).cumsum(2).flip(2).flip(3),
+              conv=nn.Conv2d(3, 8, 3))  # fmt: skip
+    with pytest.warns(RuntimeWarning, match=r"% of its operations run in torch; most often 3 x"):
+        compiled(randomise(most), torch.randn(2, 3, 8, 8), check=True)

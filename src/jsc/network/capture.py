@@ -23,7 +23,6 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-import jsc
 from jsc.network.captured import Captured, Placeholder, free_sizes
 from jsc.network.errors import CompileError
 
@@ -214,7 +213,7 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
 
 def _where(error: BaseException | None) -> str:
     """The line of the model at which it happened: the innermost one that is not torch's."""
-    own = tuple(str(Path(module.__file__).parent) for module in (torch, jsc) if module.__file__)
+    own = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
     while error is not None:
         frames = [
             frame

@@ -97,6 +97,7 @@ def compile(
     with torch.no_grad():
         net._start(leaves, budget, choices, progress)
         if check:
+            report.warn_of_little_gain(net._name, next(iter(net._programs.values())))
             net.accuracy = measure(frozen, net(*args, **kwargs), args, kwargs)
     log.info("jsc.compile: %s", net)
     return net

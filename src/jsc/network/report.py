@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._kernels.network.program import Walk
-from jsc.network.graph import Activated, Convolution, Operation, TorchCall
+from jsc.network.graph import Activated, Convolution, Linear, Operation, TorchCall
 
 if TYPE_CHECKING:
     from jsc.network.accuracy import Accuracy
@@ -92,6 +94,57 @@ def profile(program: NetworkProgram, tensors: list[Tensor], repeats: int) -> Pro
         if t
     ]
     return Profile(rows)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many operations run natively, and which of torch's operators stand between them."""
+
+    convolutions: int
+    linears: int
+    native: int
+    torch: dict[str, int]
+    reasons: dict[str, str]  # of the first one of each
+
+    @property
+    def share(self) -> float:
+        everything = self.native + sum(self.torch.values())
+        return self.native / everything if everything else 1.0
+
+
+def coverage(program: NetworkProgram) -> Coverage:
+    operations = program.graph.operations
+    calls = [o for o in operations if isinstance(o, TorchCall)]
+    names = [str(o.target).removeprefix("aten.").removesuffix(".default") for o in calls]
+    return Coverage(
+        sum(isinstance(o, Convolution) for o in operations),
+        sum(isinstance(o, Linear) for o in operations),
+        len(operations) - len(calls),
+        dict(Counter(names).most_common()),
+        dict(reversed([*zip(names, (o.reason for o in calls), strict=True)])),
+    )
+
+
+def warn_of_little_gain(name: str, program: NetworkProgram) -> None:
+    """One warning where most of a network runs in torch, or where nothing heavy is native."""
+    found = coverage(program)
+    heavy = found.convolutions + found.linears
+    if heavy and found.share >= FEW:
+        return
+    if not heavy:
+        what = "no convolution and no linear layer of it runs natively"
+    else:
+        what = f"{100 * (1 - found.share):.0f} % of its operations run in torch"
+    most = ", ".join(f"{n} x {o} ({found.reasons[o]})" for o, n in [*found.torch.items()][:3])
+    warnings.warn(
+        f"jsc.compile: little is gained on {name}: {what}"
+        f"{f'; most often {most}' if most else ''}. print(net) names them all",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+FEW = 0.5  # of the operations: with fewer native ones than that, a warning says so
 
 
 def summary(

@@ -37,7 +37,7 @@ def test_as_a_module():
     assert result.stdout.startswith("jsc ")
 
 
-@pytest.mark.parametrize("command", ["", "demo", "doctor", "tables", "tune"])
+@pytest.mark.parametrize("command", ["", "benchmark", "demo", "doctor", "tables", "tune"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([*command.split(), "--help"])

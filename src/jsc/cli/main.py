@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from jsc._version import __version__
-from jsc.cli import demo, doctor, tables, tune
+from jsc.cli import benchmark, demo, doctor, tables, tune
 from jsc.cli.extras import MissingExtraError
 
-COMMANDS = {"demo": demo, "doctor": doctor, "tables": tables, "tune": tune}
+COMMANDS = {"benchmark": benchmark, "demo": demo, "doctor": doctor, "tables": tables, "tune": tune}
 
 
 def _parser() -> argparse.ArgumentParser:

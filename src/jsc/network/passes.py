@@ -114,6 +114,8 @@ def fuse(graph: Graph) -> None:
         position[first] = position[second]
 
     for operation in list(graph.operations):
+        if _into_phases(graph, operation, count, results):
+            continue
         if isinstance(operation, Affine):
             conv = producer(operation.inputs[0], (Convolution, Linear))
             if isinstance(conv, Convolution) and conv.residual is None and operation.scale:
@@ -128,6 +130,30 @@ def fuse(graph: Graph) -> None:
                     absorb(first, operation)
             elif operation.op == "add" and _two_maps(operation):
                 _absorb_residual(operation, producer, position, absorb)
+
+
+def _into_phases(
+    graph: Graph, operation: Operation, count: dict[Value, int], results: set[Value]
+) -> bool:
+    """Batch-norm and activation behind the phases of a transposed convolution: each of these does
+    its own pixels."""
+    identity = isinstance(operation, Elementwise) and operation.op == "identity"
+    if not (isinstance(operation, Affine) or identity) or len(operation.inputs) != 1:
+        return False
+    (value,) = operation.inputs
+    phases = [o for o in graph.operations if o.out.whole is value]
+    convolutions = [o for o in phases if isinstance(o, Convolution) and o.act == IDENTITY]
+    if not phases or len(convolutions) < len(phases) or value.whole is not None:
+        return False
+    if count[value] != 1 or value in results:
+        return False
+    for conv in convolutions:
+        if isinstance(operation, Affine):
+            conv.scale, conv.shift = _norm(conv, operation)
+        conv.act = operation.act  # type: ignore[attr-defined]
+        conv.out.whole = operation.out
+    graph.operations.remove(operation)
+    return True
 
 
 def _two_maps(operation: Elementwise) -> bool:
@@ -182,7 +208,8 @@ def place_parts(graph: Graph) -> None:
     results = wanted(graph)
     joins: dict[Value, list[Copy]] = {}
     for operation in graph.operations:
-        if isinstance(operation, Copy) and operation.out.whole is not None:
+        joins_channels = isinstance(operation, Copy) and operation.order is None
+        if joins_channels and operation.out.whole is not None and operation.out.step == (1, 1):
             joins.setdefault(operation.out.whole, []).append(operation)
     for whole, copies in reversed(joins.items()):
         sources = [c.inputs[0] for c in copies]

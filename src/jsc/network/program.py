@@ -99,7 +99,9 @@ class NetworkProgram:
             if entry.form == "flat":
                 out.tensor.planar = True  # type: ignore[union-attr]
             self.graph.operations.append(Copy([value], out))
-        return OutputRef(ref, entry.form)
+        # With one channel the layouts differ in what strides say alone; then as torch says it.
+        last = entry.form == "nchw" and not planar and (C > 1 or any(channels_last))
+        return OutputRef(ref, torch.channels_last if last else torch.contiguous_format)
 
     def method(self, operation: Operation) -> str:
         """How an operation is done."""
@@ -242,14 +244,9 @@ class NetworkProgram:
 class OutputRef:
     """A result of the network that native operations write."""
 
-    def __init__(self, ref: TensorRef, form: str):
+    def __init__(self, ref: TensorRef, layout: torch.memory_format):
         self.ref = ref
-        self.form = form
-
-    @property
-    def layout(self) -> torch.memory_format:
-        last = self.form == "nchw" and not self.ref.planar
-        return torch.channels_last if last else torch.contiguous_format
+        self.layout = layout
 
 
 RESULTS = (OutputRef, Opaque)

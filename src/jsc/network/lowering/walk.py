@@ -1,8 +1,9 @@
 """From ATen operators to operations over channels-last maps.
 
 Each operator that has a native form has a function in one of the tables (`convolving`,
-`elementwise`, `shapes`, `pooling`), under its name. A function that meets arguments it cannot do
-raises `Unsupported` with the reason, and the operator runs in torch between two native parts.
+`elementwise`, `phases`, `pooling`, `shapes`), under its name. A function that meets arguments it
+cannot do raises `Unsupported` with the reason, and the operator runs in torch between two native
+parts.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from jsc.network.captured import Captured, Placeholder
 from jsc.network.constants import Constant
 from jsc.network.errors import CompileError
 from jsc.network.graph import Graph
-from jsc.network.lowering import convolving, elementwise, pooling, shapes, torch_calls
+from jsc.network.lowering import convolving, elementwise, phases, pooling, shapes, torch_calls
 from jsc.network.lowering.entries import Lowering, Opaque, Parameter, Unsupported, native_form
 from jsc.network.lowering.folding import fold
 
-TABLE = {**convolving.TABLE, **elementwise.TABLE, **pooling.TABLE, **shapes.TABLE}
+TABLE = {
+    **convolving.TABLE, **elementwise.TABLE, **phases.TABLE, **pooling.TABLE, **shapes.TABLE,
+}  # fmt: skip
 
 
 def lower(captured: Captured, channels_last: tuple[bool, ...]) -> Graph:

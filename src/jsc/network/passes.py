@@ -208,8 +208,9 @@ def place_parts(graph: Graph) -> None:
     results = wanted(graph)
     joins: dict[Value, list[Copy]] = {}
     for operation in graph.operations:
-        joins_channels = isinstance(operation, Copy) and operation.order is None
-        if joins_channels and operation.out.whole is not None and operation.out.step == (1, 1):
+        if not isinstance(operation, Copy) or operation.order is not None:
+            continue
+        if operation.out.whole is not None and operation.out.step == (1, 1):
             joins.setdefault(operation.out.whole, []).append(operation)
     for whole, copies in reversed(joins.items()):
         sources = [c.inputs[0] for c in copies]

@@ -238,7 +238,7 @@ class NetworkProgram:
             return nchw.permute(0, 2, 3, 1)
         if view.form == "nlc":
             return nchw.permute(0, 2, 3, 1)[:, 0]
-        return nchw.reshape(N, -1)
+        return nchw.reshape(N, -1, 1) if view.form == "nc1" else nchw.reshape(N, -1)
 
 
 class OutputRef:

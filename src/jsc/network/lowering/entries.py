@@ -10,6 +10,7 @@ Forms, for a map of N x H x W pixels and C channels:
     nchw   (N, C, H, W)         nhwc   (N, H, W, C)
     nc     (N, C), H = W = 1    nlc    (N, W, C), H = 1
     flat   (N, C H W), a view of an nchw map
+    nc1    (N, C, 1), of the same, on the way to (N, C, 1, 1)
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ class Entry:
         N, H, W, C = self.value.shape
         if self.form == "flat":
             return (N, C * H * W)
-        return {"nchw": (N, C, H, W), "nhwc": (N, H, W, C), "nc": (N, C), "nlc": (N, W, C)}[
-            self.form
-        ]
+        return {
+            "nchw": (N, C, H, W), "nhwc": (N, H, W, C), "nc": (N, C), "nc1": (N, C, 1),
+            "nlc": (N, W, C),
+        }[self.form]  # fmt: skip
 
 
 @dataclass(frozen=True)

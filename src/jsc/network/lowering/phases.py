@@ -40,8 +40,7 @@ def conv_transpose2d(
     for phase in product(range(min(steps[0], Oh)), range(min(steps[1], Ow))):
         taps, before, cut, outputs = [], [], [], []
         for r, s, p, k, (_, out) in zip(phase, steps, pads, kernel, sizes, strict=True):
-            first = (r + p) % s
-            taps.append(len(range(first, k, s)))
+            taps.append(len(range((r + p) % s, k, s)))
             before.append(max(0, taps[-1] - 1 - (r + p) // s))
             cut.append(max(0, (r + p) // s - taps[-1] + 1))
             outputs.append(-(-(out - r) // s))

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import fx
 
-from jsc.network.graph import AdaptivePool, LayerNorm, Lrn, Pool, Resize, Softmax, Value
+from jsc.network.constants import Constant
+from jsc.network.graph import (
+    AdaptivePool,
+    Convolution,
+    Elementwise,
+    LayerNorm,
+    Lrn,
+    Pool,
+    Resize,
+    Softmax,
+    Value,
+)
 from jsc.network.lowering.convolving import optional
 from jsc.network.lowering.elementwise import arithmetic
 from jsc.network.lowering.entries import Entry, Lowering, Unsupported, map_shape, out_shape, pair
+from jsc.network.lowering.patterns import match_layer_norm, match_lrn
 
 
 def max_pool2d(
@@ -72,13 +85,46 @@ def adaptive_max_pool2d(low: Lowering, node: fx.Node, x: Any, size: Any) -> Any:
 
 def mean(low: Lowering, node: fx.Node, x: Any, dims: Any = None, keepdim: bool = False) -> Entry:
     entry = low.native(x, "nchw", "nhwc")
+    if entry.form == "nchw" and keepdim and dims is not None and [d % 4 for d in dims] == [1]:
+        return _over_channels(low, node, entry, 1 / entry.value.C)
+    return _over_pixels(low, node, entry, "average", dims, keepdim)
+
+
+def sum_(low: Lowering, node: fx.Node, x: Any, dims: Any = None, keepdim: bool = False) -> Entry:
+    entry = low.native(x, "nchw", "nhwc")
+    if entry.form == "nchw" and keepdim and dims is not None and [d % 4 for d in dims] == [1]:
+        return _over_channels(low, node, entry, 1.0)
+    _, H, W, _ = entry.value.shape
+    average = _over_pixels(low, node, entry, "average", dims, keepdim)
+    times = Elementwise(
+        [average.value], Value(average.value.shape), op="mul", scalar=float(H * W)
+    )  # fmt: skip
+    return Entry(low.emit(times), average.form)
+
+
+def amax(low: Lowering, node: fx.Node, x: Any, dims: Any = (), keepdim: bool = False) -> Entry:
+    return _over_pixels(low, node, low.native(x, "nchw", "nhwc"), "max", dims, keepdim)
+
+
+def _over_pixels(
+    low: Lowering, node: fx.Node, entry: Entry, mode: str, dims: Any, keepdim: bool
+) -> Entry:
     axes = {d % 4 for d in dims or range(4)}
     if axes != ({2, 3} if entry.form == "nchw" else {1, 2}):
-        raise Unsupported(f"mean over dimensions {sorted(axes)}")
+        raise Unsupported(f"{mode} over dimensions {sorted(axes)}")
     N, _, _, C = entry.value.shape
     out_shape(node)
-    out = low.emit(AdaptivePool([entry.value], Value((N, 1, 1, C)), mode="average"))
+    out = low.emit(AdaptivePool([entry.value], Value((N, 1, 1, C)), mode=mode))
     return Entry(out, entry.form if keepdim else "nc")
+
+
+def _over_channels(low: Lowering, node: fx.Node, entry: Entry, factor: float) -> Entry:
+    """A convolution with equal weights."""
+    N, H, W, C = entry.value.shape
+    out_shape(node)
+    equal = Constant(("equal", C, factor), lambda state: torch.full((1, C, 1, 1), factor))
+    operation = Convolution([entry.value], Value((N, H, W, 1)), weight=equal)
+    return Entry(low.emit(operation), "nchw")
 
 
 def softmax(low: Lowering, node: fx.Node, x: Any, dim: int, half_to_float: Any = None) -> Entry:
@@ -131,48 +177,12 @@ def resize(mode: str) -> Any:
     return function
 
 
-def match_lrn(node: fx.Node) -> tuple[fx.Node, int, float, float, float] | None:
-    """Is this division the end of torch's local_response_norm, x / (k + alpha mean(x^2))^beta?
-
-    Torch has no operator of that name: it squares, pads, averages over channels in three
-    dimensions, and so on. Gives x, size, alpha, beta, k.
-    """
-
-    def step(at: Any, name: str) -> fx.Node | None:
-        matches = isinstance(at, fx.Node) and str(at.target).removeprefix("aten.") == name
-        return at if matches else None
-
-    def through_views(at: Any) -> Any:
-        names = ("view.default", "squeeze.dim", "unsqueeze.default", "squeeze.dims")
-        while isinstance(at, fx.Node) and str(at.target).removeprefix("aten.") in names:
-            at = at.args[0]
-        return at
-
-    if len(node.args) != 2 or not (power := step(node.args[1], "pow.Tensor_Scalar")):
-        return None
-    if not (added := step(power.args[0], "add.Tensor")):
-        return None
-    if not (scaled := step(added.args[0], "mul.Tensor")):
-        return None
-    if not (pooled := step(through_views(scaled.args[0]), "avg_pool3d.default")):
-        return None
-    padded = through_views(pooled.args[0])
-    if not isinstance(padded, fx.Node) or "pad" not in str(padded.target):
-        return None
-    if not (square := step(through_views(padded.args[0]), "mul.Tensor")):
-        return None
-    x, size = node.args[0], int(pooled.args[1][0])  # type: ignore[index,arg-type]
-    numbers = (scaled.args[1], power.args[1], added.args[1])
-    plain = all(isinstance(v, (int, float)) for v in numbers)
-    whole = list(pooled.args[1]) == [size, 1, 1]  # type: ignore[arg-type]
-    pads = list(padded.args[1]) == [0, 0, 0, 0, size // 2, (size - 1) // 2]  # type: ignore[arg-type]
-    if not plain or not whole or not pads or square.args != (x, x) or not isinstance(x, fx.Node):
-        return None
-    alpha, beta, k = (float(v) for v in numbers)  # type: ignore[arg-type]
-    return x, size, alpha, beta, k
-
-
 def divide(low: Lowering, node: fx.Node, a: Any, b: Any) -> Entry:
+    normed = match_layer_norm(node)
+    if normed is not None and isinstance(low.env.get(normed[0]), Entry):
+        entry = low.native(low.env[normed[0]], "nchw")
+        layer = LayerNorm([entry.value], Value(entry.value.shape), eps=normed[1])
+        return Entry(low.emit(layer), "nchw")
     found = match_lrn(node)
     if found is None:
         return arithmetic("div", False)(low, node, a, b)
@@ -191,6 +201,8 @@ TABLE = {
     "_adaptive_avg_pool2d.default": adaptive_avg_pool2d,
     "adaptive_max_pool2d.default": adaptive_max_pool2d,
     "mean.dim": mean,
+    "sum.dim_IntList": sum_,
+    "amax.default": amax,
     "softmax.int": softmax,
     "_softmax.default": softmax,
     "layer_norm.default": layer_norm,

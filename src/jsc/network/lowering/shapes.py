@@ -7,6 +7,7 @@ from typing import Any
 from torch import fx
 
 from jsc.network.graph import Copy, Value
+from jsc.network.lowering.elementwise import arithmetic
 from jsc.network.lowering.entries import (
     Entry,
     Lowering,
@@ -38,11 +39,13 @@ def view(low: Lowering, node: fx.Node, x: Any, size: Any) -> Any:
         return entry
     N, H, W, C = entry.value.shape
     one_pixel = H * W == 1
-    if entry.form in ("nchw", "nc", "flat"):
+    if entry.form in ("nchw", "nc", "nc1", "flat"):
         if shape == (N, C * H * W):
             return Entry(entry.value, "nc" if one_pixel else "flat")
         if shape == (N, C, H, W):
             return Entry(entry.value, "nchw")
+        if shape == (N, C, 1) and one_pixel:
+            return Entry(entry.value, "nc1")
         if len(shape) == 5 and shape[0] == N and shape[3:] == (H, W):
             return Split(Entry(entry.value, "nchw"), shape[1], False)
     raise Unsupported(f"a view of {entry.shape} as {shape}")
@@ -153,6 +156,37 @@ def pad(
     return Entry(low.emit(made), "nchw")
 
 
+BROADCASTING = ("add.Tensor", "mul.Tensor", "sub.Tensor", "div.Tensor")
+
+
+def expand(low: Lowering, node: fx.Node, x: Any, size: Any, *, implicit: bool = False) -> Entry:
+    """Nothing, where all who read it would broadcast it themselves."""
+    entry = low.native(x)
+    shape = out_shape(node)
+    if entry.shape == shape:
+        return entry
+    for user in node.users:
+        others: list[Any] = [a for a in user.args if a is not node]
+        name = str(user.target).removeprefix("aten.")
+        if name not in BROADCASTING or len(others) != 1 or len(entry.shape) != len(shape):
+            raise Unsupported("an expansion that is more than a broadcast operand")
+        (other,) = others
+        full = isinstance(other, fx.Node) and "expand" not in str(other.target)
+        if not full or tuple(other.meta["val"].shape) != tuple(user.meta["val"].shape):
+            raise Unsupported("an expansion that decides the size of its result")
+    return entry
+
+
+def square(low: Lowering, node: fx.Node, x: Any, exponent: Any = 2) -> Any:
+    if exponent != 2:
+        raise Unsupported(f"the power of {exponent}")
+    return arithmetic("mul", True)(low, node, x, x)
+
+
+def negate(low: Lowering, node: fx.Node, x: Any) -> Any:
+    return arithmetic("mul", True)(low, node, x, -1)
+
+
 def unsqueeze(low: Lowering, node: fx.Node, x: Any, dim: int) -> Any:
     return view(low, node, x, None)
 
@@ -174,6 +208,10 @@ TABLE = {
     "squeeze.dims": squeeze,
     "squeeze.default": squeeze,
     "unsqueeze.default": unsqueeze,
+    "expand.default": expand,
+    "pow.Tensor_Scalar": square,
+    "square.default": square,
+    "neg.default": negate,
     "permute.default": permute,
     "transpose.int": transpose,
     "t.default": lambda low, node, x: transpose(low, node, x, 0, 1),

@@ -112,6 +112,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "show_memory": False,
+    "write_computation_times": False,
     "min_reported_time": 1e9,  # times of a busy machine say nothing
     "abort_on_example_error": True,
 }

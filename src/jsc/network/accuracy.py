@@ -52,7 +52,7 @@ def measure(
         if errors[0] > worst.error:
             worst = Accuracy(errors[0], errors[1])
     if worst.error > max(ALLOWED * worst.torch_error, SMALLEST):
-        warnings.warn(f"jsc.compile: {worst}", RuntimeWarning, stacklevel=4)
+        warnings.warn(f"jsc.compile: {worst}", RuntimeWarning, stacklevel=3)
     return worst
 
 

@@ -140,7 +140,7 @@ def warn_of_little_gain(name: str, program: NetworkProgram) -> None:
         f"jsc.compile: little is gained on {name}: {what}"
         f"{f'; most often {most}' if most else ''}. print(net) names them all",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=3,
     )
 
 

@@ -34,7 +34,7 @@ def test_plot_tables_into_axes():
 
 def test_plot_tables_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"jsc\[plots\]"):
+    with pytest.raises(MissingExtraError, match=r"jsc-torch\[plots\]"):
         plot_tables(quality_tables(75), "t.png")
 
 

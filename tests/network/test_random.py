@@ -90,3 +90,18 @@ def test_nan_and_inf_stay_in_their_windows_with_winograd(isa, threads, tile):
     # A transform of so large a number overflows; a tile's error is that of its largest number.
     bad[0, 3, 4, 5] = 1e38
     torch.testing.assert_close(net(bad), model(bad), rtol=0, atol=1e-5 * 1e38)
+
+
+@pytest.mark.parametrize(("channels", "kernel"), [(1500, 1), (300, 3)])
+def test_sums_over_many_channels_are_as_exact_as_torchs(isa, channels, kernel):
+    """A chain of additions loses more the longer it is."""
+    torch.manual_seed(0)
+    model = nn.Conv2d(channels, 40, kernel, bias=False).eval()
+    x = torch.randn(1, channels, 6, 6)
+    net = jsc.compile(model, x, plan={}, check=False)
+    with torch.no_grad():
+        ours, theirs = net(x), model(x)
+        exact = model.double()(x.double())
+    error, torch_error = ((y - exact).square().mean().sqrt() for y in (ours, theirs))
+    assert net.methods() == {"direct": 1}
+    assert error <= 2 * torch_error

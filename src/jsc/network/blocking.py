@@ -12,7 +12,8 @@ BAND_BYTES = 192 << 10  # of the input of a task: second cache
 TILES_FIRST_BYTES = 160 << 10  # of all weights, where a tile goes through all of them
 TASKS = 8  # at least, if there is work for so many: two to four for each thread of a small machine
 FEW_PIXELS = 48  # of a band: with fewer, weights go past for too little work
-LONGEST_CHUNK = 1024  # zero_line of convolution.h
+LONGEST_CHUNK = 256  # channels: zero_line of convolution.h
+LONGEST_CHAIN = 288  # products that are added up in one chain, for the sake of accuracy
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ def blocking(conv: Convolution, lanes: int) -> Blocking:
     Kg, taps = K // conv.groups, Kh * Kw
     vectors = vectors_of(Kg, lanes)
     block_bytes = 4 * taps * vectors * lanes
-    longest = max(8, min(CHUNK_BYTES // block_bytes, LONGEST_CHUNK))
+    longest = max(8, min(CHUNK_BYTES // block_bytes, LONGEST_CHUNK, LONGEST_CHAIN // taps))
     chunk = -(-C // -(-C // longest))  # equal ones
-    tiles_first = conv.groups == 1 and C <= LONGEST_CHUNK and 4 * taps * C * K <= TILES_FIRST_BYTES
-    if tiles_first:
-        chunk = C
+    tiles_first = 1 if block_bytes * C <= CHUNK_BYTES else 0
+    if conv.groups == 1 and 4 * taps * C * K <= TILES_FIRST_BYTES:
+        tiles_first = 2
     row_bytes = 4 * C * conv.groups * min(Sh, Kh) * min(W, Ow * Kw)
     band_rows = max(BAND_BYTES // row_bytes - Kh + 1, math.ceil(FEW_PIXELS / Ow))
     band_rows = min(band_rows, max(math.ceil(Oh * N / TASKS), math.ceil(96 / Ow)), Oh)
@@ -56,4 +57,4 @@ def blocking(conv: Convolution, lanes: int) -> Blocking:
     blocks = conv.groups * -(-Kg // (vectors * lanes))
     bands = N * -(-Oh // band_rows)
     task_blocks = blocks if bands >= TASKS else max(1, blocks * bands // TASKS)
-    return Blocking(vectors, chunk, band_rows, task_blocks, int(tiles_first))
+    return Blocking(vectors, chunk, band_rows, task_blocks, tiles_first)

@@ -9,6 +9,7 @@ from jsc.network.graph import Convolution
 
 CHUNK_BYTES = 48 << 10  # of the weights that the tiles of a band go past: first or second cache
 BAND_BYTES = 192 << 10  # of the input of a task: second cache
+BLOCK_BYTES = 128 << 10  # of a block's weights that each tile goes past: second cache
 TILES_FIRST_BYTES = 160 << 10  # of all weights, where a tile goes through all of them
 TASKS = 8  # at least, if there is work for so many: two to four for each thread of a small machine
 FEW_PIXELS = 48  # of a band: with fewer, weights go past for too little work
@@ -47,7 +48,7 @@ def blocking(conv: Convolution, lanes: int) -> Blocking:
     block_bytes = 4 * taps * vectors * lanes
     longest = max(8, min(CHUNK_BYTES // block_bytes, LONGEST_CHUNK, LONGEST_CHAIN // taps))
     chunk = -(-C // -(-C // longest))  # equal ones
-    tiles_first = 1 if block_bytes * C <= CHUNK_BYTES else 0
+    tiles_first = 1 if block_bytes * C <= BLOCK_BYTES else 0
     if conv.groups == 1 and 4 * taps * C * K <= TILES_FIRST_BYTES:
         tiles_first = 2
     row_bytes = 4 * C * conv.groups * min(Sh, Kh) * min(W, Ow * Kw)

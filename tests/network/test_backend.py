@@ -29,6 +29,22 @@ def test_a_whole_graph():
                 close(compiled(x), model(x))
 
 
+def test_a_graph_is_compiled_and_a_refused_one_is_said(monkeypatch):
+    import jsc.network.backend as module
+
+    made = []
+    real = module.compile
+    monkeypatch.setattr(module, "compile", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
+    model, x = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())), torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        close(torch.compile(model, backend=backend)(x), model(x))
+    assert [net.methods() for net in made] == [{"direct": 1}]
+    torch._dynamo.reset()
+    half = nn.Conv2d(3, 8, 3).double()
+    with torch.no_grad(), pytest.warns(RuntimeWarning, match="a graph runs in torch: compile is"):
+        torch.compile(half, backend=backend)(x.double())
+
+
 def test_parts_between_graph_breaks():
     class Broken(nn.Module):
         def __init__(self):

@@ -8,7 +8,7 @@ that cannot be compiled, run as they are.
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from jsc.network.compiled import CompiledNetwork, compile
 from jsc.network.errors import CompileError
-
-log = logging.getLogger("jsc")
 
 
 class _Bound(nn.Module):
@@ -89,7 +87,11 @@ class _Graph:
         try:
             return compile(bound, given, budget=10.0, check=False, progress=False), bound
         except (CompileError, TypeError) as error:
-            log.warning("torch.compile, backend jsc: a graph runs in torch: %s", error)
+            warnings.warn(
+                f"torch.compile, backend jsc: a graph runs in torch: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
             return None
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
@@ -186,6 +186,8 @@ def _attributes(model: nn.Module) -> dict[str, Any]:
     """Plain attributes by value, tensors and lists by what they are and hold."""
     found: dict[str, Any] = {}
     for path, module in model.named_modules():
+        if isinstance(module, fx.GraphModule):  # a graph sets nothing; its code is made lazily
+            continue
         for name, value in vars(module).items():
             if name in OWN:
                 continue

@@ -208,19 +208,8 @@ class CompiledNetwork(nn.Module):
         with nothing changed, if a parameter is missing or has another shape.
         """
         assert self._store is not None
-        own = {n: t for n, t in self._store.state.items() if n in self._persistent}
-        given = model.state_dict()
-        for name, tensor in own.items():
-            new = given.get(name)
-            if new is None or new.shape != tensor.shape or new.dtype != tensor.dtype:
-                raise ValueError(
-                    f"refresh: {name} must be {tensor.dtype} of shape {tuple(tensor.shape)}; got "
-                    f"{'nothing' if new is None else f'{new.dtype} of {tuple(new.shape)}'}"
-                )
-        with self._lock, torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(given[name])
-            self._store.refresh()
+        with self._lock:
+            self._store.replace(model.state_dict(), self._persistent)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the network to a file that `jsc.load` reads: weights as safetensors, the captured

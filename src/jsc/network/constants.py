@@ -6,7 +6,7 @@ whoever has its address needs no word of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -54,6 +54,26 @@ class Store:
         """Makes all constants again from the state, in place."""
         for constant, made in self._made.values():
             made.copy_(constant.recipe(self.state))
+
+    def replace(self, given: State, names: Iterable[str]) -> None:
+        """Takes the entries `names` of the state from `given`, in place, and makes the constants
+        again. Raises ValueError, with nothing changed, if one is missing or of another shape.
+        """
+        own = {name: self.state[name] for name in sorted(names) if name in self.state}
+        refused = []
+        for name, tensor in own.items():
+            new = given.get(name)
+            if new is None or new.shape != tensor.shape or new.dtype != tensor.dtype:
+                what = "nothing" if new is None else f"{new.dtype} of {tuple(new.shape)}"
+                shape = tuple(tensor.shape)
+                refused.append(f"{name} must be {tensor.dtype} of shape {shape}; got {what}")
+        if refused:
+            more = f"\nand {len(refused) - 5} more" if len(refused) > 5 else ""
+            raise ValueError("refresh: " + "\n".join(refused[:5]) + more)
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(given[name])
+            self.refresh()
 
     @property
     def nbytes(self) -> int:

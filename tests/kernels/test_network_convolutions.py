@@ -41,14 +41,11 @@ def convolution(maps, r, g, kind, special=False, **more):
     steps = (g["stride"], g["padding"], g["dilation"], g["groups"])
     exact = F.conv2d(x.double(), w.double(), None, *steps)
     N, K, H, W = exact.shape
-    scale = torch.rand(K) + 0.5 if r.random() < 0.5 else None
     shift = torch.randn(K) if r.random() < 0.5 else None
     residual = torch.randn(exact.shape) if r.random() < 0.5 else None
     name, a, b = r.choice(
         [("none", 0, 0), ("clamp", 0, float("inf")), ("clamp", 0, 6), ("silu", 0, 0)]
     )
-    if scale is not None:
-        exact = exact * scale.double()[:, None, None]
     if shift is not None:
         exact = exact + shift.double()[:, None, None]
     if residual is not None:
@@ -58,7 +55,7 @@ def convolution(maps, r, g, kind, special=False, **more):
     fields = {
         "x": maps.put(x, around=2), "out": out,
         "epilogue": {
-            "scale": maps.constant(scale), "shift": maps.constant(shift),
+            "shift": maps.constant(shift),
             "has_residual": int(residual is not None),
             "residual": NOWHERE if residual is None else maps.put(residual), "act": act(name, a, b),
         },
@@ -106,7 +103,7 @@ def test_winograd_2x2_keeps_integers_exact(maps, isa):
     x, w = torch.randint(-8, 9, (1, 16, 9, 9)).float(), torch.randint(-4, 5, (24, 16, 3, 3)).float()
     exact = F.conv2d(x, 4 * w, None, 1, 1)
     out, _ = maps.place((1, 9, 9, 24))
-    epilogue = {"scale": 0, "shift": 0, "has_residual": 0, "residual": NOWHERE, "act": act()}
+    epilogue = {"shift": 0, "has_residual": 0, "residual": NOWHERE, "act": act()}
     packed = packing.winograd(4 * w, (2, 2), LANES[isa], 1)
     fields = {
         "x": maps.put(x), "out": out, "Ph": 1, "Pw": 1, "mv": 2, "mh": 2, "vectors": 1,
@@ -116,20 +113,44 @@ def test_winograd_2x2_keeps_integers_exact(maps, isa):
     assert torch.equal(maps.run("winograd", fields), exact)
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_depthwise(maps, seed):
+@pytest.mark.parametrize("seed", range(24))
+def test_depthwise(maps, isa, seed):
     r, g = drawn(seed)
     C = r.choice([1, 7, 16, 37, 70])
     g |= {"C": C, "K": C, "groups": C}
-    weight = lambda w: maps.constant(packing.depthwise(w))  # noqa: E731
+    if seed >= 12:  # the widths that have a tile of their own
+        k = r.choice([3, 5, 7])
+        g |= {"kernel": (r.choice([1, k]), k), "stride": r.choice([(1, 1), (2, 2), (1, 2)])}
+        g |= {"dilation": (r.choice([1, 2]), 1), "padding": (0, r.randint(0, k - 1))}
+        g |= {"H": r.randint(13, 15)}
+    weight = lambda w: maps.constant(packing.depthwise(w, LANES[isa]))  # noqa: E731
     ours, exact = convolution(maps, r, g, "depthwise", weight=weight)
+    close(ours, exact)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_grouped(maps, isa, seed):
+    r, g = drawn(seed)
+    lanes = LANES[isa]
+    width = r.choice([lanes, max(4, lanes // 2)])
+    filters = r.choice([width, width + 3, 2 * width, 5 * width + 1])
+    most = 2 if width == lanes and filters >= 2 * width else 1
+    step = r.choice([1, 2])
+    g |= {"C": g["groups"] * r.choice([1, 3, 8]), "K": g["groups"] * filters}
+    g |= {"kernel": (r.choice([1, 3, 5]), 3), "stride": (step, step), "H": 11, "W": r.randint(8, 33)}
+    g |= {"dilation": (r.choice([1, 2]), 1), "padding": (r.randint(0, 2), r.randint(0, 2))}
+    pack = lambda w: packing.grouped(w, g["groups"], width, most)  # noqa: E731
+    ours, exact = convolution(
+        maps, r, g, "grouped", groups=g["groups"], width=width, band_rows=r.randint(1, 4), S=step,
+        weight=lambda w: maps.constant(pack(w)),
+    )  # fmt: skip
     close(ours, exact)
 
 
 def test_nan_and_inf_reach_the_outputs_that_torch_says(maps, isa):
     r, g = drawn(1)
     g |= {"kernel": (3, 3), "stride": (1, 1), "dilation": (1, 1), "groups": 1, "padding": (1, 1)}
-    r.random = lambda: 1.0  # no scale, shift or residual
+    r.random = lambda: 1.0  # no shift or residual
     r.choice = lambda options: options[0]
     lanes = LANES[isa]
     ours, exact = convolution(

@@ -12,6 +12,7 @@ BAND_BYTES = 192 << 10  # of the input of a task: second cache
 BLOCK_BYTES = 128 << 10  # of a block's weights that each tile goes past: second cache
 TILES_FIRST_BYTES = 160 << 10  # of all weights, where a tile goes through all of them
 TASKS = 8  # at least, if there is work for so many: two to four for each thread of a small machine
+TASK_MACS = 1 << 20
 FEW_PIXELS = 48  # of a band: with fewer, weights go past for too little work
 LONGEST_CHUNK = 256  # channels: zero_line of convolution.h
 LONGEST_CHAIN = 288  # products that are added up in one chain, for the sake of accuracy
@@ -37,6 +38,14 @@ def vectors_of(filters: int, lanes: int) -> int:
     if needed <= 4:
         return needed
     return 3 if needed % 4 and needed % 3 == 0 else 4
+
+
+def band_rows_of(conv: Convolution) -> int:
+    """Output rows to a task of a convolution whose tasks do all filters: some tens of
+    microseconds, and TASKS tasks where there are so many."""
+    _, Oh, _, _ = conv.out.shape
+    most = max(1, TASK_MACS * Oh * conv.out.shape[0] // max(1, conv.macs))
+    return -(-Oh // -(-Oh // min(most, max(1, Oh // TASKS))))
 
 
 def blocking(conv: Convolution, lanes: int) -> Blocking:

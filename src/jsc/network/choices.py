@@ -10,7 +10,8 @@ from jsc.network.blocking import vectors_of
 from jsc.network.graph import Convolution
 
 TILES = {"winograd2x2": (2, 2), "winograd2x4": (2, 4), "winograd4x4": (4, 4)}
-METHODS = ("direct", "depthwise", *TILES)
+METHODS = ("direct", "depthwise", "grouped", *TILES)
+FEW_CHANNELS = 32  # of a group
 SCRATCH_BYTES = 256 << 10  # of a task's transformed tiles: second cache
 MOST_TILES = 96
 
@@ -32,17 +33,32 @@ def choices_of(plan: Mapping[str, str]) -> dict[str, Choice]:
     return {name: Choice(method) for name, method in plan.items()}
 
 
-def candidates(conv: Convolution) -> list[Choice]:
-    """The ways to do this convolution, the rule's own first."""
+def candidates(conv: Convolution, lanes: int) -> list[Choice]:
+    """The ways to do this convolution with vectors of `lanes`, the rule's own first."""
     if conv.depthwise:
         return [Choice("depthwise")]
     found = [Choice("direct")]
+    if grouped_fits(conv, lanes):
+        found.insert(0, Choice("grouped"))
     geometry = (*conv.kernel, *conv.stride, *conv.dilation)
     plain = geometry == (3, 3, 1, 1, 1, 1)
     if plain and conv.groups == 1 and conv.inputs[0].C >= 8 and conv.out.C >= 8:
         _, H, W, _ = conv.out.shape
         found += [Choice(name) for name, (v, h) in TILES.items() if v <= H and h <= W]
     return found
+
+
+def grouped_fits(conv: Convolution, lanes: int) -> bool:
+    """Does `grouped` do it: 3 wide, few channels to a group, enough filters and pixels?"""
+    narrowest = lanes // 2 if lanes > 4 else lanes
+    return (
+        conv.kernel[1] == 3
+        and conv.dilation[1] == 1
+        and conv.stride in ((1, 1), (2, 2))
+        and conv.inputs[0].C // conv.groups <= FEW_CHANNELS
+        and conv.out.C // conv.groups >= narrowest
+        and conv.out.shape[2] >= 4
+    )
 
 
 def tiles_of_a_task(conv: Convolution, tile: tuple[int, int], lanes: int) -> int:

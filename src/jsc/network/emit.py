@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jsc._kernels.network.program import Program
 from jsc.network import packing
-from jsc.network.blocking import blocking, vectors_of
+from jsc.network.blocking import band_rows_of, blocking, vectors_of
 from jsc.network.choices import TILES, Choice, candidates, tiles_of_a_task
 from jsc.network.constants import Constant, Store
 from jsc.network.graph import (
@@ -97,37 +97,50 @@ class Emitter:
     def epilogue(self, operation: Convolution) -> dict[str, Any]:
         residual = operation.residual
         return {
-            "scale": self.address(operation.scale),
             "shift": self.address(operation.shift),
             "has_residual": int(residual is not None),
             "residual": NOWHERE if residual is None else self.place(residual),
             "act": self.activation(operation.act),
         }
 
+    def weight(self, conv: Convolution) -> Constant:
+        """Weights with the scale of a batch-norm in them: float64, rounded when they are packed."""
+        weight, scale = conv.weight, conv.scale
+        assert weight is not None
+        if scale is None:
+            return weight
+        factor = scale
+        return Constant(
+            ("scaled", weight.key, factor.key),
+            lambda s: weight.recipe(s).double() * factor.recipe(s).double()[:, None, None, None],
+        )
+
     def maps(self, operation: Operation) -> dict[str, Any]:
         return {"x": self.place(operation.inputs[0]), "out": self.place(operation.out)}
 
     def choice(self, conv: Convolution) -> Choice:
         """The method chosen for a convolution, the rule's where there is none that fits it."""
-        options = candidates(conv)
+        options = candidates(conv, self.lanes)
         chosen = self.choices.get(conv.name)
         return chosen if chosen in options else options[0]
 
     def convolution(self, conv: Convolution, choice: Choice) -> int:
         if choice.method == "depthwise":
             return self.depthwise(conv)
+        if choice.method == "grouped":
+            return self.grouped(conv)
         if choice.method in TILES:
             return self.winograd(conv, TILES[choice.method])
         return self.direct(conv)
 
     def winograd(self, conv: Convolution, tile: tuple[int, int]) -> int:
-        assert conv.weight is not None
         vectors = vectors_of(conv.out.C, self.lanes)
-        packed = conv.weight.then(
+        weight = self.weight(conv)
+        packed = weight.then(
             ("winograd", tile, self.lanes, vectors),
             lambda w: packing.winograd(w, tile, self.lanes, vectors),
         )
-        plain = conv.weight.then(
+        plain = weight.then(
             ("filters", self.lanes),
             lambda w: packing.direct(w, 1, self.lanes, 1, conv.inputs[0].C),
         )
@@ -141,21 +154,37 @@ class Emitter:
         return int(self.program.add_winograd(fields))
 
     def direct(self, conv: Convolution) -> int:
-        assert conv.weight is not None
         cut = blocking(conv, self.lanes)
         key = ("direct", conv.groups, self.lanes, cut.vectors, cut.chunk)
-        packed = conv.weight.then(
+        packed = self.weight(conv).then(
             key, lambda w: packing.direct(w, conv.groups, self.lanes, cut.vectors, cut.chunk)
         )
         fields = {**self.geometry(conv), **cut.fields(), "weight": self.address(packed)}
         return int(self.program.add_convolution(fields))
 
     def depthwise(self, conv: Convolution) -> int:
-        assert conv.weight is not None
-        packed = conv.weight.then("depthwise", packing.depthwise)
+        packed = self.weight(conv).then(
+            ("depthwise", self.lanes), lambda w: packing.depthwise(w, self.lanes)
+        )
         fields = self.geometry(conv)
         del fields["groups"]
         return int(self.program.add_depthwise({**fields, "weight": self.address(packed)}))
+
+    def grouped(self, conv: Convolution) -> int:
+        filters = conv.out.C // conv.groups
+        width = self.lanes if filters >= self.lanes else self.lanes // 2
+        most = 2 if width == self.lanes and filters >= 2 * width else 1
+        packed = self.weight(conv).then(
+            ("grouped", conv.groups, width, most),
+            lambda w: packing.grouped(w, conv.groups, width, most),
+        )
+        fields = {
+            **self.maps(conv), "Kh": conv.kernel[0], "S": conv.stride[0], "Ph": conv.padding[0],
+            "Pw": conv.padding[1], "Dh": conv.dilation[0], "groups": conv.groups, "width": width,
+            "band_rows": band_rows_of(conv), "weight": self.address(packed),
+            "epilogue": self.epilogue(conv),
+        }  # fmt: skip
+        return int(self.program.add_grouped(fields))
 
     def geometry(self, conv: Convolution | Pool) -> dict[str, Any]:
         (Kh, Kw), (Sh, Sw), (Ph, Pw), (Dh, Dw) = (

@@ -13,17 +13,47 @@ def direct(weight: Tensor, groups: int, lanes: int, vectors: int, chunk: int) ->
     """(K, C / groups, Kh, Kw) -> per group, filter block, chunk: (Kh, Kw, chunk, filters)."""
     parts = []
     for group in weight.float().chunk(groups):
-        for block in group.split(vectors * lanes):
-            missing = -block.shape[0] % lanes
-            block = F.pad(block, (0, 0, 0, 0, 0, 0, 0, missing))
+        for block in _whole_vectors(group, lanes).split(vectors * lanes):
             for piece in block.split(chunk, 1):
                 parts.append(piece.permute(2, 3, 1, 0).reshape(-1))
     return torch.cat(parts)
 
 
-def depthwise(weight: Tensor) -> Tensor:
-    """(C, 1, Kh, Kw) -> (Kh, Kw, C)."""
-    return weight.float()[:, 0].permute(1, 2, 0).contiguous()
+def _whole_vectors(rows: Tensor, lanes: int) -> Tensor:
+    """The last vector of rows are the last ones; of fewer than one vector the rest are zero."""
+    count = rows.shape[0]
+    if count < lanes:
+        return F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, lanes - count))
+    whole = count // lanes * lanes
+    return torch.cat([rows[:whole], rows[count - lanes :]]) if whole < count else rows
+
+
+def grouped(weight: Tensor, groups: int, lanes: int, most: int) -> Tensor:
+    """(K, C / groups, Kh, 3) -> per group, block of at most `most` vectors: (Kh, channels, 3,
+    filters)."""
+    parts = []
+    for group in weight.float().chunk(groups):
+        blocks = group.split(most * lanes)
+        *whole, rest = blocks
+        if rest.shape[0] < most * lanes:  # vector by vector
+            rest = group[len(whole) * most * lanes :]
+            start = len(whole) * most * lanes
+            end = group.shape[0]
+            pieces = [group[min(k, end - lanes) :][:lanes] for k in range(start, end, lanes)]
+        else:
+            pieces = [rest]
+        parts += [block.permute(2, 1, 3, 0).reshape(-1) for block in (*whole, *pieces)]
+    return torch.cat(parts)
+
+
+def depthwise(weight: Tensor, lanes: int) -> Tensor:
+    """(C, 1, Kh, Kw) -> for each vector of channels: (Kh, Kw, lanes); of fewer channels than lanes
+    each by itself."""
+    kernels = weight.float()[:, 0]
+    if kernels.shape[0] < lanes:
+        return kernels.reshape(-1)
+    vectors = _whole_vectors(kernels, lanes).unflatten(0, (-1, lanes))
+    return vectors.permute(0, 2, 3, 1).reshape(-1)
 
 
 def _transform(outputs: int) -> Tensor:

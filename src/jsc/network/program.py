@@ -50,6 +50,7 @@ class NetworkProgram:
         self.planar = [not last for last in channels_last]
         self.store = store
         self.isa = _config.isa()
+        self.lanes = (4, 8, 16)[self.isa]
         self.outputs = [self._output(o, channels_last) for o in self.graph.outputs]
         self.segments = memory.schedule(self.graph)
         self.memory = memory.plan(self.graph, self.segments)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jsc._progress import Progress
-from jsc.network.choices import Choice, candidates
+from jsc.network.choices import TILES, Choice, candidates
 from jsc.network.constants import Constant
 from jsc.network.graph import Convolution, Operation
 
@@ -42,7 +42,7 @@ def tune(
     def visit(operation: Operation, run: Callable[[], None]) -> None:
         if isinstance(operation, Convolution):
             shape = _shape(operation)
-            options = candidates(operation)
+            options = candidates(operation, program.lanes)
             choice = by_shape.get(shape)
             if choice is None and len(options) > 1 and time.perf_counter() < deadline:
                 choice = _fastest(program, operation, options, run)
@@ -77,10 +77,11 @@ def _fastest(
             times[choice].append(time.perf_counter() - start)
     best = {choice: min(taken) for choice, taken in times.items()}
     ranked = sorted(options, key=lambda c: best[c] / (1.0 if c == options[0] else GAIN))
-    check = _Check(program, conv)
+    check = None
     for choice in ranked:
-        if choice.method in ("direct", "depthwise"):
+        if choice.method not in TILES:
             return choice
+        check = check or _Check(program, conv)
         functions[choice]()
         if check.passes():
             return choice

@@ -1,6 +1,7 @@
 """Whole networks: instructions over channels-last maps, and the team of threads that walks them.
 
 convolution.h   direct convolution, any geometry   winograd.h     depthwise.h
+grouped.h       direct convolution of few channels, 3 wide
 channels.h      loops over the channels of a pixel     power.h       logarithm, powers, exp
 pool.h          max, average   adaptive_pool.h         linear.h      elementwise.h
 normalise.h     lrn, softmax, layer-norm  resize.h      copy.h

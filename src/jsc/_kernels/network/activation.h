@@ -1,4 +1,5 @@
-// What is done to a number before it is stored:  y = act(scale x + shift + residual).
+// What is done to a sum before it is stored:  y = act(x + shift + residual). A batch-norm's scale is in the
+// weights.
 //
 //   none           x                          relu, relu6, clamp, hardtanh are `clamp`: min(max(x, a), b)
 //   leaky          x, or a x below 0          elu          x, or a (exp(x) - 1) below 0
@@ -116,9 +117,9 @@ JSC_INLINE V activate(V x, const Activation &act) {
     }
 }
 
-// What follows a sum before it is stored; constants are addresses of K floats, or 0.
+// What follows a sum before it is stored; `shift` is the address of K floats, or 0.
 struct Epilogue {
-    uint64_t scale, shift;
+    uint64_t shift;
     int64_t has_residual;
     Map residual;
     Activation act;
@@ -127,7 +128,6 @@ struct Epilogue {
 // Full vectors of V at channel k; `residual` points to the same pixel and channel.
 template <class V>
 JSC_INLINE V finish(V sum, const Epilogue &e, int64_t k, const float *residual) {
-    if (e.scale) sum = sum * load<V>(constant(e.scale) + k);
     if (e.shift) sum = sum + load<V>(constant(e.shift) + k);
     if (e.has_residual) sum = sum + load<V>(residual);
     return activate<V>(sum, e.act);
@@ -135,7 +135,6 @@ JSC_INLINE V finish(V sum, const Epilogue &e, int64_t k, const float *residual) 
 // The first n lanes; nothing behind them is read.
 template <class V>
 JSC_INLINE V finish_partial(V sum, const Epilogue &e, int64_t k, const float *residual, int n) {
-    if (e.scale) sum = sum * load_partial<V>(constant(e.scale) + k, n);
     if (e.shift) sum = sum + load_partial<V>(constant(e.shift) + k, n);
     if (e.has_residual) sum = sum + load_partial<V>(residual, n);
     return activate<V>(sum, e.act);
@@ -151,17 +150,16 @@ JSC_INLINE void activate_all(float *x, int64_t n, const Activation &act) {
         for (int64_t i = 0; i < n; i += L) store(x + i, activate<V>(load<V>(x + i), act));
 }
 
-// The common epilogue with its constants in registers, for the channels of one vector: a scale, a shift,
-// a residual and bounds. It fits where `quick(e)`; other activations go through `finish`.
+// The common epilogue with its constants in registers, for the channels of one vector: a shift, a
+// residual and bounds. It fits where `quick(e)`; other activations go through `finish`.
 JSC_INLINE bool quick(const Epilogue &e) { return e.act.kind <= act_clamp; }
 template <int bytes> struct QuickEpilogue {
     using F = typename VectorOf<float, bytes>::type;
-    F scale, shift, low, high;
+    F shift, low, high;
     bool bounded;
 
     JSC_INLINE QuickEpilogue of(const Epilogue &e, int64_t k) {
         QuickEpilogue q;
-        q.scale = e.scale ? load<F>(constant(e.scale) + k) : F{} + 1.f;
         q.shift = e.shift ? load<F>(constant(e.shift) + k) : F{};
         q.bounded = e.act.kind == act_clamp;
         q.low = F{} + (float)e.act.a;
@@ -170,12 +168,57 @@ template <int bytes> struct QuickEpilogue {
     }
     // `residual` is null where there is none.
     __attribute__((always_inline)) F operator()(F sum, const float *residual) const {
-        F value = sum * scale + shift;
+        F value = sum + shift;
         if (residual) value += load<F>(residual);
         if (!bounded) return value;
         value = value < low ? low : value;
         return value > high ? high : value;
     }
 };
+
+// The sums of P pixels by V whole vectors from channel k on, stored; `residual` is null where there is none.
+template <class F, int P, int V>
+JSC_INLINE void finish_pixels(const Epilogue &e, F (&sum)[P][V], int64_t k, float *out, int64_t step,
+                              const float *residual) {
+    constexpr int L = sizeof(F) / 4;
+    if (e.shift)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) {
+            const F shift = load<F>(constant(e.shift) + k + v * L);
+#pragma GCC unroll 16
+            for (int p = 0; p < P; p++) sum[p][v] += shift;
+        }
+    if (residual)
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++, residual += e.residual.pixel)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++) sum[p][v] += load<F>(residual + v * L);
+    if (e.act.kind == act_clamp) {
+        const F low = F{} + (float)e.act.a, high = F{} + (float)e.act.b;
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++) {
+                sum[p][v] = sum[p][v] < low ? low : sum[p][v];
+                sum[p][v] = sum[p][v] > high ? high : sum[p][v];
+            }
+    }
+    if (!quick(e)) {
+        alignas(64) float numbers[P * V * L];
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++) store(numbers + (p * V + v) * L, sum[p][v]);
+        activate_all<F>(numbers, P * V * L, e.act);
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++) sum[p][v] = load<F>(numbers + (p * V + v) * L);
+    }
+#pragma GCC unroll 16
+    for (int p = 0; p < P; p++, out += step)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) store(out + v * L, sum[p][v]);
+}
 
 }  // namespace jsc::network

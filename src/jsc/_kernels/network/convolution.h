@@ -1,6 +1,6 @@
 // Direct convolution of channels-last maps: any kernel, stride, padding, dilation and groups.
 //
-//   out[n, y, x, k] = act(scale[k] sum(u, v, c) w[k, c, u, v] in[n, Sh y + Dh u - Ph, Sw x + Dw v - Pw, c]
+//   out[n, y, x, k] = act(sum(u, v, c) w[k, c, u, v] in[n, Sh y + Dh u - Ph, Sw x + Dw v - Pw, c]
 //                         + shift[k] + residual[n, y, x, k])
 //
 // Tile: P output pixels by V vectors of filters, all sums in registers. For each channel, V vectors of
@@ -14,8 +14,9 @@
 // between chunks the sums wait in the thread's scratch. Where a block's weights fit there whole, the tiles
 // are the outer loop instead (`tiles_first`): each tile's place is worked out once.
 //
-// Weights: for each group, block of V vectors of filters, chunk: (Kh, Kw, chunk, V lanes); the last block
-// has as many vectors as are left, the filters missing in its last vector are zero.
+// Weights: for each group, block of V vectors of filters, chunk: (Kh, Kw, chunk, V lanes). The last block
+// has as many vectors as are left; its last vector are the group's last filters, so that it is whole, and
+// what it shares with the one before is computed twice. Of fewer filters than lanes the missing ones are zero.
 //
 // Order of additions: u, v, c within a chunk from zero, one chain of multiply-adds; then the chunks' sums,
 // in order; whatever the tiling. The error of a chain grows with its length: one chain over 768 channels of
@@ -96,6 +97,17 @@ struct ConvolutionKernel {
         const float *origin[P];
 #pragma GCC unroll 16
         for (int p = 0; p < P; p++) origin[p] = b.x + c0 + t.x[p];
+        const bool stores = c0 + channels == f.x.C / f.groups;
+        const int64_t filters = std::min<int64_t>(V * L, b.K_end - b.k0);
+        const int64_t last = filters == V * L ? (V - 1) * L : filters - L;  // where the last vector begins
+        if (stores) {
+            // The caches fetch ahead along a line of memory, and these are P lines far apart.
+#pragma GCC unroll 16
+            for (int p = 0; p < P; p++) __builtin_prefetch(b.out + t.out[p]);
+            if (f.epilogue.has_residual)
+#pragma GCC unroll 16
+                for (int p = 0; p < P; p++) __builtin_prefetch(b.residual + t.residual[p]);
+        }
         F sum[P][V];
 #pragma GCC unroll 16
         for (int p = 0; p < P; p++)
@@ -137,7 +149,7 @@ struct ConvolutionKernel {
             for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
                 for (int v = 0; v < V; v++) sum[p][v] += load<F>(sums + p * V * L + v * L);
-        if (c0 + channels < f.x.C / f.groups) {
+        if (!stores) {
 #pragma GCC unroll 16
             for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
@@ -145,20 +157,12 @@ struct ConvolutionKernel {
             return;
         }
         const Epilogue &e = f.epilogue;
-        const int64_t filters = std::min<int64_t>(V * L, b.K_end - b.k0);  // the last vector may be partial
-        if (filters == V * L) {
-            // The common case, in registers; pixels beyond the tile's end store the last one again.
-            if (e.scale)
-#pragma GCC unroll 4
-                for (int v = 0; v < V; v++) {
-                    const F scale = load<F>(constant(e.scale) + b.k0 + v * L);
-#pragma GCC unroll 16
-                    for (int p = 0; p < P; p++) sum[p][v] *= scale;
-                }
+        if (f.out.C / f.groups >= L) {
+            // In registers; pixels beyond the tile's end store the last one again.
             if (e.shift)
 #pragma GCC unroll 4
                 for (int v = 0; v < V; v++) {
-                    const F shift = load<F>(constant(e.shift) + b.k0 + v * L);
+                    const F shift = load<F>(constant(e.shift) + b.k0 + (v == V - 1 ? last : v * L));
 #pragma GCC unroll 16
                     for (int p = 0; p < P; p++) sum[p][v] += shift;
                 }
@@ -166,7 +170,7 @@ struct ConvolutionKernel {
 #pragma GCC unroll 16
                 for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
-                    for (int v = 0; v < V; v++) sum[p][v] += load<F>(b.residual + t.residual[p] + v * L);
+                    for (int v = 0; v < V; v++) sum[p][v] += load<F>(b.residual + t.residual[p] + (v == V - 1 ? last : v * L));
             if (e.act.kind == act_clamp) {
                 const F low = F{} + (float)e.act.a, high = F{} + (float)e.act.b;
 #pragma GCC unroll 16
@@ -192,24 +196,18 @@ struct ConvolutionKernel {
 #pragma GCC unroll 16
             for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
-                for (int v = 0; v < V; v++) store(b.out + t.out[p] + v * L, sum[p][v]);
+                for (int v = 0; v < V; v++) store(b.out + t.out[p] + (v == V - 1 ? last : v * L), sum[p][v]);
             return;
         }
-        // Registers cannot be indexed: they go through memory once.
-        alignas(64) float line[P * V * L];
+        // Fewer filters than lanes: one vector, through memory.
+        alignas(64) float line[P * L];
 #pragma GCC unroll 16
-        for (int p = 0; p < P; p++)
-#pragma GCC unroll 4
-            for (int v = 0; v < V; v++) store(line + (p * V + v) * L, sum[p][v]);
-        for (int64_t p = 0; p < t.count; p++)
-            for (int64_t k = 0; k < filters; k += L) {
-                const F value = load<F>(line + p * V * L + k);
-                const int left = (int)std::min<int64_t>(L, filters - k);
-                float *to = b.out + t.out[p] + k;
-                const float *more = b.residual + t.residual[p] + k;
-                if (left == L) store(to, finish<F>(value, e, b.k0 + k, more));
-                else store_partial(to, finish_partial<F>(value, e, b.k0 + k, more, left), left);
-            }
+        for (int p = 0; p < P; p++) store(line + p * L, sum[p][0]);
+        for (int64_t p = 0; p < t.count; p++) {
+            const float *more = b.residual + t.residual[p];
+            const F value = finish_partial<F>(load<F>(line + p * L), e, b.k0, more, (int)filters);
+            store_partial(b.out + t.out[p], value, (int)filters);
+        }
     }
 
     template <class I, int V>

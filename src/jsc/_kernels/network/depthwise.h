@@ -1,13 +1,18 @@
 // Depthwise convolution: each channel has a kernel of its own.
 //
-//   out[n, y, x, c] = act(scale[c] sum(u, v) w[u, v, c] in[n, Sh y + Dh u - Ph, Sw x + Dw v - Pw, c]
+//   out[n, y, x, c] = act(sum(u, v) w[u, v, c] in[n, Sh y + Dh u - Ph, Sw x + Dw v - Pw, c]
 //                         + shift[c] + residual[n, y, x, c])
 //
-// Channels are the lanes. Four output pixels of a row by two vectors of channels are summed up together: a
-// weight is loaded once for four multiply-adds, whose other operand comes from memory. Two loads a cycle
-// bound it, which is about .8 of the multiply-adds. Channels are the inner loop, so that all streams are
-// dense. Pixels whose kernel hangs over the map's left or right go one by one, with the taps that they
-// have.
+// Channels are the lanes. Tile: four neighbouring output pixels by one or two vectors of channels. For each
+// kernel row its weights lie in registers while the columns of the input go past, and each number is loaded
+// once for all the taps and pixels that meet it: 9 loads for 12 multiply-adds of a row of a 3 x 3 kernel,
+// where one load for each tap of each pixel took 15. Columns outside the map are passed over. The last tile
+// of a row and the last vector of the channels begin earlier, so that they are whole: what two share is
+// computed twice. Kernels that are not 3, 5 or 7 wide or have other steps than 1 and 2, and maps of fewer
+// pixels or channels, go pixel by pixel.
+//
+// Weights: for each vector of channels (Kh, Kw, lanes); the last vector are the last channels; fewer
+// channels than lanes lie each by itself.
 //
 // Order of additions: u, then v, from zero; taps that hang over are left out.
 #pragma once
@@ -19,100 +24,129 @@ namespace jsc::network {
 struct DepthwiseFields {
     Map x, out;
     int64_t Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw;
-    uint64_t weight;  // (Kh, Kw, C)
+    uint64_t weight;
     Epilogue epilogue;
 };
 
 struct DepthwiseKernel {
-    // P neighbouring pixels, V vectors at channel c; K: width of the kernel where it is known, 0 otherwise.
-    template <class F, int P, int V, int K>
-    JSC_INLINE void channels(const DepthwiseFields &f, const float *x, float *out, const float *residual,
-                             int64_t c, Window h, Window w) {
-        constexpr int L = sizeof(F) / 4;
-        const int64_t C = f.x.C, step = f.Sw * f.x.pixel;
+    // Where a tile reads and writes: its first tap, its first output pixel, and the taps inside the map.
+    struct Place {
+        const float *x;
+        float *out;
+        const float *residual;
+        Window rows, columns;
+    };
+
+    // Four pixels, V vectors from channel c, of a kernel K wide at stride S. `Inside`: no column hangs over.
+    template <class F, int K, int S, int V, bool Inside>
+    JSC_INLINE void four(const DepthwiseFields &f, const Place &at, int64_t c, const float *weight) {
+        constexpr int L = sizeof(F) / 4, P = 4, J = (P - 1) * S + K;
+        const int64_t pixel = f.x.pixel, next = f.Kh * K * L;
         F sum[P][V];
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++)
-#pragma GCC unroll 4
+#pragma GCC unroll 2
             for (int v = 0; v < V; v++) sum[p][v] = F{};
-        for (int64_t u = h.first; u < h.end; u++) {
-            const float *weight = constant(f.weight) + u * f.Kw * C + c;
-            const float *row = x + u * f.Dh * f.x.row + c;
-            const int64_t first = K ? 0 : w.first, end = K ? K : w.end;
-#pragma GCC unroll 5
-            for (int64_t s = first; s < end; s++) {
-                const float *from = row + s * f.Dw * f.x.pixel;
-#pragma GCC unroll 4
+        for (int64_t u = at.rows.first; u < at.rows.end; u++) {
+            F w[K][V];
+#pragma GCC unroll 8
+            for (int s = 0; s < K; s++)
+#pragma GCC unroll 2
+                for (int v = 0; v < V; v++) w[s][v] = load<F>(weight + (u * K + s) * L + v * next);
+            const float *from = at.x + u * f.Dh * f.x.row + c;
+#pragma GCC unroll 16
+            for (int j = 0; j < J; j++, from += pixel) {
+                keep_in_register(from);  // one pointer that moves, instead of J
+                if (!Inside && (j < at.columns.first || j >= at.columns.end)) continue;
+#pragma GCC unroll 2
                 for (int v = 0; v < V; v++) {
-                    const F tap = load<F>(weight + s * C + v * L);
-#pragma GCC unroll 4
-                    for (int p = 0; p < P; p++) sum[p][v] += tap * load<F>(from + p * step + v * L);
+                    F number = load<F>(from + v * L);
+                    keep_in_register(number);
+#pragma GCC unroll 8
+                    for (int s = 0; s < K; s++)
+                        if (j >= s && (j - s) % S == 0 && (j - s) / S < P)
+                            sum[(j - s) / S][v] += w[s][v] * number;
                 }
             }
         }
-        const int64_t step_out = f.out.pixel, step_residual = f.epilogue.residual.pixel;
-        alignas(64) float numbers[P * V * L];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) {
-            const auto last = QuickEpilogue<sizeof(F)>::of(f.epilogue, c + v * L);
-            const float *more = residual ? residual + c + v * L : nullptr;
-#pragma GCC unroll 4
-            for (int p = 0; p < P; p++) {
-                const F value = last(sum[p][v], more ? more + p * step_residual : nullptr);
-                if (quick(f.epilogue)) store(out + p * step_out + c + v * L, value);
-                else store(numbers + (p * V + v) * L, value);
-            }
-        }
-        if (quick(f.epilogue)) return;
-        activate_all<F>(numbers, P * V * L, f.epilogue.act);
-#pragma GCC unroll 4
-        for (int p = 0; p < P; p++)
-#pragma GCC unroll 4
-            for (int v = 0; v < V; v++)
-                store(out + p * step_out + c + v * L, load<F>(numbers + (p * V + v) * L));
+        finish_pixels<F, P, V>(f.epilogue, sum, c, at.out + c, f.out.pixel,
+                               at.residual ? at.residual + c : nullptr);
     }
-    template <class I, int P, int K>
-    JSC_INLINE void pixels(const DepthwiseFields &f, const float *x, float *out, const float *residual,
-                           Window h, Window w) {
+    // One pixel of any kernel.
+    template <class F, int V>
+    JSC_INLINE void one(const DepthwiseFields &f, const Place &at, int64_t c, const float *weight) {
+        constexpr int L = sizeof(F) / 4;
+        F sum[1][V];
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v++) sum[0][v] = F{};
+        for (int64_t u = at.rows.first; u < at.rows.end; u++)
+            for (int64_t s = at.columns.first; s < at.columns.end; s++) {
+                const float *from = at.x + u * f.Dh * f.x.row + s * f.Dw * f.x.pixel + c;
+#pragma GCC unroll 2
+                for (int v = 0; v < V; v++)
+                    sum[0][v] += load<F>(weight + (u * f.Kw + s + v * f.Kh * f.Kw) * L) * load<F>(from + v * L);
+            }
+        finish_pixels<F, 1, V>(f.epilogue, sum, c, at.out + c, f.out.pixel,
+                               at.residual ? at.residual + c : nullptr);
+    }
+    template <class I, int K, int S, bool Inside>
+    JSC_INLINE void four_of_all_channels(const DepthwiseFields &f, const Place &at) {
+        using F = Vec<I, float>;
+        constexpr int L = lanes<I, float>, V = K == 3 || I::bytes == 64 ? 2 : 1;  // as registers allow
+        const float *weight = constant(f.weight);
+        const int64_t C = f.x.C, taps = f.Kh * K;
+        int64_t c = 0;
+        for (; c + V * L <= C; c += V * L) four<F, K, S, V, Inside>(f, at, c, weight + c * taps);
+        if constexpr (V > 1)
+            for (; c + L <= C; c += L) four<F, K, S, 1, Inside>(f, at, c, weight + c * taps);
+        if (c < C) four<F, K, S, 1, Inside>(f, at, C - L, weight + c * taps);
+    }
+    template <class I>
+    JSC_INLINE void one_of_all_channels(const DepthwiseFields &f, const Place &at) {
         using F = Vec<I, float>;
         typedef float One __attribute__((vector_size(4)));
         constexpr int L = lanes<I, float>;
+        const float *weight = constant(f.weight);
+        const int64_t C = f.x.C, taps = f.Kh * f.Kw;
         int64_t c = 0;
-        for (; c + 2 * L <= f.x.C; c += 2 * L) channels<F, P, 2, K>(f, x, out, residual, c, h, w);
-        for (; c + L <= f.x.C; c += L) channels<F, P, 1, K>(f, x, out, residual, c, h, w);
-        for (; c < f.x.C; c++) channels<One, P, 1, K>(f, x, out, residual, c, h, w);
+        for (; c + 2 * L <= C; c += 2 * L) one<F, 2>(f, at, c, weight + c * taps);
+        for (; c + L <= C; c += L) one<F, 1>(f, at, c, weight + c * taps);
+        if (c < C && C >= L) one<F, 1>(f, at, C - L, weight + c * taps);
+        else
+            for (; c < C; c++) one<One, 1>(f, at, c, weight + c * taps);
     }
-    template <class I, int K>
-    JSC_INLINE void row(const DepthwiseFields &f, const Call &call, int64_t n, int64_t y) {
-        const int64_t iy = y * f.Sh - f.Ph;
-        const Window h = Window::of(iy, f.Kh, f.Dh, f.x.H);
-        const float *from = at(f.x, call, n) + iy * f.x.row;
-        float *to = at(f.out, call, n, y);
-        const float *residual = f.epilogue.has_residual ? at(f.epilogue.residual, call, n, y) : nullptr;
-        // Pixels whose kernels lie inside the map: first, ... inside - 1.
-        const int64_t reach = (f.Kw - 1) * f.Dw, last = f.x.W - 1 - reach + f.Pw;
-        const int64_t first = std::min(f.out.W, ceil_div(f.Pw, f.Sw)),
-                      inside = last < 0 ? first : std::max(first, std::min(f.out.W, last / f.Sw + 1));
-        for (int64_t x = 0; x < f.out.W;) {
-            const int64_t ix = x * f.Sw - f.Pw;
-            const float *pixel = from + ix * f.x.pixel;
-            const float *more = residual ? residual + x * f.epilogue.residual.pixel : nullptr;
-            float *out = to + x * f.out.pixel;
-            if (x >= first && x + 4 <= inside) {
-                pixels<I, 4, K>(f, pixel, out, more, h, Window{0, f.Kw});
-                x += 4;
-            } else {
-                pixels<I, 1, 0>(f, pixel, out, more, h, Window::of(ix, f.Kw, f.Dw, f.x.W));
-                x += 1;
+    // The pixels of an output row from `x` on, whose columns of the input are from ix on.
+    JSC_INLINE Place place(const DepthwiseFields &f, const Call &call, int64_t n, int64_t y, int64_t x) {
+        const int64_t iy = y * f.Sh - f.Ph, ix = x * f.Sw - f.Pw;
+        const float *residual = f.epilogue.has_residual ? at(f.epilogue.residual, call, n, y, x) : nullptr;
+        return {at(f.x, call, n) + iy * f.x.row + ix * f.x.pixel, at(f.out, call, n, y, x), residual,
+                Window::of(iy, f.Kh, f.Dh, f.x.H), Window::of(ix, f.Kw, f.Dw, f.x.W)};
+    }
+    template <class I, int K, int S>
+    JSC_INLINE void rows(const DepthwiseFields &f, const Call &call, int64_t n, int64_t y0, int64_t y_end) {
+        constexpr int columns = 3 * S + K;
+        for (int64_t y = y0; y < y_end; y++)
+            for (int64_t next = 0; next < f.out.W; next += 4) {
+                const int64_t x = std::min(next, f.out.W - 4);
+                Place p = place(f, call, n, y, x);
+                p.columns = Window::of(x * S - f.Pw, columns, 1, f.x.W);
+                if (p.columns.taps() == columns) four_of_all_channels<I, K, S, true>(f, p);
+                else four_of_all_channels<I, K, S, false>(f, p);
             }
-        }
     }
     template <class I>
-    JSC_INLINE void run(const DepthwiseFields *f, int64_t n, int64_t first, int64_t rows, const Call *call) {
-        for (int64_t y = first; y < first + rows; y++)
-            if (f->Kw == 3) row<I, 3>(*f, *call, n, y);
-            else if (f->Kw == 5) row<I, 5>(*f, *call, n, y);
-            else row<I, 0>(*f, *call, n, y);
+    JSC_INLINE void run(const DepthwiseFields *fields, int64_t n, int64_t y0, int64_t y_end, const Call *call) {
+        const DepthwiseFields &f = *fields;
+        if (f.Dw == 1 && f.out.W >= 4 && f.x.C >= lanes<I, float>) {
+            if (f.Kw == 3 && f.Sw == 1) return rows<I, 3, 1>(f, *call, n, y0, y_end);
+            if (f.Kw == 3 && f.Sw == 2) return rows<I, 3, 2>(f, *call, n, y0, y_end);
+            if (f.Kw == 5 && f.Sw == 1) return rows<I, 5, 1>(f, *call, n, y0, y_end);
+            if (f.Kw == 5 && f.Sw == 2) return rows<I, 5, 2>(f, *call, n, y0, y_end);
+            if (f.Kw == 7 && f.Sw == 1) return rows<I, 7, 1>(f, *call, n, y0, y_end);
+            if (f.Kw == 7 && f.Sw == 2) return rows<I, 7, 2>(f, *call, n, y0, y_end);
+        }
+        for (int64_t y = y0; y < y_end; y++)
+            for (int64_t x = 0; x < f.out.W; x++) one_of_all_channels<I>(f, place(f, *call, n, y, x));
     }
 };
 
@@ -125,7 +159,7 @@ struct Depthwise final : Instruction {
     int64_t tasks(int64_t) const override { return f.out.N * ceil_div(f.out.H, rows); }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
         const int64_t bands = ceil_div(f.out.H, rows), y = task % bands * rows;
-        dispatch<DepthwiseKernel>(isa, &f, task / bands, y, std::min(rows, f.out.H - y), &call);
+        dispatch<DepthwiseKernel>(isa, &f, task / bands, y, std::min(y + rows, f.out.H), &call);
     }
 };
 

@@ -13,7 +13,7 @@ cdef extern from "network/activation.h" namespace "jsc::network" nogil:
         int64_t kind
         double a, b
     cdef struct Epilogue:
-        uint64_t scale, shift
+        uint64_t shift
         int64_t has_residual
         Map residual
         Activation act
@@ -78,6 +78,13 @@ cdef extern from "network/depthwise.h" namespace "jsc::network" nogil:
     cdef struct DepthwiseFields:
         Map x, out
         int64_t Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw
+        uint64_t weight
+        Epilogue epilogue
+
+cdef extern from "network/grouped.h" namespace "jsc::network" nogil:
+    cdef struct GroupedFields:
+        Map x, out
+        int64_t Kh, S, Ph, Pw, Dh, groups, width, band_rows
         uint64_t weight
         Epilogue epilogue
 

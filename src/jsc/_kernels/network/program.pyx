@@ -74,6 +74,10 @@ cdef extern from "network/depthwise.h" namespace "jsc::network" nogil:
     cdef cppclass Depthwise(Instruction):
         Depthwise(const DepthwiseFields &) except +
 
+cdef extern from "network/grouped.h" namespace "jsc::network" nogil:
+    cdef cppclass Grouped(Instruction):
+        Grouped(const GroupedFields &) except +
+
 cdef extern from "network/winograd.h" namespace "jsc::network" nogil:
     cdef cppclass Winograd(Instruction):
         Winograd(const WinogradFields &, int64_t lanes) except +
@@ -118,6 +122,10 @@ cdef class Program:
     def add_depthwise(self, fields):
         cdef DepthwiseFields f = fields
         return self.add(new Depthwise(f))
+
+    def add_grouped(self, fields):
+        cdef GroupedFields f = fields
+        return self.add(new Grouped(f))
 
     def add_winograd(self, fields):
         cdef WinogradFields f = fields

@@ -176,15 +176,16 @@ template <int bytes> struct QuickEpilogue {
     }
 };
 
-// The sums of P pixels by V whole vectors from channel k on, stored; `residual` is null where there is none.
+// The sums of P pixels by V whole vectors from channel k on, stored. The last vector begins `last` channels
+// behind the first; `residual` is null where there is none.
 template <class F, int P, int V>
-JSC_INLINE void finish_pixels(const Epilogue &e, F (&sum)[P][V], int64_t k, float *out, int64_t step,
-                              const float *residual) {
+JSC_INLINE void finish_pixels(const Epilogue &e, F (&sum)[P][V], int64_t k, int64_t last, float *out,
+                              int64_t step, const float *residual) {
     constexpr int L = sizeof(F) / 4;
     if (e.shift)
 #pragma GCC unroll 4
         for (int v = 0; v < V; v++) {
-            const F shift = load<F>(constant(e.shift) + k + v * L);
+            const F shift = load<F>(constant(e.shift) + k + (v == V - 1 ? last : v * L));
 #pragma GCC unroll 16
             for (int p = 0; p < P; p++) sum[p][v] += shift;
         }
@@ -192,7 +193,7 @@ JSC_INLINE void finish_pixels(const Epilogue &e, F (&sum)[P][V], int64_t k, floa
 #pragma GCC unroll 16
         for (int p = 0; p < P; p++, residual += e.residual.pixel)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; v++) sum[p][v] += load<F>(residual + v * L);
+            for (int v = 0; v < V; v++) sum[p][v] += load<F>(residual + (v == V - 1 ? last : v * L));
     if (e.act.kind == act_clamp) {
         const F low = F{} + (float)e.act.a, high = F{} + (float)e.act.b;
 #pragma GCC unroll 16
@@ -218,7 +219,7 @@ JSC_INLINE void finish_pixels(const Epilogue &e, F (&sum)[P][V], int64_t k, floa
 #pragma GCC unroll 16
     for (int p = 0; p < P; p++, out += step)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) store(out + v * L, sum[p][v]);
+        for (int v = 0; v < V; v++) store(out + (v == V - 1 ? last : v * L), sum[p][v]);
 }
 
 }  // namespace jsc::network

@@ -25,6 +25,7 @@
 // neighbour needs them).
 #pragma once
 #include "network/activation.h"
+#include "network/pointwise.h"
 
 namespace jsc::network {
 
@@ -78,18 +79,20 @@ struct Tile {
     }
 };
 
-struct ConvolutionKernel {
-    // A filter block of one task: filters k0 to K_end at most, weights of all its chunks.
-    struct Block {
-        int64_t k0, K_end;
-        const float *weight;
-        const float *x;
-        float *out;
-        const float *residual;
-    };
+// A filter block of one task: filters k0 to K_end at most, weights of all its chunks.
+struct Block {
+    int64_t k0, K_end;
+    const float *weight;
+    const float *x;
+    float *out;
+    const float *residual;
+};
 
+// Blocks of V vectors.
+template <int V>
+struct BlockKernel {
     // Channels c0, ... of a tile; `sums` has those of the channels before, and takes them if more follow.
-    template <class I, int V>
+    template <class I>
     JSC_INLINE void tile(const ConvolutionFields &f, const Tile<tile_pixels<I>(V)> &t, const Block &b,
                          const float *weight, int64_t c0, int64_t channels, float *sums) {
         constexpr int P = tile_pixels<I>(V), L = lanes<I, float>;
@@ -170,7 +173,8 @@ struct ConvolutionKernel {
 #pragma GCC unroll 16
                 for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
-                    for (int v = 0; v < V; v++) sum[p][v] += load<F>(b.residual + t.residual[p] + (v == V - 1 ? last : v * L));
+                    for (int v = 0; v < V; v++)
+                        sum[p][v] += load<F>(b.residual + t.residual[p] + (v == V - 1 ? last : v * L));
             if (e.act.kind == act_clamp) {
                 const F low = F{} + (float)e.act.a, high = F{} + (float)e.act.b;
 #pragma GCC unroll 16
@@ -210,7 +214,7 @@ struct ConvolutionKernel {
         }
     }
 
-    template <class I, int V>
+    template <class I>
     JSC_INLINE void chunks(const ConvolutionFields &f, const Block &b, int64_t y0, int64_t pixels,
                            float *sums) {
         constexpr int P = tile_pixels<I>(V), L = lanes<I, float>;
@@ -219,14 +223,14 @@ struct ConvolutionKernel {
         for (int64_t c0 = 0; c0 < Cg; c0 += f.chunk) {
             const int64_t channels = std::min(f.chunk, Cg - c0);
             for (int64_t first = 0; first < pixels; first += P)
-                tile<I, V>(f, Tile<P>::place(f, y0, first, pixels), b, weight, c0, channels,
-                           sums + first * V * L);
+                tile<I>(f, Tile<P>::place(f, y0, first, pixels), b, weight, c0, channels,
+                        sums + first * V * L);
             weight += channels * f.Kh * f.Kw * V * L;
         }
     }
 
     // A tile's pixels stay in the first cache while `count` blocks of V vectors go past.
-    template <class I, int V>
+    template <class I>
     JSC_INLINE void tiles(const ConvolutionFields &f, const Block &first_block, int64_t count, int64_t y0,
                           int64_t pixels) {
         constexpr int P = tile_pixels<I>(V), L = lanes<I, float>;
@@ -238,14 +242,43 @@ struct ConvolutionKernel {
             for (int64_t i = 0; i < count; i++) {
                 for (int64_t c0 = 0; c0 < Cg; c0 += f.chunk) {
                     const int64_t channels = std::min(f.chunk, Cg - c0);
-                    tile<I, V>(f, t, b, b.weight, c0, channels, sums);
+                    tile<I>(f, t, b, b.weight, c0, channels, sums);
                     b.weight += channels * f.Kh * f.Kw * V * L;
                 }
                 b.k0 += V * L;
                 b.out += V * L;
-                b.residual += V * L;
+                if (b.residual) b.residual += V * L;
             }
         }
+    }
+
+    template <class I>
+    JSC_INLINE void run(const ConvolutionFields *f, const Block *b, int64_t count, int64_t y0, int64_t pixels,
+                        float *sums) {
+        if (f->tiles_first) tiles<I>(*f, *b, count, y0, pixels);
+        else chunks<I>(*f, *b, y0, pixels, sums);
+    }
+};
+
+struct ConvolutionKernel {
+    // A 1 x 1 kernel at stride 1 whose maps have no gap between rows: all pixels are one step apart.
+    JSC_INLINE bool is_pointwise(const ConvolutionFields &f) {
+        const Map &r = f.epilogue.residual;
+        return f.Kh == 1 && f.Kw == 1 && f.Sh == 1 && f.Sw == 1 && f.Ph == 0 && f.Pw == 0 &&
+               f.x.row == f.x.W * f.x.pixel && f.out.row == f.out.W * f.out.pixel && f.x.W == f.out.W &&
+               f.x.H == f.out.H && (!f.epilogue.has_residual || r.row == r.W * r.pixel);
+    }
+    // `count` blocks of V vectors, in a function of its own.
+    template <class I, int V>
+    JSC_INLINE void blocks_of(const ConvolutionFields &f, const Block &b, int64_t count, int64_t y0,
+                              int64_t pixels, float *sums) {
+        constexpr int P = tile_pixels<I>(V);
+        if (pixels < P || !is_pointwise(f) || f.out.C / f.groups < lanes<I, float> || !f.tiles_first)
+            return call_apart<I, BlockKernel<V>>(&f, &b, count, y0, pixels, sums);
+        const Pointwise p{f.x.C / f.groups, f.chunk, f.x.pixel, f.out.pixel, b.K_end, &f.epilogue};
+        const float *residual = b.residual ? b.residual + y0 * f.epilogue.residual.row : nullptr;
+        call_apart<I, PointwiseKernel<P, V>>(&p, b.x + y0 * f.x.row, b.weight, b.k0, b.out + y0 * f.out.row,
+                                             residual, pixels, count);
     }
 
     template <class I>
@@ -278,19 +311,11 @@ struct ConvolutionKernel {
                                       : 1;
             float *sums = (float *)call.scratch;
             switch (vectors) {
-            case 1:
-                f.tiles_first ? tiles<I, 1>(f, b, count, y0, pixels) : chunks<I, 1>(f, b, y0, pixels, sums);
-                break;
-            case 2:
-                f.tiles_first ? tiles<I, 2>(f, b, count, y0, pixels) : chunks<I, 2>(f, b, y0, pixels, sums);
-                break;
-            case 3:
-                f.tiles_first ? tiles<I, 3>(f, b, count, y0, pixels) : chunks<I, 3>(f, b, y0, pixels, sums);
-                break;
+            case 1: blocks_of<I, 1>(f, b, count, y0, pixels, sums); break;
+            case 2: blocks_of<I, 2>(f, b, count, y0, pixels, sums); break;
+            case 3: blocks_of<I, 3>(f, b, count, y0, pixels, sums); break;
             default:
-                if constexpr (I::bytes == 64)
-                    f.tiles_first ? tiles<I, 4>(f, b, count, y0, pixels)
-                                  : chunks<I, 4>(f, b, y0, pixels, sums);
+                if constexpr (I::bytes == 64) blocks_of<I, 4>(f, b, count, y0, pixels, sums);
             }
             i += count;
         }

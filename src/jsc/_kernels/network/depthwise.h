@@ -28,7 +28,7 @@ struct DepthwiseFields {
     Epilogue epilogue;
 };
 
-struct DepthwiseKernel {
+struct DepthwiseTiles {
     // Where a tile reads and writes: its first tap, its first output pixel, and the taps inside the map.
     struct Place {
         const float *x;
@@ -69,7 +69,7 @@ struct DepthwiseKernel {
                 }
             }
         }
-        finish_pixels<F, P, V>(f.epilogue, sum, c, at.out + c, f.out.pixel,
+        finish_pixels<F, P, V>(f.epilogue, sum, c, (V - 1) * L, at.out + c, f.out.pixel,
                                at.residual ? at.residual + c : nullptr);
     }
     // One pixel of any kernel.
@@ -84,9 +84,10 @@ struct DepthwiseKernel {
                 const float *from = at.x + u * f.Dh * f.x.row + s * f.Dw * f.x.pixel + c;
 #pragma GCC unroll 2
                 for (int v = 0; v < V; v++)
-                    sum[0][v] += load<F>(weight + (u * f.Kw + s + v * f.Kh * f.Kw) * L) * load<F>(from + v * L);
+                    sum[0][v] +=
+                        load<F>(weight + (u * f.Kw + s + v * f.Kh * f.Kw) * L) * load<F>(from + v * L);
             }
-        finish_pixels<F, 1, V>(f.epilogue, sum, c, at.out + c, f.out.pixel,
+        finish_pixels<F, 1, V>(f.epilogue, sum, c, (V - 1) * L, at.out + c, f.out.pixel,
                                at.residual ? at.residual + c : nullptr);
     }
     template <class I, int K, int S, bool Inside>
@@ -122,31 +123,41 @@ struct DepthwiseKernel {
         return {at(f.x, call, n) + iy * f.x.row + ix * f.x.pixel, at(f.out, call, n, y, x), residual,
                 Window::of(iy, f.Kh, f.Dh, f.x.H), Window::of(ix, f.Kw, f.Dw, f.x.W)};
     }
-    template <class I, int K, int S>
-    JSC_INLINE void rows(const DepthwiseFields &f, const Call &call, int64_t n, int64_t y0, int64_t y_end) {
+};
+
+// Rows of a kernel K wide at stride S.
+template <int K, int S>
+struct DepthwiseRows : DepthwiseTiles {
+    template <class I>
+    JSC_INLINE void run(const DepthwiseFields *fields, int64_t n, int64_t y0, int64_t y_end,
+                        const Call *call) {
         constexpr int columns = 3 * S + K;
+        const DepthwiseFields &f = *fields;
         for (int64_t y = y0; y < y_end; y++)
             for (int64_t next = 0; next < f.out.W; next += 4) {
                 const int64_t x = std::min(next, f.out.W - 4);
-                Place p = place(f, call, n, y, x);
+                Place p = place(f, *call, n, y, x);
                 p.columns = Window::of(x * S - f.Pw, columns, 1, f.x.W);
                 if (p.columns.taps() == columns) four_of_all_channels<I, K, S, true>(f, p);
                 else four_of_all_channels<I, K, S, false>(f, p);
             }
     }
+};
+
+struct DepthwiseKernel : DepthwiseTiles {
     template <class I>
-    JSC_INLINE void run(const DepthwiseFields *fields, int64_t n, int64_t y0, int64_t y_end, const Call *call) {
-        const DepthwiseFields &f = *fields;
-        if (f.Dw == 1 && f.out.W >= 4 && f.x.C >= lanes<I, float>) {
-            if (f.Kw == 3 && f.Sw == 1) return rows<I, 3, 1>(f, *call, n, y0, y_end);
-            if (f.Kw == 3 && f.Sw == 2) return rows<I, 3, 2>(f, *call, n, y0, y_end);
-            if (f.Kw == 5 && f.Sw == 1) return rows<I, 5, 1>(f, *call, n, y0, y_end);
-            if (f.Kw == 5 && f.Sw == 2) return rows<I, 5, 2>(f, *call, n, y0, y_end);
-            if (f.Kw == 7 && f.Sw == 1) return rows<I, 7, 1>(f, *call, n, y0, y_end);
-            if (f.Kw == 7 && f.Sw == 2) return rows<I, 7, 2>(f, *call, n, y0, y_end);
+    JSC_INLINE void run(const DepthwiseFields *f, int64_t n, int64_t y0, int64_t y_end, const Call *call) {
+        if (f->Dw == 1 && f->out.W >= 4 && f->x.C >= lanes<I, float>) {
+            const int64_t K = f->Kw, S = f->Sw;
+            if (K == 3 && S == 1) return call_apart<I, DepthwiseRows<3, 1>>(f, n, y0, y_end, call);
+            if (K == 3 && S == 2) return call_apart<I, DepthwiseRows<3, 2>>(f, n, y0, y_end, call);
+            if (K == 5 && S == 1) return call_apart<I, DepthwiseRows<5, 1>>(f, n, y0, y_end, call);
+            if (K == 5 && S == 2) return call_apart<I, DepthwiseRows<5, 2>>(f, n, y0, y_end, call);
+            if (K == 7 && S == 1) return call_apart<I, DepthwiseRows<7, 1>>(f, n, y0, y_end, call);
+            if (K == 7 && S == 2) return call_apart<I, DepthwiseRows<7, 2>>(f, n, y0, y_end, call);
         }
         for (int64_t y = y0; y < y_end; y++)
-            for (int64_t x = 0; x < f.out.W; x++) one_of_all_channels<I>(f, place(f, *call, n, y, x));
+            for (int64_t x = 0; x < f->out.W; x++) one_of_all_channels<I>(*f, place(*f, *call, n, y, x));
     }
 };
 

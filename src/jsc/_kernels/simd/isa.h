@@ -113,6 +113,17 @@ __attribute__((noinline)) void run_base(Args... args) {
     Kernel::template run<Base>(args...);
 }
 
+// From inside a kernel: the copy of another for the same instruction set, as a function of its own. An inner
+// loop that needs all registers gets them there; inlined into much other code, GCC keeps some in memory.
+template <class I, class Kernel, class... Args>
+JSC_INLINE void call_apart(Args... args) {
+#if defined(__x86_64__)
+    if constexpr (I::bytes == 64) return run_avx512<Kernel>(args...);
+    if constexpr (I::bytes == 32) return run_avx2<Kernel>(args...);
+#endif
+    if constexpr (I::bytes == 16) run_base<Kernel>(args...);
+}
+
 template <class Kernel, class... Args>
 inline void dispatch(int isa, Args... args) {
 #if defined(__x86_64__)

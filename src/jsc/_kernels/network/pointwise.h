@@ -1,0 +1,102 @@
+// 1 x 1 convolution of stride 1, a task's part: tiles of P pixels that lie one step of memory apart, V
+// vectors of filters, all channels.
+//
+//   out[p, k] = act(sum(c) w[k, c] in[p, c] + shift[k] + residual[p, k])
+//
+// It is what convolution.h does, without the work for each tile that a kernel of several taps needs: where
+// channels are few, that took more time than the multiply-adds. Three pixels share a pointer, so that all
+// addresses stay in registers.
+//
+// Weights: for each chunk of channels (channel, V lanes). Order of additions: the channels of a chunk from
+// zero, one chain of multiply-adds; then the chunks' sums, in order.
+#pragma once
+#include "network/activation.h"
+
+namespace jsc::network {
+
+struct Pointwise {
+    int64_t C, chunk;
+    int64_t pixel, out_pixel;  // steps
+    int64_t K_end;  // of the group's filters
+    const Epilogue *epilogue;
+};
+
+template <int P, int V>
+struct PointwiseKernel {
+    template <class F>
+    JSC_INLINE void tile(const Pointwise &f, const float *x, const float *weight, int64_t k, float *out,
+                         const float *residual) {
+        constexpr int L = sizeof(F) / 4, B = (P + 2) / 3;
+        const Epilogue &e = *f.epilogue;
+        {
+            // The caches fetch ahead along a line of memory, and these are P lines far apart.
+            const float *to = out;
+#pragma GCC unroll 16
+            for (int p = 0; p < P; p++, to += f.out_pixel) __builtin_prefetch(to);
+            const float *more = residual;
+            if (residual)
+#pragma GCC unroll 16
+                for (int p = 0; p < P; p++, more += e.residual.pixel) __builtin_prefetch(more);
+        }
+        F sum[P][V];
+        alignas(64) float sums[P * V * L];
+        const int64_t pixel = f.pixel;
+        for (int64_t c0 = 0; c0 < f.C; c0 += f.chunk) {
+            const float *from[B];
+#pragma GCC unroll 4
+            for (int b = 0; b < B; b++) from[b] = x + c0 + 3 * b * pixel;
+#pragma GCC unroll 16
+            for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++) sum[p][v] = F{};
+            const float *end = weight + std::min(f.chunk, f.C - c0) * V * L;
+            for (; weight < end; weight += V * L) {
+                F filter[V];
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++) filter[v] = load<F>(weight + v * L);
+#pragma GCC unroll 16
+                for (int p = 0; p < P; p++) {
+                    F number = from[p / 3][p % 3 * pixel] - F{};  // a broadcast: x - 0 is x for each x
+                    keep_in_register(number);
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; v++) sum[p][v] += number * filter[v];
+                }
+#pragma GCC unroll 4
+                for (int b = 0; b < B; b++) {
+                    from[b]++;
+                    keep_in_register(from[b]);
+                }
+            }
+            if (c0)
+#pragma GCC unroll 16
+                for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; v++) sum[p][v] += load<F>(sums + (p * V + v) * L);
+            if (c0 + f.chunk < f.C)
+#pragma GCC unroll 16
+                for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; v++) store(sums + (p * V + v) * L, sum[p][v]);
+        }
+        const int64_t last = std::min<int64_t>((V - 1) * L, f.K_end - k - L);  // ends with the group
+        finish_pixels<F, P, V>(e, sum, k, last, out, f.out_pixel, residual);
+    }
+    // `pixels` pixels by `blocks` blocks of V vectors from filter k on. The last tile begins earlier, so that
+    // it is whole; a tile's pixels stay in the first cache while the blocks go past.
+    template <class I>
+    JSC_INLINE void run(const Pointwise *f, const float *x, const float *weight, int64_t k, float *out,
+                        const float *residual, int64_t pixels, int64_t blocks) {
+        constexpr int width = V * lanes<I, float>;
+        for (int64_t next = 0; next < pixels; next += P) {
+            const int64_t first = std::min(next, pixels - P);
+            const float *from = x + first * f->pixel;
+            float *to = out + first * f->out_pixel;
+            const float *more = residual ? residual + first * f->epilogue->residual.pixel : nullptr;
+            for (int64_t b = 0; b < blocks; b++)
+                tile<Vec<I, float>>(*f, from, weight + b * f->C * width, k + b * width, to + b * width,
+                                    more ? more + b * width : nullptr);
+        }
+    }
+};
+
+}  // namespace jsc::network

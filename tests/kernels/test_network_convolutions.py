@@ -94,7 +94,7 @@ def test_winograd(maps, isa, tile, seed):
     ours, exact = convolution(
         maps, r, g, "winograd", mv=tile[0], mh=tile[1], vectors=vectors, tiles=r.randint(1, 9),
         weight=lambda w: maps.constant(packing.winograd(w, tile, lanes, vectors)),
-        plain=lambda w: maps.constant(packing.direct(w, 1, lanes, 1, g["C"])),
+        plain=lambda w: maps.constant(packing.plain(w, lanes)),
     )  # fmt: skip
     close(ours, exact, 2e-5)
 
@@ -108,7 +108,7 @@ def test_winograd_2x2_keeps_integers_exact(maps, isa):
     fields = {
         "x": maps.put(x), "out": out, "Ph": 1, "Pw": 1, "mv": 2, "mh": 2, "vectors": 1,
         "tiles": 5, "weight": maps.constant(packed), "epilogue": epilogue,
-        "plain": maps.constant(packing.direct(4 * w, 1, LANES[isa], 1, 16)),
+        "plain": maps.constant(packing.plain(4 * w, LANES[isa])),
     }  # fmt: skip
     assert torch.equal(maps.run("winograd", fields), exact)
 
@@ -137,7 +137,12 @@ def test_grouped(maps, isa, seed):
     most = 2 if width == lanes and filters >= 2 * width else 1
     step = r.choice([1, 2])
     g |= {"C": g["groups"] * r.choice([1, 3, 8]), "K": g["groups"] * filters}
-    g |= {"kernel": (r.choice([1, 3, 5]), 3), "stride": (step, step), "H": 11, "W": r.randint(8, 33)}
+    g |= {
+        "kernel": (r.choice([1, 3, 5]), 3),
+        "stride": (step, step),
+        "H": 11,
+        "W": r.randint(8, 33),
+    }
     g |= {"dilation": (r.choice([1, 2]), 1), "padding": (r.randint(0, 2), r.randint(0, 2))}
     pack = lambda w: packing.grouped(w, g["groups"], width, most)  # noqa: E731
     ours, exact = convolution(

@@ -140,10 +140,7 @@ class Emitter:
             ("winograd", tile, self.lanes, vectors),
             lambda w: packing.winograd(w, tile, self.lanes, vectors),
         )
-        plain = weight.then(
-            ("filters", self.lanes),
-            lambda w: packing.direct(w, 1, self.lanes, 1, conv.inputs[0].C),
-        )
+        plain = weight.then(("filters", self.lanes), lambda w: packing.plain(w, self.lanes))
         fields = {
             **self.maps(conv), "Ph": conv.padding[0], "Pw": conv.padding[1],
             "mv": tile[0], "mh": tile[1], "vectors": vectors,

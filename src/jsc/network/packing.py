@@ -19,6 +19,12 @@ def direct(weight: Tensor, groups: int, lanes: int, vectors: int, chunk: int) ->
     return torch.cat(parts)
 
 
+def plain(weight: Tensor, lanes: int) -> Tensor:
+    """(K, C, Kh, Kw) -> for each vector of filters: (Kh, Kw, C, lanes), missing ones zero."""
+    padded = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, -weight.shape[0] % lanes))
+    return direct(padded, 1, lanes, 1, weight.shape[1])
+
+
 def _whole_vectors(rows: Tensor, lanes: int) -> Tensor:
     """The last vector of rows are the last ones; of fewer than one vector the rest are zero."""
     count = rows.shape[0]

@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from benchmarks.common import processes
+
 # name: (module, what the benchmark shows). The last part of a module is the benchmark's name.
 BENCHMARKS = {
     "conv": ("convolution.conv", "sparse convolutions against dense torch, layer by layer"),
@@ -25,6 +27,7 @@ BENCHMARKS = {
         "the networks of accuracy under attack, through the JPEG layer and past it",
     ),
 }
+SHARED = ("accuracy", "rate")  # these share their work under torchrun
 
 
 def main(arguments: list[str]) -> int:
@@ -35,7 +38,11 @@ def main(arguments: list[str]) -> int:
         return 2 if wanted else 0
     name, *rest = arguments
     module, _ = BENCHMARKS[name]
-    importlib.import_module(f"benchmarks.{module}").main(rest)
+    with processes.joined():
+        if name not in SHARED and processes.place()[1] > 1:
+            print(f"{name} runs in one process; under torchrun go {', '.join(SHARED)}")
+            return 2
+        importlib.import_module(f"benchmarks.{module}").main(rest)
     return 0
 
 

@@ -7,6 +7,7 @@ its links and pictures work on the site and beside the code alike, and no text s
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -104,10 +105,14 @@ intersphinx_timeout = 5
 
 # ---- examples ------------------------------------------------------------------------------------
 
+# An example whose package is not installed is shown and not run.
+NEEDS = {"ray": ["ray"], "timm_and_lightning": ["timm", "lightning", "tensorboard"]}
+NOT_RUN = [name for name, needed in NEEDS.items() if not all(map(find_spec, needed))]
+
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "docs/examples",
-    "filename_pattern": r"\.py$",
+    "filename_pattern": rf"^(?!.*_with_({'|'.join(NOT_RUN) or '-'})\.py).*\.py$",
     "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
     "show_signature": False,

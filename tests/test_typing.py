@@ -50,6 +50,12 @@ def test_words_of_apply(word):
     assert isinstance(jsc.apply(torch.nn.Identity(), plan, on_mismatch=word), torch.nn.Identity)
 
 
+@pytest.mark.parametrize("word", get_args(typing.Processes))
+def test_words_of_processes(word):
+    images = [torch.rand(1, 3, 8, 8)]
+    assert jsc.jpeg.mean_absolute(images, processes=word).shape == (3, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("function", "wanted"),
     [
@@ -67,6 +73,8 @@ def test_words_of_apply(word):
         (jsc.jpeg.save, {"subsampling": typing.Subsampling}),
         (jsc.jpeg.decoded, {"subsampling": typing.Subsampling}),
         (jsc.apply, {"on_mismatch": typing.OnMismatch}),
+        (jsc.jpeg.sensitivity, {"processes": typing.Processes}),
+        (jsc.jpeg.mean_absolute, {"processes": typing.Processes}),
     ],
     ids=lambda value: getattr(value, "__qualname__", ""),
 )  # fmt: skip

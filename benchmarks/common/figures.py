@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import processes
 from benchmarks.common.report import Figure
 
 COLOURS = 256  # as many as a palette holds: no pixel is then visibly off
@@ -37,7 +38,9 @@ def save(figure: Any, path: Path, dpi: int = 100) -> None:
 
 
 def drawn(make: Callable[..., list[Figure]], *arguments: Any) -> list[Figure]:
-    """What `make` draws, or nothing where matplotlib is not installed."""
+    """What `make` draws; nothing where matplotlib is not installed, or another process draws."""
+    if not processes.first():
+        return []
     try:
         return make(*arguments)
     except ImportError:

@@ -20,7 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.common import machine
+from benchmarks.common import machine, processes
+from jsc._progress import Progress
 
 OUT = Path("out") / "benchmarks"
 RESULTS = Path(__file__).parents[1] / "results"
@@ -108,7 +109,11 @@ def write(
     data    : every number, as values that JSON knows; not tracked
     figures : what was drawn into `options.out` before
     name    : of the files, where it is not that of the benchmark
+
+    Of several processes the first one does so, and the others nothing.
     """
+    if not processes.first():
+        return
     name = name or options.benchmark
     environment = machine.environment()
     parts = [f"# {name}", text.strip(), f"`{options.command}`"]
@@ -185,11 +190,9 @@ def _rounded(value: Any) -> Any:
 
 
 def progress(items: Iterable[Any], text: str) -> Iterator[Any]:
-    """`items` with a progress bar, where tqdm is installed."""
+    """`items` with a progress bar."""
     items = list(items)
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield from items
-    else:
-        yield from tqdm(items, desc=text, leave=False, disable=None)
+    with Progress(text, len(items)) as bar:
+        for item in items:
+            yield item
+            bar.step()

@@ -91,6 +91,22 @@ def sizes(rows: list[Row], quantity: str) -> dict[str, Curves]:
     return found
 
 
+COLOURS = [f"C{i}" for i in range(10) if i not in (7, 8)]  # not grey, which is for dots, and olive
+STYLES = ("-", "--", ":", "-.")
+
+
+def looks_of(layers: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Colour and style of each layer's curve: eight colours, which nobody takes for one another,
+    and when they are used up another style of line."""
+    return {
+        layer: {
+            "color": COLOURS[i % len(COLOURS)],
+            "linestyle": STYLES[i // len(COLOURS) % len(STYLES)],
+        }
+        for i, layer in enumerate(layers)
+    }
+
+
 def draw(
     path: Path, panels: dict[str, Curves], label: str, break_even: float, logarithmic: bool = False
 ) -> None:
@@ -98,15 +114,11 @@ def draw(
     figure, axes = figures.subplots(
         1, len(panels), figsize=(3.6 * len(panels) + 2.4, 3.8), sharey=True, squeeze=False
     )
-    from matplotlib import colormaps
-
-    layers = sorted({layer for curves in panels.values() for layer in curves})
-    colours = {
-        layer: colormaps["turbo"](i / max(1, len(layers) - 1)) for i, layer in enumerate(layers)
-    }
+    looks = looks_of(sorted({layer for curves in panels.values() for layer in curves}))
     for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for layer, points in sorted(curves.items()):
-            axis.plot(*zip(*sorted(points), strict=True), ".-", color=colours[layer], label=layer)
+            x, y = zip(*sorted(points), strict=True)
+            axis.plot(x, y, marker=".", label=layer, **looks[layer])
         axis.axhline(break_even, color="black", linewidth=1, linestyle="--")
         axis.set(title=title, xlabel="density", yscale="log" if logarithmic else "linear")
         axis.grid(alpha=0.3)
@@ -163,11 +175,8 @@ def _draw_panels(
         len(panels), wide, figsize=(2.9 * wide + 1.9, 3.1 * len(panels) + 0.2),
         sharex=True, sharey=True, squeeze=False,
     )  # fmt: skip
-    from matplotlib import colormaps
-
     layers = list(dict.fromkeys(row["layer"] for row in groups["lines"]))
-    kept = [colormaps["tab10"](i) for i in range(10) if i != 7]  # grey is for the dots
-    colours = {name: kept[i % len(kept)] for i, name in enumerate(layers)}
+    looks = looks_of(layers)
     for line, row_of_axes in zip(panels, axes, strict=True):
         for (title, quantity, threads), axis in zip(line, row_of_axes, strict=True):
             mine = {
@@ -188,9 +197,9 @@ def _draw_panels(
             for layer in layers:
                 points = sorted((x, y) for row, x, y in mine["lines"] if row["layer"] == layer)
                 if points:
-                    axis.plot(*zip(*points, strict=True), lw=1.4, color=colours[layer], label=layer)
+                    axis.plot(*zip(*points, strict=True), lw=1.4, label=layer, **looks[layer])
             for row, x, y in mine["stars"]:
-                colour = colours.get(row["layer"], "black")
+                colour = looks.get(row["layer"], {"color": "black"})["color"]
                 axis.plot(x, y, "*", ms=9, color=colour, mec="white", mew=0.6, zorder=3)
             axis.plot([], [], "*k", ms=9, label="at the authors' density")
             axis.axhline(break_even, color="black", lw=1, ls="--", zorder=2)

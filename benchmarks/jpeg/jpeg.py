@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -149,18 +150,17 @@ def measure(options: argparse.Namespace, count: int, size: int) -> list[dict[str
 
     rows = []
     passes = {"forward": forward, "forward+backward": both}
-    for threads in options.threads:
-        for what, make in passes.items():
-            runs = {name: make(layer) for name, (layer, _) in layers.items()}
-            with num_threads(threads):
-                times = interleave(runs, options.rounds)
-            for name, timing in times.items():
-                ratio = Ratio.of(times[AUTHORS], timing)
-                rows.append({
-                    "operator": name, "threads": threads, "pass": what,
-                    "ms per image": 1e3 * timing.median / count, "ratio": ratio.value,
-                    "low": ratio.low, "high": ratio.high,
-                })  # fmt: skip
+    for threads, what in report.progress(product(options.threads, passes), "passes"):
+        runs = {name: passes[what](layer) for name, (layer, _) in layers.items()}
+        with num_threads(threads):
+            times = interleave(runs, options.rounds)
+        for name, timing in times.items():
+            ratio = Ratio.of(times[AUTHORS], timing)
+            rows.append({
+                "operator": name, "threads": threads, "pass": what,
+                "ms per image": 1e3 * timing.median / count, "ratio": ratio.value,
+                "low": ratio.low, "high": ratio.high,
+            })  # fmt: skip
     return rows + [
         {
             "operator": name,

@@ -132,10 +132,7 @@ def main(arguments: list[str]) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(options.threads[0])
     qualities = [50, 90] if options.quick else [10, 25, 50, 75, 85, 95]
-    files = [
-        row for name, some in pictures(options).items()
-        for row in rate_files.compare(name, some, qualities)
-    ]  # fmt: skip
+    files = rate_files.compare(pictures(options), qualities)
     found, saved = accuracy(options)
     hidden = ("pairs", "entries")
 

@@ -34,6 +34,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import jsc
+from benchmarks.common import processes
+from jsc._progress import Progress
 
 BATCH = 50
 LEARNING_RATE = 0.07  # of log steps
@@ -76,8 +78,9 @@ def seen(x: Tensor, tables: Tensor, size: Tensor) -> Tensor:
 
 
 def train(
-    model: nn.Module, images: Images, lam: float, start: Tensor, steps: int, seed: int = 0
-) -> Tensor:
+    model: nn.Module, images: Images, lam: float, start: Tensor, steps: int, bar: Progress,
+    seed: int = 0,
+) -> Tensor:  # fmt: skip
     """Tables (2, 8, 8) for `model`, which stays as it is; not yet integers."""
     pixels, labels = images
     luma, *chroma = jsc.jpeg.mean_absolute([pixels[:1000].float() / 255]).float()
@@ -100,6 +103,7 @@ def train(
             log_steps.clamp_(0, math.log(255))  # what a file can hold
             if step >= steps // 2:
                 total += log_steps
+        bar.step(f"lambda {lam:g}")
     return (total / (steps - steps // 2)).exp()
 
 
@@ -132,19 +136,22 @@ def evaluate(model: nn.Module, images: Images, tables: Tensor) -> np.ndarray:
 
     They are the bits a pixel of the scan, 100 or 0 for right or wrong, and the cross-entropy.
     """
-    bits, right, losses = [], [], []
-    for pixels, labels in zip(images[0].split(100), images[1].split(100), strict=True):
-        read = []
-        for image in pixels:
-            file = io.BytesIO()
-            jsc.jpeg.save(file, image, tables)
-            data = file.getvalue()
-            bits.append(8 * (len(data) - data.rindex(b"\xff\xda")) / image[0].numel())
-            read.append(jsc.jpeg.load(io.BytesIO(data)))
-        scores = model(torch.stack(read).float() / 255)
-        right += (100.0 * (scores.argmax(1) == labels)).tolist()
-        losses += loss_of(scores, labels, "none").tolist()
-    return np.array([bits, right, losses])
+    batches = list(zip(images[0].split(100), images[1].split(100), strict=True))
+    own = [evaluate_batch(model, *batch, tables) for batch in processes.share(batches)]
+    return np.concatenate(processes.merged(own), 1)
+
+
+def evaluate_batch(model: nn.Module, pixels: Tensor, labels: Tensor, tables: Tensor) -> np.ndarray:
+    bits, read = [], []
+    for image in pixels:
+        file = io.BytesIO()
+        jsc.jpeg.save(file, image, tables)
+        data = file.getvalue()
+        bits.append(8 * (len(data) - data.rindex(b"\xff\xda")) / image[0].numel())
+        read.append(jsc.jpeg.load(io.BytesIO(data)))
+    scores = model(torch.stack(read).float() / 255)
+    right = 100.0 * (scores.argmax(1) == labels)
+    return np.array([bits, right.tolist(), loss_of(scores, labels, "none").tolist()])
 
 
 def curve(
@@ -153,7 +160,8 @@ def curve(
 ) -> tuple[list[dict[str, Any]], np.ndarray]:  # fmt: skip
     """Rows, and (rows, 3, N) of `evaluate` on the images that no table was made from.
 
-    Each lambda goes on from the tables of the one before, the first from libjpeg's.
+    Each lambda goes on from the tables of the one before, the first from libjpeg's. Several
+    processes share the images of `evaluate` and the sensitivity; each trains the same tables.
     """
     rows: list[dict[str, Any]] = []
     measured = []
@@ -162,18 +170,24 @@ def curve(
         measured.append(evaluate(model, other_images, tables))
         row = {"tables": name, "setting": setting}
         row |= zip(KINDS, measured[-1].mean(1).tolist(), strict=True)
-        print(row, flush=True)
+        if processes.first():
+            print(row, flush=True)
         rows.append({**row, "entries": tables.tolist()})
 
-    for quality in qualities:
-        add("libjpeg", f"quality {quality}", jsc.jpeg.quality_tables(quality).long())
-    shape = from_sensitivity(model, seen_images)
-    for scale in scales:
-        add("sensitivity", f"geometric mean {scale:g}", whole(scale * shape))
-    tables = jsc.jpeg.quality_tables(START)
-    for lam in sorted(lams):
-        tables = train(model, seen_images, lam, tables, steps)
-        add("trained", f"lambda {lam:g}", whole(tables))
+    settings = len(qualities) + len(scales) + len(lams) * (steps + 1)
+    with Progress("rate: tables", settings, enabled=processes.first()) as bar:
+        for quality in qualities:
+            add("libjpeg", f"quality {quality}", jsc.jpeg.quality_tables(quality).long())
+            bar.step(f"quality {quality}")
+        shape = from_sensitivity(model, seen_images)
+        for scale in scales:
+            add("sensitivity", f"geometric mean {scale:g}", whole(scale * shape))
+            bar.step(f"geometric mean {scale:g}")
+        tables = jsc.jpeg.quality_tables(START)
+        for lam in sorted(lams):
+            tables = train(model, seen_images, lam, tables, steps, bar)
+            add("trained", f"lambda {lam:g}", whole(tables))
+            bar.step(f"lambda {lam:g}")
     return rows, np.stack(measured)
 
 

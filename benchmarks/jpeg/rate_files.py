@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 import jsc
+from benchmarks.common import processes
+from jsc._progress import Progress
 
 SUBSAMPLINGS = ("4:4:4", "4:2:0")
 
@@ -22,28 +24,36 @@ def file_bits(image: Tensor, tables: Tensor, subsampling: str, optimize: bool) -
     return 8 * len(data), 8 * (len(data) - data.rindex(b"\xff\xda"))
 
 
-def compare(name: str, pictures: list[Tensor], qualities: list[int]) -> list[dict[str, Any]]:
-    """One row a subsampling and quality: means over uint8 pictures (3, H, W) of one size."""
+def compare(sets: dict[str, list[Tensor]], qualities: list[int]) -> list[dict[str, Any]]:
+    """A row for each set of pictures, subsampling and quality; several processes share the rows."""
+    cases = [(n, s, q) for n in sets for s in SUBSAMPLINGS for q in qualities]
+    own = processes.share(cases)
+    rows = []
+    with Progress("rate: files", len(own), enabled=processes.first()) as bar:
+        for name, subsampling, quality in own:
+            rows.append(compare_at(name, sets[name], subsampling, quality))
+            bar.step(f"{name}, {subsampling}, quality {quality}")
+    return processes.merged(rows)
+
+
+def compare_at(name: str, pictures: list[Tensor], subsampling: str, quality: int) -> dict[str, Any]:
+    """Means over uint8 pictures (3, H, W) of one size."""
     batch = torch.stack(pictures).float() / 255
     pixels = batch.shape[2] * batch.shape[3]
-    rows = []
-    for subsampling in SUBSAMPLINGS:
-        for quality in qualities:
-            tables = jsc.jpeg.quality_tables(quality)
-            options = {"subsampling": subsampling, "quantizer": "hard"}
-            whole = tables.long()
-            plain = [file_bits(p, whole, subsampling, False) for p in pictures]
-            small = [file_bits(p, whole, subsampling, True) for p in pictures]
-            alone = [jsc.functional.jpeg_rate(x[None], tables, **options).item() for x in batch]
-            rows.append({
-                "images": name, "subsampling": subsampling, "quality": quality,
-                "file": mean(plain, 0, pixels), "optimised": mean(small, 0, pixels),
-                "scan": mean(plain, 1, pixels), "optimised scan": mean(small, 1, pixels),
-                "estimate": jsc.functional.jpeg_rate(batch, tables, **options).item(),
-                "estimate, image by image": float(np.mean(alone)),
-                "pairs": [(a, s[1] / pixels) for a, s in zip(alone, small, strict=True)],
-            })  # fmt: skip
-    return rows
+    tables = jsc.jpeg.quality_tables(quality)
+    options = {"subsampling": subsampling, "quantizer": "hard"}
+    whole = tables.long()
+    plain = [file_bits(p, whole, subsampling, False) for p in pictures]
+    small = [file_bits(p, whole, subsampling, True) for p in pictures]
+    alone = [jsc.functional.jpeg_rate(x[None], tables, **options).item() for x in batch]
+    return {
+        "images": name, "subsampling": subsampling, "quality": quality,
+        "file": mean(plain, 0, pixels), "optimised": mean(small, 0, pixels),
+        "scan": mean(plain, 1, pixels), "optimised scan": mean(small, 1, pixels),
+        "estimate": jsc.functional.jpeg_rate(batch, tables, **options).item(),
+        "estimate, image by image": float(np.mean(alone)),
+        "pairs": [(a, s[1] / pixels) for a, s in zip(alone, small, strict=True)],
+    }  # fmt: skip
 
 
 def mean(bits: list[tuple[int, int]], which: int, pixels: int) -> float:

@@ -11,13 +11,14 @@ EVERY = 5.0  # seconds between lines when there is no bar
 
 
 class Progress:
-    """Counts to `total`; `step(note)` adds one. It writes to standard error, or nothing at all.
+    """Counts to `total`, if that is known; `step(note)` adds one. It writes to standard error, or
+    nothing at all.
 
     On a terminal this is tqdm's bar if tqdm is installed. Otherwise a plain line is printed at
     most every five seconds: a log stays readable and a short run stays silent.
     """
 
-    def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
+    def __init__(self, what: str, total: int | None, *, enabled: bool = True) -> None:
         self.what, self.total, self.done = what, total, 0
         self.enabled = enabled
         self.last = time.monotonic()
@@ -37,7 +38,8 @@ class Progress:
             self.bar.update()
         elif self.enabled and time.monotonic() - self.last >= EVERY:
             self.last = time.monotonic()
-            print(f"{self.what} {self.done}/{self.total} {note}".rstrip(), file=sys.stderr)
+            of = "" if self.total is None else f"/{self.total}"
+            print(f"{self.what} {self.done}{of} {note}".rstrip(), file=sys.stderr)
 
     def __enter__(self) -> Progress:
         return self

@@ -30,3 +30,6 @@ Preset = Literal["jpeg-dl"]
 
 OnMismatch = Literal["error", "warn", "dense"]
 """`on_mismatch` of :func:`jsc.apply`."""
+
+Processes = Literal["share", "parts", "alone"]
+"""`processes` of :func:`jsc.jpeg.sensitivity`: who computes what under `torch.distributed`."""

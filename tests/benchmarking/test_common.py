@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks.common import allocation, figures, harness, machine, report
+from benchmarks.convolution import plots
 
 # harness
 
@@ -116,6 +117,18 @@ def test_times_of_a_busy_machine_are_not_for_quoting(tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         written(monkeypatch, tmp_path, "--publish", "--quick")
     assert not list(report.RESULTS.iterdir())
+
+
+def test_progress_gives_the_items_and_says_how_far(monkeypatch, capsys):
+    monkeypatch.setattr("jsc._progress.EVERY", 0.0)
+    assert list(report.progress(iter("ab"), "layers")) == ["a", "b"]
+    assert capsys.readouterr().err == "layers 1/2\nlayers 2/2\n"
+
+
+def test_curves_have_at_most_eight_colours_and_no_two_look_alike():
+    looks = plots.looks_of([f"layer {i}" for i in range(30)])
+    assert len({look["color"] for look in looks.values()}) == 8
+    assert len({tuple(look.values()) for look in looks.values()}) == 30
 
 
 def test_figures_are_kept_with_a_palette(tmp_path):

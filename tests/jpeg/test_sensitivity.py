@@ -160,6 +160,37 @@ def test_mean_absolute_tables_by_hand():
     assert tables[:, 0, 0].tolist() == tables[:, 0, 1].tolist() == pytest.approx([6.0, 3.0])
 
 
+class Words:
+    """`len` is unknown, as of a stream; a bar then has no end."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __iter__(self):
+        return iter(self.data)
+
+
+@pytest.mark.parametrize("kind", [list, Words])
+def test_progress_is_shown_unless_it_is_not_wanted(monkeypatch, capsys, kind):
+    monkeypatch.setattr("jsc._progress.EVERY", 0.0)
+    jsc.jpeg.mean_absolute(kind(batches([3, 2])))
+    end = "/2" if kind is list else ""
+    shown = f"mean_absolute 1{end} 3 images\nmean_absolute 2{end} 5 images\n"
+    assert capsys.readouterr().err == shown
+    loss = torch.nn.functional.cross_entropy
+    jsc.jpeg.sensitivity(network(), kind(batches([1])), loss)
+    assert "sensitivity 1" in capsys.readouterr().err
+    jsc.jpeg.sensitivity(network(), batches([1]), loss, progress=False)
+    assert not capsys.readouterr().err
+
+
+def test_who_computes_is_one_of_three_words():
+    with pytest.raises(ValueError, match="processes must be one of share, parts, alone"):
+        jsc.jpeg.mean_absolute(batches([1]), processes="all")
+    with pytest.raises(ValueError, match="max_images"):
+        jsc.jpeg.mean_absolute(batches([1]), max_images=0)
+
+
 DATA = os.environ.get("JSC_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="JSC_DATA is not set")
 

@@ -42,6 +42,33 @@ def test_fuses_and_says_what_it_does():
     assert "in all" in str(net.profile(torch.randn(X), repeats=2))
 
 
+class Named(nn.Module):
+    """A class and a layer with names that HTML would take for its own, and an operator of torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.add_module("<b>&" + 90 * "x", nn.Conv2d(3, 64, 3, groups=1))
+
+    def forward(self, x):
+        (layer,) = self.children()
+        return nn.functional.hardswish(layer(x)).cumsum(1)
+
+
+def test_the_summary_fits_120_columns_and_has_a_form_for_notebooks():
+    Named.__name__ = "<i>Named"
+    x = torch.randn(X)
+    net = jsc.compile(Named().eval(), x, budget=0.1, progress=False)
+    for text in (repr(net), str(net.profile(x, repeats=2))):
+        assert max(map(len, text.splitlines())) <= 120
+    shown = net._repr_html_()
+    assert "<b>" not in shown
+    assert "<i>" not in shown
+    assert "CompiledNetwork(&lt;i&gt;Named)" in shown
+    assert f"&lt;b&gt;&amp;{90 * 'x'}</td>" in shown
+    assert "in torch: " in shown
+    assert shown.count("<tr>") == 1 + len(operations(net))
+
+
 def test_concatenation_padding_and_dropout_cost_nothing():
     class Fire(nn.Module):
         def __init__(self):

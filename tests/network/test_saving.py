@@ -1,7 +1,11 @@
 """net.save and jsc.load: the same bits, other batches, and files that are no networks."""
 
 import json
+import logging
+import os
 import struct
+import subprocess
+import sys
 from collections import OrderedDict
 
 import pytest
@@ -10,6 +14,7 @@ from random_networks import RandomNetwork, randomise
 from torch import nn
 
 import jsc
+from jsc import _config
 from jsc.network.saving import KEY, FileError
 
 X = (1, 3, 13, 11)
@@ -53,6 +58,14 @@ def test_a_batch_is_captured_once(monkeypatch):
     assert len(calls) == 1
     net(torch.randn(1, 3, 8, 8)), net(torch.randn(2, 3, 9, 8))
     assert len(calls) == 3
+
+
+def test_a_slice_of_a_larger_batch_leaves_the_batch_free_too(tmp_path):
+    images = torch.randn(7, 3, 8, 8)
+    net, path = saved(tmp_path, small(), images[:4])
+    loaded = jsc.load(path)
+    for x in (images[4:], images):
+        assert torch.equal(loaded(x), net(x))
 
 
 class Structured(nn.Module):
@@ -116,6 +129,46 @@ def test_plan_accuracy_and_summary_are_kept(tmp_path):
     assert "winograd2x2" in str(loaded)
     with pytest.raises(ValueError, match="must be one of direct"):
         jsc.compile(model, x, plan={"1.weight": "fft"})
+
+
+ELSEWHERE = """
+import logging, sys, torch, jsc
+logging.basicConfig()
+torch.set_num_threads(1)
+x, y = torch.load(sys.argv[1])
+net = jsc.load(sys.argv[2])
+torch.testing.assert_close(net(x), y, rtol=1e-5, atol=1e-5)
+print(net.plan, net.methods())
+"""
+
+
+@pytest.mark.parametrize("other", _config.ISA_NAMES[: _config.isa()])
+def test_a_file_from_another_processor(tmp_path, other):
+    """Timed here, run by a process that has a lower instruction set."""
+    model = randomise(nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 8, 3, padding=1)))
+    x = torch.randn(2, 3, 12, 12)
+    net = jsc.compile(model, x, plan={"1.weight": "winograd2x4"}, check=False)
+    net.save(tmp_path / "net.jsc")
+    torch.save((x, net(x)), tmp_path / "pair.pt")
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, str(tmp_path / "pair.pt"), str(tmp_path / "net.jsc")],
+        env={**os.environ, "JSC_ISA": other}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "{'1.weight': 'winograd2x4'} {'direct': 1, 'winograd2x4': 1}\n"
+    assert f"were chosen with {_config.isa_name()}, and this processor has {other}" in done.stderr
+
+
+def test_where_methods_were_chosen_is_kept(tmp_path, caplog):
+    _, path = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
+    with caplog.at_level(logging.INFO, "jsc"):
+        jsc.load(path)
+    assert "chosen with" not in caplog.text
+    altered(path, lambda about: about.update(isa="avx1024"))
+    jsc.load(path).save(path)
+    with caplog.at_level(logging.INFO, "jsc"):
+        jsc.load(path)
+    assert f"chosen with avx1024, and this processor has {_config.isa_name()}" in caplog.text
 
 
 def test_a_foreign_operator_cannot_be_saved(tmp_path):

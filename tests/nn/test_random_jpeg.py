@@ -112,6 +112,11 @@ def test_inside_other_containers():
     kornia = pytest.importorskip("kornia.augmentation")
     container = kornia.container.ImageSequential(kornia.RandomHorizontalFlip(p=1.0), RandomJPEG(30))
     torch.testing.assert_close(container(x), at(30, x.flip(3)))
+    mask = torch.ones(2, 1, 16, 24)
+    pair = kornia.AugmentationSequential(RandomJPEG(30), data_keys=["input", "mask"])
+    images, masks = pair(x, mask)
+    torch.testing.assert_close(images, at(30, x))
+    assert torch.equal(masks, mask)  # of the images alone
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """Applying a plan and restoring the model: shared parameters, hooks, mismatches."""
 
 import copy
+import logging
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
@@ -11,6 +15,7 @@ from fake_times import QUICK, Nested, methods_of
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from jsc import _config, methods
 from jsc.nn import SparseConv2d
 from jsc.tuning import PlanError, PlanWarning, apply, restore, tune
 
@@ -112,6 +117,77 @@ def test_other_environment_warns(model, plan):
     elsewhere = replace(plan, environment=replace(plan.environment, threads=99))
     with pytest.warns(PlanWarning, match="threads 99, here"):
         apply(model, elsewhere)
+
+
+@pytest.fixture
+def tiles(plan):
+    """The plan as a machine with AMX tiles would have made it."""
+    return replace(
+        plan,
+        layers=tuple(
+            replace(layer, method="bf16x3", times_ms={**layer.times_ms, "bf16x3": 0.5})
+            if layer.method != "dense" else layer
+            for layer in plan.layers
+        ),
+    )  # fmt: skip
+
+
+def test_a_method_that_is_not_to_be_had_is_chosen_again(model, sample, tiles, monkeypatch, caplog):
+    monkeypatch.setattr(type(methods.get("bf16x3")), "available", lambda self: False)
+    with caplog.at_level(logging.INFO, "jsc"):
+        fast = apply(model.eval(), tiles)
+    assert fast.body[0].method == "cpc"
+    (record,) = [r for r in caplog.records if "chosen again" in r.message]
+    assert record.levelno == logging.WARNING
+    assert f"this processor ({_config.isa_name()}) cannot run" in record.message
+    assert "body.0: cpc for bf16x3" in record.message
+    with torch.no_grad():
+        torch.testing.assert_close(fast(sample), model(sample), rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(type(methods.get("bf16x3")), "available", lambda self: True)
+    assert apply(model, tiles).body[0].method == "bf16x3"
+
+
+@pytest.mark.parametrize("times", [{"dense": 2.0}, {"dense": 2.0, "cpc": 1.99, "mec": 0.0}])
+def test_without_a_method_that_gains_it_is_dense(model, tiles, times, monkeypatch, caplog):
+    monkeypatch.setattr(type(methods.get("bf16x3")), "available", lambda self: False)
+    layers = tuple(
+        replace(layer, times_ms={**times, "bf16x3": 0.5}) if layer.method == "bf16x3" else layer
+        for layer in tiles.layers
+    )
+    with caplog.at_level(logging.INFO, "jsc"):
+        fast = apply(model, replace(tiles, layers=layers, min_gain=1.05))
+    assert type(fast.body[0]) is nn.Conv2d
+    assert "body.0: dense for bf16x3" in caplog.text
+
+
+ELSEWHERE = """
+import logging, sys, warnings, torch, jsc
+logging.basicConfig()
+sys.path[:0] = sys.argv[1:2]
+from fake_times import Nested
+torch.manual_seed(0)
+model, x = Nested().eval(), torch.rand(2, 3, 12, 12)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    fast = jsc.apply(model, jsc.Plan.load(sys.argv[2]))
+assert [w.category for w in caught] == [jsc.PlanWarning], caught
+torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-5)
+print(fast.body[0].method)
+"""
+
+
+@pytest.mark.parametrize("other", _config.ISA_NAMES[: _config.isa()])
+def test_a_plan_from_another_processor(tmp_path, tiles, other):
+    """Kept in a file here, applied by a process that has a lower instruction set."""
+    tiles.save(tmp_path / "plan.json")
+    support = os.path.dirname(sys.modules[Nested.__module__].__file__)
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, support, str(tmp_path / "plan.json")],
+        env={**os.environ, "JSC_ISA": other}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "cpc\n"
+    assert f"({other}) cannot run are chosen again" in done.stderr
 
 
 def halve(conv):

@@ -229,6 +229,24 @@ def test_text_table_is_aligned():
     assert str(ENVIRONMENT) in lines[-1]
 
 
+def test_the_text_fits_120_columns():
+    """However long names and reasons are; no letter of them is lost."""
+    name = "features.denseblock3.denselayer24.conv2.with.a_part_that_has_no_dot_for_a_long_while"
+    reason = "dense: " + "cpc took 183 ms, dense 12 ms; it needs a CPU with AMX tiles " * 3
+    layers = (
+        replace(LAYER, name=name, aliases=(), reason=reason, input_shape=(128, 2048, 224, 224)),
+        replace(DENSE, reason="dense: best sparse cpo 1.05x"),
+    )
+    plan = replace(PLAN, layers=layers, spread=2.4, channels_last_ms=2.5)
+    lines = str(plan).splitlines()
+    assert max(map(len, lines)) <= 120
+    first = lines[0].index("input")
+    row = lines[2 : next(i for i, line in enumerate(lines) if line.startswith(DENSE.name))]
+    assert "".join(line[:first].strip() for line in row) == name
+    why = lines[0].index("why")
+    assert " ".join(line[why:].strip() for line in row).split() == reason.split()
+
+
 def test_a_busy_machine_is_mentioned():
     busy = replace(PLAN, spread=2.4)
     for show in (str, Plan.to_markdown, Plan._repr_html_):
@@ -242,6 +260,9 @@ def test_markdown_and_html_escape():
     bars = {line.replace("\\|", "").count("|") for line in lines if line.startswith("|")}
     assert bars == {13}
     assert "<script>" not in plan._repr_html_()
+    named = replace(PLAN, layers=(replace(LAYER, name="<b>&amp;", reason="dense"), DENSE))
+    assert "&lt;b&gt;&amp;amp;" in named._repr_html_()
+    assert "<b>" not in named._repr_html_()
     assert plan._repr_html_().count("<tr>") == 5
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import figures, report
+from benchmarks.common import figures, processes, report
 from benchmarks.inputs import image_tasks
 from benchmarks.inputs.architectures import ARCHITECTURES
 from benchmarks.jpeg.training import figures as training_figures
@@ -57,10 +57,25 @@ def steps(task: image_tasks.Task) -> int:
 
 def train(options: argparse.Namespace, kept: store.Runs) -> list[tuple[Run, Record]]:
     """Every planned run's record, in order; stops early when the minutes are spent."""
-    tasks = {
-        name: image_tasks.load(name, options.data, quick=options.quick) for name in options.sets
-    }
     wanted = plan(options)
+    # The start of JPEG-DL comes from the standard run of its seed: the two go together.
+    groups = list(dict.fromkeys((s, a, seed) for s, a, _, seed in wanted))
+    own = set(processes.share(groups))
+    made = train_own(options, kept, [run for run in wanted if (run[0], run[1], run[3]) in own])
+    found = {run: record for part in processes.gathered(made) for run, record in part}
+    if len(found) < len(wanted):
+        print(f"{len(wanted) - len(found)} runs are left: start again to go on")
+    return [(run, found[run]) for run in wanted if run in found]
+
+
+def train_own(
+    options: argparse.Namespace, kept: store.Runs, wanted: list[Run]
+) -> list[tuple[Run, Record]]:
+    """The part of `train` that is this process's."""
+    tasks = {
+        name: image_tasks.load(name, options.data, quick=options.quick)
+        for name in dict.fromkeys(name for name, *_ in wanted)
+    }
     end = time.monotonic() + 60 * options.minutes
     found = []
 
@@ -71,7 +86,7 @@ def train(options: argparse.Namespace, kept: store.Runs) -> list[tuple[Run, Reco
 
     missing = [run for run in wanted if known(run) is None]
     total = sum(steps(tasks[name]) for name, *_ in missing)
-    with Progress("accuracy: batches", total) as bar:
+    with Progress("accuracy: batches", total, enabled=processes.first()) as bar:
         for run in wanted:
             name, architecture, variant, seed = run
             record = known(run)
@@ -84,8 +99,6 @@ def train(options: argparse.Namespace, kept: store.Runs) -> list[tuple[Run, Reco
                     lambda note, words=words: bar.step(f"{words}: {note}"),
                 )  # fmt: skip
             found.append((run, record))
-    if len(found) < len(wanted):
-        print(f"{len(wanted) - len(found)} runs are left: start again to go on")
     return found
 
 
@@ -238,8 +251,8 @@ def arguments_of(given: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> None:
     options = arguments_of(arguments)
     torch.set_num_threads(options.threads[0])
-    kept = store.Runs(options.runs)
-    rows = summary(train(options, kept))
+    rows = summary(train(options, store.Runs(options.runs)))
+    kept = store.Runs(options.runs)  # again: of all processes
     tried = pilots(kept)
     main_rows = [row for row in rows if row["variant"] in MAIN]
     controls = [r for r in rows if (r["set"], r["architecture"]) == CONTROL_PAIR]

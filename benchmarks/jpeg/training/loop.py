@@ -98,4 +98,6 @@ def sensitivity(model: nn.Module, split: Split, images: int = 600) -> Tensor:
     """`jsc.jpeg.sensitivity` of a network trained alone, on training images evenly taken."""
     index = torch.linspace(0, len(split.y) - 1, min(images, len(split.y))).long()
     parts = zip(split.x[index].split(100), split.y[index].split(100), strict=True)
-    return jsc.jpeg.sensitivity(model, ((to_float(x), y) for x, y in parts), F.cross_entropy)
+    loader = ((to_float(x), y) for x, y in parts)
+    # Other processes train other networks meanwhile.
+    return jsc.jpeg.sensitivity(model, loader, F.cross_entropy, processes="alone", progress=False)

@@ -1,7 +1,8 @@
 """Finished runs: one line of JSON each, under the run's full configuration.
 
 A benchmark that is started again reads what is there and trains what is missing. The weights lie
-beside the lines, so that the sensitivity start and `robustness` need not train again.
+beside the lines, so that the sensitivity start and `robustness` need not train again. Of several
+processes each writes a file of its own, and reads all of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.common import processes
 from benchmarks.inputs.image_tasks import BATCH, Task
 from benchmarks.jpeg.training import hard_quantizer, loop
 from benchmarks.jpeg.training.variants import MAIN, Variant
@@ -43,22 +45,20 @@ def key(config: Config) -> str:
 
 
 class Runs:
-    """The finished runs in `folder/runs.jsonl`. A line cut off half way counts as not run."""
+    """The finished runs in `folder/runs*.jsonl`. A line cut off half way counts as not run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        rank, _ = processes.place()
+        self.file = folder / (f"runs-{rank}.jsonl" if rank else "runs.jsonl")
         self.found: dict[str, dict[str, Any]] = {}
-        if self.file.exists():
-            for line in self.file.read_text().splitlines():
+        for file in sorted(folder.glob("runs*.jsonl")):
+            for line in file.read_text().splitlines():
                 try:
                     record = json.loads(line)
                 except json.JSONDecodeError:
                     continue
                 self.found[record["key"]] = record
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "runs.jsonl"
 
     def weights(self, config: Config) -> Path:
         return self.folder / f"{key(config)}.pt"

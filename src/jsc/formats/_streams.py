@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,18 +104,6 @@ def require_ptr(Ptr: Tensor, plan: ColumnPlan, offsets: Tensor) -> None:
         )
 
 
-def nbytes(*arrays: Tensor) -> int:
-    return sum(a.numel() * a.element_size() for a in arrays)
-
-
-def im2col_elements(g: ConvGeometry) -> int:
-    return g.N * g.C * g.Oh * g.Ow * g.Kh * g.Kw
-
-
-def ratio(dense: int, stored: int) -> float:
-    return dense / stored if stored else float("inf")
-
-
 def malformed(kind: str, plane: int, channels: int) -> ValueError:
     return ValueError(
         f"the {kind} arrays of image {plane // channels}, channel {plane % channels} contradict "
@@ -120,13 +111,47 @@ def malformed(kind: str, plane: int, channels: int) -> ValueError:
     )
 
 
-def describe(
-    kind: str, g: ConvGeometry, nonzeros: int, elements: int, nbytes: int, compression: float
-) -> str:
-    size = g.N * g.C * g.H * g.W
-    density = nonzeros / size if size else 0.0
-    return (
-        f"{kind}({g.N} x {g.C} x {g.H} x {g.W}, kernel {g.Kh} x {g.Kw}, "
-        f"density {density:.3f}, "
-        f"{elements} elements, {nbytes} bytes, {compression:.2f} x smaller than im2col)"
-    )
+class Format(ABC):
+    """What each format says of itself; a dataclass of tensors, `DA` the first, and `geometry`."""
+
+    DA: Tensor
+    geometry: ConvGeometry
+
+    def _arrays(self) -> list[Tensor]:
+        held = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+        return [value for value in held if isinstance(value, Tensor)]
+
+    @property
+    @abstractmethod
+    def elements(self) -> int:
+        """Stored elements in the paper's measure."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, offsets too."""
+        return sum(a.numel() * a.element_size() for a in self._arrays())
+
+    @property
+    def compression_ratio(self) -> float:
+        """Elements of the im2col matrix for each of `elements` (inf for an all-zero map)."""
+        g = self.geometry
+        dense = g.N * g.C * g.Oh * g.Ow * g.Kh * g.Kw
+        return dense / self.elements if self.elements else float("inf")
+
+    def __repr__(self) -> str:
+        g = self.geometry
+        size = g.N * g.C * g.H * g.W
+        density = len(self.DA) / size if size else 0.0
+        return (
+            f"{type(self).__name__}({g.N} x {g.C} x {g.H} x {g.W}, kernel {g.Kh} x {g.Kw}, "
+            f"density {density:.3f}, {self.elements} elements, {self.nbytes} bytes, "
+            f"{self.compression_ratio:.2f} x smaller than im2col)"
+        )
+
+    def __eq__(self, other: Any) -> bool:
+        if not isinstance(other, Format) or type(self) is not type(other):
+            return NotImplemented
+        pairs = zip(self._arrays(), other._arrays(), strict=True)
+        return self.geometry == other.geometry and all(torch.equal(a, b) for a, b in pairs)
+
+    __hash__ = None  # type: ignore[assignment]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from jsc.ops import cpc
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CPC:
+class CPC(_streams.Format):
     """Activation maps as one bit per activation, and the non-zeros one after the other.
 
     That is ``4 density + 1/8`` bytes to a float32 activation, for any kernel: index positions of 64
@@ -88,26 +87,3 @@ class CPC:
     def elements(self) -> int:
         """Stored elements in the paper's measure, each counting one: values, masks, offsets."""
         return self.DA.numel() + self.masks.numel() + self.offsets.numel()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        return _streams.nbytes(self.DA, self.masks, self.offsets)
-
-    @property
-    def compression_ratio(self) -> float:
-        """Elements of the im2col matrix for each element stored."""
-        return _streams.ratio(_streams.im2col_elements(self.geometry), self.elements)
-
-    def __repr__(self) -> str:
-        return _streams.describe(
-            "CPC", self.geometry, len(self.DA), self.elements, self.nbytes, self.compression_ratio
-        )
-
-    def __eq__(self, other: Any) -> bool:
-        if not isinstance(other, CPC):
-            return NotImplemented
-        mine, theirs = (self.DA, self.masks, self.offsets), (other.DA, other.masks, other.offsets)
-        return self.geometry == other.geometry and all(map(torch.equal, mine, theirs))
-
-    __hash__ = None  # type: ignore[assignment]

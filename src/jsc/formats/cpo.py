@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from jsc.ops import column_order, cpo
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CPO:
+class CPO(_streams.Format):
     """Activation maps, every non-zero stored once, in the order in which a convolution meets them.
 
     A column of the padded map is read by 1, 2, ... output windows: its *pattern*. Columns are
@@ -92,7 +91,10 @@ class CPO:
             )
         _streams.require_offsets(self.offsets, "offsets", g.N * g.C, len(self.DA), "DA")
         _streams.require_ptr(self.Ptr, plan, self.offsets)
-        x, bad = cpo.decode(self.DA, self.IN, self.Ptr, self.offsets, (g.N, g.C, g.H, g.W), plan)
+        shape = (g.N, g.C, g.H, g.W)
+        x, bad = column_order.decode(
+            self.DA, self.IN, self.Ptr, self.offsets, self.offsets, shape, plan
+        )
         if bad >= 0:
             raise _streams.malformed("CPO", bad, g.C)
         return x
@@ -101,29 +103,3 @@ class CPO:
     def elements(self) -> int:
         """Stored elements in the paper's measure: #DA + #IN + #Ptr, each counting one."""
         return self.DA.numel() + self.IN.numel() + self.Ptr.numel()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays, offsets too."""
-        return _streams.nbytes(self.DA, self.IN, self.Ptr, self.offsets)
-
-    @property
-    def compression_ratio(self) -> float:
-        """Elements of the im2col matrix for each element stored (inf for an all-zero map)."""
-        return _streams.ratio(_streams.im2col_elements(self.geometry), self.elements)
-
-    def __repr__(self) -> str:
-        return _streams.describe(
-            "CPO", self.geometry, len(self.DA), self.elements, self.nbytes, self.compression_ratio
-        )
-
-    def __eq__(self, other: Any) -> bool:
-        if not isinstance(other, CPO):
-            return NotImplemented
-        mine, theirs = (
-            (self.DA, self.IN, self.Ptr, self.offsets),
-            (other.DA, other.IN, other.Ptr, other.offsets),
-        )
-        return self.geometry == other.geometry and all(map(torch.equal, mine, theirs))
-
-    __hash__ = None  # type: ignore[assignment]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ _PAPER_WORDS = np.array([min(bin(pattern).count("1"), 2) for pattern in range(16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CPS:
+class CPS(_streams.Format):
     """CPO with a shorter index stream: one word for up to four non-zeros below each other.
 
     Values and Ptr are those of :class:`CPO`. The rows of a column are cut into sets of four (rows
@@ -100,7 +99,9 @@ class CPS:
         if bool(((self.offsets.diff() == 0) & (self.set_offsets.diff() != 0)).any()):
             raise ValueError("set_offsets gives words to a channel that has no values")
         shape = (g.N, g.C, g.H, g.W)
-        x, bad = cps.decode(self.DA, self.IN, self.Ptr, self.offsets, self.set_offsets, shape, plan)
+        x, bad = column_order.decode(
+            self.DA, self.IN, self.Ptr, self.offsets, self.set_offsets, shape, plan
+        )
         if bad >= 0:
             raise _streams.malformed("CPS", bad, g.C)
         return x
@@ -116,27 +117,3 @@ class CPS:
     def packed_elements(self) -> int:
         """Elements that are really stored: #DA + #IN + #Ptr."""
         return self.DA.numel() + self.IN.numel() + self.Ptr.numel()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays, offsets too."""
-        return _streams.nbytes(self.DA, self.IN, self.Ptr, self.offsets, self.set_offsets)
-
-    @property
-    def compression_ratio(self) -> float:
-        """Elements of the im2col matrix for each of `elements` (inf for an all-zero map)."""
-        return _streams.ratio(_streams.im2col_elements(self.geometry), self.elements)
-
-    def __repr__(self) -> str:
-        return _streams.describe(
-            "CPS", self.geometry, len(self.DA), self.elements, self.nbytes, self.compression_ratio
-        )
-
-    def __eq__(self, other: Any) -> bool:
-        if not isinstance(other, CPS):
-            return NotImplemented
-        mine = (self.DA, self.IN, self.Ptr, self.offsets, self.set_offsets)
-        theirs = (other.DA, other.IN, other.Ptr, other.offsets, other.set_offsets)
-        return self.geometry == other.geometry and all(map(torch.equal, mine, theirs))
-
-    __hash__ = None  # type: ignore[assignment]

@@ -13,6 +13,8 @@ from jsc import _checks
 from jsc.functional import planes
 from jsc.functional.dct import block_idct
 from jsc.functional.options import JpegOptions, Scale
+from jsc.jpeg.processes import Part, summed
+from jsc.typing import Processes
 
 
 @torch.inference_mode(False)
@@ -25,6 +27,8 @@ def sensitivity(
     std: Scale = None,
     peak: float = 1.0,
     max_images: int | None = None,
+    processes: Processes = "share",
+    progress: bool = True,
 ) -> Tensor:
     """How strongly a loss depends on each DCT coefficient of the input, over a data set.
 
@@ -43,16 +47,25 @@ def sensitivity(
         Normalisation of the images, as in :func:`jsc.functional.jpeg`.
     max_images : int, optional
         Stop after the batch that reaches this number.
+    processes : str
+        Where `torch.distributed` is initialised (`torchrun`), who computes what. Unless it is
+        "alone", every process has to call this, and every process gets the result.
+        "share"  each has the same loader; they take its batches in turn
+        "parts"  each has a loader with images of its own, as a DistributedSampler makes it
+        "alone"  this process computes everything by itself
+    progress : bool
+        Show a bar.
 
     Returns
     -------
     Tensor, (3, 8, 8), float64, natural order; Y, Cb, Cr. One running sum: memory does not grow with
-    N.
+    N. With "share", the bits do not depend on the number of processes, provided that each of them
+    has the same number of threads.
 
     Raises
     ------
     TypeError   if an argument is of the wrong type.
-    ValueError  if there are no images, or their shape does not fit.
+    ValueError  if there are no images, their shape does not fit, or an option does not exist.
 
     References
     ----------
@@ -66,31 +79,29 @@ def sensitivity(
             f"loss must be a function (output, targets) -> scalar, got {_checks.shown(loss)}"
         )
     options = JpegOptions(mean=mean, std=std, peak=peak)
-    _require_count(max_images)
-    total, images = torch.zeros(3, 8, 8, dtype=torch.float64), 0
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        model = model.module  # its own exchange would wait for processes without a batch
+
+    def squares(batch: Any) -> Part:
+        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+            raise TypeError(f"loader must give (images, targets, ...), got {_checks.shown(batch)}")
+        x, target = batch[0], batch[1]
+        with torch.enable_grad():
+            z = coefficients(x, options).detach().requires_grad_()
+            value = loss(model(_pixels(z, x.shape[2:], options).to(x.dtype)), target)
+            (gradient,) = torch.autograd.grad(value, z)
+        # of the loss of one image, not of the mean over its batch (the last may be smaller)
+        gradient = gradient.double() * x.shape[0]
+        return Part(gradient.square().sum((0, 2, 3)).cpu(), x.shape[0], 0)
+
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        for batch in loader:
-            if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-                raise TypeError(
-                    f"loader must give (images, targets, ...), got {_checks.shown(batch)}"
-                )
-            x, target = batch[0], batch[1]
-            with torch.enable_grad():
-                z = coefficients(x, options).detach().requires_grad_()
-                value = loss(model(_pixels(z, x.shape[2:], options).to(x.dtype)), target)
-                (gradient,) = torch.autograd.grad(value, z)
-            # of the loss of one image, not of the mean over its batch (the last may be smaller)
-            gradient = gradient.double() * x.shape[0]
-            total += gradient.square().sum((0, 2, 3)).cpu()
-            images += x.shape[0]
-            if max_images is not None and images >= max_images:
-                break
+        found = summed("sensitivity", loader, squares, max_images, processes, progress)
     finally:
         for module, training in modes.items():
             module.training = training
-    return total / _counted(images)
+    return found.total / found.images
 
 
 def mean_absolute(
@@ -100,6 +111,8 @@ def mean_absolute(
     std: Scale = None,
     peak: float = 1.0,
     max_images: int | None = None,
+    processes: Processes = "share",
+    progress: bool = True,
 ) -> Tensor:
     """Mean `|Z[c, m]|` over images and blocks: (3, 8, 8), float64, natural order; Y, Cb, Cr.
 
@@ -107,19 +120,16 @@ def mean_absolute(
     :func:`sensitivity`.
     """
     options = JpegOptions(mean=mean, std=std, peak=peak)
-    _require_count(max_images)
-    total, blocks, images = torch.zeros(3, 8, 8, dtype=torch.float64), 0, 0
-    for batch in loader:
+
+    def sizes(batch: Any) -> Part:
         x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
         with torch.no_grad():
             z = coefficients(x, options)
-        total += z.double().abs().sum((0, 2, 3)).cpu()
-        blocks += z.shape[0] * z.shape[2] * z.shape[3]
-        images += x.shape[0]
-        if max_images is not None and images >= max_images:
-            break
-    _counted(images)
-    return total / blocks
+        blocks = z.shape[0] * z.shape[2] * z.shape[3]
+        return Part(z.double().abs().sum((0, 2, 3)).cpu(), x.shape[0], blocks)
+
+    found = summed("mean_absolute", loader, sizes, max_images, processes, progress)
+    return found.total / found.blocks
 
 
 PLAIN = JpegOptions()  # 4:4:4, pixels in [0, 1]
@@ -138,16 +148,3 @@ def coefficients(x: Tensor, options: JpegOptions = PLAIN) -> Tensor:
 def _pixels(z: Tensor, size: Sequence[int], options: JpegOptions) -> Tensor:
     """The images of `size` (H, W) that have these coefficients."""
     return planes.join(block_idct(z).split([1, 2], 1), size, options)
-
-
-def _require_count(max_images: int | None) -> None:
-    if max_images is not None and (not _checks.is_whole(max_images) or max_images < 1):
-        raise ValueError(
-            f"max_images must be None or an int of at least 1, got {_checks.shown(max_images)}"
-        )
-
-
-def _counted(images: int) -> int:
-    if images == 0:
-        raise ValueError("the loader gave no images")
-    return images

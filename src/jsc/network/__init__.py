@@ -5,7 +5,7 @@
     capture      from a module to functional ATen operators, and what is refused
     calls        the arguments of a call
     captured     those operators, and their sizes for inputs of other shapes
-    saving       networks in files
+    saving, loading           networks in files
     lowering/    from ATen operators to operations over channels-last maps
     graph        what operations and maps are
     passes       padding, epilogues, concatenation: what is fused and what is gone
@@ -21,5 +21,5 @@ The kernels are in `jsc._kernels.network`.
 
 from jsc.network.compiled import CompiledNetwork as CompiledNetwork
 from jsc.network.compiled import compile as compile
-from jsc.network.compiled import load as load
 from jsc.network.errors import CompileError as CompileError
+from jsc.network.loading import load as load

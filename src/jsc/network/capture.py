@@ -88,6 +88,8 @@ def _fixed(frozen: nn.Module, args: Any, kwargs: Any) -> Captured:
 
 def _free_batch(frozen: nn.Module, args: Any, kwargs: Any) -> Captured | None:
     """The graph for any batch of two or more, if the inputs are a batch and the model allows it."""
+    # Of a slice of a larger batch, export would leave the size of its memory free as well.
+    args, kwargs = pytree.tree_map_only(Tensor, _owned, (args, kwargs))
     tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     sizes = {x.shape[0] if x.dim() else 0 for x in tensors}
     if len(sizes) != 1 or min(sizes) < 2:
@@ -102,6 +104,10 @@ def _free_batch(frozen: nn.Module, args: Any, kwargs: Any) -> Captured | None:
     except Exception:  # whatever export says of free sizes: the fixed one remains
         return None
     return captured if captured.free else None
+
+
+def _owned(x: Tensor) -> Tensor:
+    return x.clone() if x._is_view() else x
 
 
 def _captured(program: ExportedProgram) -> Captured:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from jsc import _config
 from jsc.network import report, saving
 from jsc.network.accuracy import Accuracy, measure
 from jsc.network.calls import (
@@ -103,39 +104,6 @@ def compile(
     return net
 
 
-def load(path: str | PathLike[str]) -> CompiledNetwork:
-    """The network that `CompiledNetwork.save` wrote, here or on another machine.
-
-    It takes the image sizes that the saved network had been called with, in any batch if it had
-    been called with two or more images. Convolutions keep their methods; kernels are those of this
-    processor. Nothing in the file is run as code. Raises ValueError (`FileError`) for any other or
-    a damaged file.
-    """
-    about, graphs = saving.read(path)
-    try:
-        structure = pytree.treespec_loads(about["structure"])
-        net = CompiledNetwork(about["name"], structure, about["kinds"])
-        net._choices = choices_of(about["plan"])
-        net._persistent = frozenset(about["persistent"])
-        net.accuracy = None if about["accuracy"] is None else Accuracy(*about["accuracy"])
-        net._captured = graphs
-        net._store = Store({name: t for graph in graphs for name, t in graph.state.items()})
-        leaves = [_empty(*size) for size in about["inputs"]]
-        if [kind_of(leaf) for leaf in leaves] == net._kinds:
-            with torch.no_grad():
-                net._program(leaves)
-    except Exception as error:  # whatever follows from what a damaged file says
-        raise saving.FileError(
-            f"{path} is damaged ({type(error).__name__}: {error}); save the network again"
-        ) from error
-    return net
-
-
-def _empty(shape: list[int], dtype: str, channels_last: bool) -> Tensor:
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(shape, dtype=saving.DTYPES[dtype], memory_format=layout)
-
-
 class CompiledNetwork(nn.Module):
     """A frozen network for inference; made by `jsc.compile`.
 
@@ -155,6 +123,7 @@ class CompiledNetwork(nn.Module):
         self._name = name
         self._structure = structure
         self._kinds = kinds
+        self._isa = _config.isa_name()  # with which methods were timed
         # In a tuple, so that its parameters are not those of this module. None: from a file.
         self._frozen = (model,)
         self._persistent = frozenset(model.state_dict() if model is not None else ())
@@ -231,6 +200,7 @@ class CompiledNetwork(nn.Module):
                 "plan": self.plan,
                 "accuracy": None if self.accuracy is None else astuple(self.accuracy),
                 "inputs": inputs,
+                "isa": self._isa,
             }
             saving.write(path, about, self._captured)
 
@@ -266,16 +236,20 @@ class CompiledNetwork(nn.Module):
             raise CompileError("a compiled network is frozen for inference; train the model itself")
         return super().train(False)
 
-    def extra_repr(self) -> str:
+    def _summary(self) -> report.Summary:
         with self._lock:
-            programs = list(self._programs.values())
-        if not programs:
-            return f"CompiledNetwork({self._name}), not called yet"
-        program, measured = self._profile or (programs[-1], None)
+            last = next(reversed(self._programs.values()), None)
+        program, measured = self._profile or (last, None)
         return report.summary(self._name, program, self.accuracy, measured)
+
+    def extra_repr(self) -> str:
+        return str(self._summary())
 
     def __repr__(self) -> str:
         return self.extra_repr()
+
+    def _repr_html_(self) -> str:
+        return self._summary().html()
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError(

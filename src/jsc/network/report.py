@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from jsc import _config
+from jsc import _config, _tables
 from jsc._kernels.network.program import Walk
 from jsc.network.graph import Activated, Convolution, Linear, Operation, TorchCall
 
@@ -46,12 +46,15 @@ class Profile:
         return "\n".join([*lines, f"{'in all':<{len(HEADER)}} {1e6 * total:9.1f}"])
 
 
-HEADER = f"{'layer':<32} {'operation':<44} {'method':<12} {'density':>7} {'% time':>6}"
+# Within 120 columns, also indented and with a column of times; names keep their ends.
+LAYER, WHAT = 28, 50
+HEADER = f"{'layer':<{LAYER}} {'operation':<{WHAT}} {'method':<12} {'density':>7} {'% time':>6}"
 
 
 def _line(row: Row, total: float) -> str:
     density = "" if row.density is None else f"{row.density:.2f}"
-    text = f"{row.layer[-32:] or '-':<32} {row.what:<44} {row.method:<12} {density:>7}"
+    what = row.what if len(row.what) <= WHAT else row.what[: WHAT - 3] + "..."
+    text = f"{row.layer[-LAYER:] or '-':<{LAYER}} {what:<{WHAT}} {row.method:<12} {density:>7}"
     return f"{text} {100 * row.seconds / total:6.1f}" if total else text.rstrip()
 
 
@@ -147,28 +150,63 @@ def warn_of_little_gain(name: str, program: NetworkProgram) -> None:
 FEW = 0.5  # of the operations: with fewer native ones than that, a warning says so
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What a compiled network is: some lines, its operations, and what of it runs in torch."""
+
+    head: list[str]
+    rows: list[Row]
+    seconds: float  # of all operations; 0 where they were not measured
+    torch: list[str]
+
+    def __str__(self) -> str:
+        first, *rest = self.head
+        lines = [first, *(f"  {line}" for line in rest)]
+        if self.rows:
+            lines += [f"  {HEADER}", *(f"  {_line(row, self.seconds)}" for row in self.rows)]
+        for line in self.torch:
+            lines += [f"  {part}" for part in _tables.folded(line, _tables.WIDTH - 2, "  ")]
+        return "\n".join(lines)
+
+    def html(self) -> str:
+        """For notebooks."""
+        table = [["layer", "operation", "method", "density", "% time"]]
+        for row in self.rows:
+            density = "" if row.density is None else f"{row.density:.2f}"
+            share = f"{100 * row.seconds / self.seconds:.1f}" if self.seconds else ""
+            table.append([row.layer or "-", row.what, row.method, density, share])
+        parts = [_tables.paragraphs(self.head)]
+        parts += [_tables.html(table, left=(0, 1, 2))] if self.rows else []
+        return "\n".join([*parts, _tables.paragraphs(self.torch)])
+
+
 def summary(
-    name: str, program: NetworkProgram, accuracy: Accuracy | None, measured: Profile | None
-) -> str:
+    name: str,
+    program: NetworkProgram | None,
+    accuracy: Accuracy | None,
+    measured: Profile | None,
+) -> Summary:
     """All operations in order; density and share of time where they were measured."""
+    if program is None:
+        return Summary([f"CompiledNetwork({name}), not called yet"], [], 0.0, [])
     operations = program.graph.operations
-    torch_calls = [o for o in operations if isinstance(o, TorchCall)]
     walks = sum(isinstance(step, Walk) for step in program.steps)
     stages = sum(step.stages for step in program.steps if isinstance(step, Walk))
     memory = program.memory
-    lines = [
+    head = [
         f"CompiledNetwork({name}): {len(operations)} operations in {walks} native "
         f"{'part' if walks == 1 else 'parts'} of {stages} stages, {_config.ISA_NAMES[program.isa]}",
-        f"  memory of a call: {memory.size * 4 / 1e6:.1f} MB for maps of "
+        f"memory of a call: {memory.size * 4 / 1e6:.1f} MB for maps of "
         f"{memory.total * 4 / 1e6:.1f} MB",
     ]
     if accuracy is not None:
-        lines.append(f"  {accuracy}")
+        head.append(str(accuracy))
     rows = [Row(o.layer, describe(o), program.method(o), 0.0) for o in operations]
     if measured is not None:
         rows = measured.rows
-    total = measured.seconds if measured is not None else 0.0
-    lines += [f"  {HEADER}", *(f"  {_line(row, total)}" for row in rows)]
-    for call in torch_calls:
-        lines.append(f"  in torch: {call.layer or '-'} {call.target}: {call.reason}")
-    return "\n".join(lines)
+    in_torch = [
+        f"in torch: {o.layer or '-'} {o.target}: {o.reason}"
+        for o in operations
+        if isinstance(o, TorchCall)
+    ]
+    return Summary(head, rows, measured.seconds if measured is not None else 0.0, in_torch)

@@ -17,7 +17,7 @@ from jsc._geometry import ConvGeometry
 from jsc._kernels.amx import bf16x3
 from jsc.ops._buffer import Pitches, as_pixels, require
 from jsc.ops._scratch import memory
-from jsc.ops.epilogue import PLAIN, Epilogue, addresses
+from jsc.ops.epilogue import PLAIN, Epilogue, Prepared, fields
 
 BLOCK = 32  # filters to a block
 WINDOW = 512  # numbers of the largest window
@@ -151,46 +151,37 @@ def prepare_kernel(
 ) -> tuple[bf16x3.Convolution, list[Tensor | None]]:
     """The kernel of this convolution, which is called with addresses, and the tensors whose memory
     it uses."""
-    planes, pitch = _planes(g), pitches or Pitches(g.C, g.K, g.K)
-    packed, (held, norm) = packed.detach().contiguous(), addresses(epilogue.norm)
+    planes, (held, common) = _planes(g), fields(packed, g, epilogue, pitches)
     padded = torch.zeros(-(-g.K // BLOCK) * BLOCK, dtype=torch.float32)
     if bias is not None:
         require(bias, (g.K,), torch.float32, "bias")
         padded[: g.K] = bias.detach()
     kernel = bf16x3.Convolution(
         {
-            **g.sizes(), **pitch._asdict(), "chunk": _chunk(g), "window": _window(g),
+            **common, "chunk": _chunk(g), "window": _window(g), "bias": padded.data_ptr(),
             "column_step": planes.step, "pixel_columns": planes.across,
             "row_pixels": planes.row_pixels, "phases": planes.phases, "halo": planes.halo,
             "weight_bytes": WEIGHT_BYTES, "band_bytes": PLANES_BYTES, "shared_bytes": SHARED_BYTES,
-            "weight": packed.data_ptr(), "bias": padded.data_ptr(), **norm, "relu": epilogue.relu,
         }
     )  # fmt: skip
     tiles = (-(-g.K // BLOCK), kernel.steps, 3, 2, 16, 16, 2)
     require(packed, tiles, torch.bfloat16, "the packed weight")
-    return kernel, [packed, padded, *held]
+    return kernel, [padded, *held]
 
 
-class Convolution:
-    """All of a convolution but its input, so that a call is an allocation and a kernel."""
-
+class Convolution(Prepared):
     def __init__(
         self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue = PLAIN
     ) -> None:
+        super().__init__(g)
         self.epilogue = epilogue  # its masks are not made: CPC finds them
         self._kernel, self._held = prepare_kernel(packed, bias, g, epilogue)
         self._packed, self._given_bias = packed, bias
-        self.g, self.shape = g, (g.N, g.K, g.Oh, g.Ow)
-        self.expected = (g.N, g.C, g.H, g.W)
-
-    def __call__(self, input: Tensor) -> Tensor:
-        """`input` as the geometry says, of any strides; the output is channels-last."""
-        return self.fused(input)[0]
 
     def fused(
         self, input: Tensor, residual: Tensor | None = None, masks: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """The same with the epilogue; see :class:`jsc.ops.cpc.Convolution`. Masks are not used."""
+        """See the base. Masks are not used."""
         require(input, self.expected, torch.float32, "input")
         out = torch.empty(self.shape, dtype=torch.float32, memory_format=torch.channels_last)
         x = as_pixels(input)

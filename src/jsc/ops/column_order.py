@@ -225,6 +225,31 @@ def pointers(start: NDArray[np.int32], plan: ColumnPlan) -> NDArray[np.generic]:
     return counts.astype(plan.index_dtype, order="C")
 
 
+def decode(
+    DA: Tensor,
+    IN: Tensor,
+    Ptr: Tensor,
+    offsets: Tensor,
+    word_offsets: Tensor,
+    shape: tuple[int, ...],
+    plan: ColumnPlan,
+) -> tuple[Tensor, int]:
+    """Streams -> (N, C, H, W), and the first plane that is malformed or -1. Lengths and offsets
+    must agree already; everything inside the streams is checked."""
+    planes = shape[0] * shape[1]
+    x = DA.new_zeros(shape)
+    valid = np.ones(planes, np.uint8)
+    start = np.empty((planes, plan.columns + 1), np.int32)
+    word = np.empty_like(start) if plan.sets else start
+    columns.decode(
+        DA.numpy(), IN.numpy().view(np.uint8), Ptr.numpy().reshape(-1).view(np.uint8),
+        offsets.numpy(), word_offsets.numpy(), np.cumsum(np.diff(offsets.numpy()) > 0) - 1, plan,
+        start, word, x.view(planes, *shape[2:]).numpy(), valid, _config.num_threads(x.numel()),
+    )  # fmt: skip
+    bad = np.flatnonzero(valid == 0)
+    return x, int(bad[0]) if len(bad) else -1
+
+
 def unsupported(g: ConvGeometry) -> str | None:
     """Why this shape cannot run: places within a channel are 32-bit numbers."""
     rows = max(1, -(-g.H // SET_ROWS) * SET_ROWS + g.Ph)

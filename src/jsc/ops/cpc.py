@@ -13,7 +13,7 @@ from jsc._geometry import ConvGeometry
 from jsc._kernels.cpc import forward
 from jsc.ops._buffer import Pitches, as_pixels, require
 from jsc.ops._scratch import memory
-from jsc.ops.epilogue import PLAIN, Epilogue, addresses
+from jsc.ops.epilogue import PLAIN, Epilogue, Prepared, fields
 
 SET = 64  # channels to a mask
 HELD_BYTES = 1024 * 1024  # masks of one layer's output that are kept from call to call
@@ -74,43 +74,33 @@ def prepare_kernel(
     """The kernel of this convolution, which is called with addresses, and the tensors whose memory
     it uses."""
     require_packed(packed, bias, g)
-    packed = packed.detach().contiguous()
-    block, (held, norm) = packed.shape[-1], addresses(epilogue.norm)
+    block, (held, common) = packed.shape[-1], fields(packed, g, epilogue, pitches)
     bias = None if bias is None else bias.detach().resolve_neg().contiguous()
-    pitch = pitches or Pitches(g.C, g.K, g.K)
     kernel = forward.Convolution(
         packed.dtype == torch.float64,
         {
-            **g.sizes(), **pitch._asdict(),
-            "vectors": block // _lanes(packed.dtype), "block": block,
-            "weight": packed.data_ptr(), "bias": 0 if bias is None else bias.data_ptr(),
-            **norm, "relu": epilogue.relu, "out_masks": epilogue.masks,
+            **common, "vectors": block // _lanes(packed.dtype), "block": block,
+            "bias": 0 if bias is None else bias.data_ptr(), "out_masks": epilogue.masks,
         },
         _config.isa(),
     )  # fmt: skip
-    return kernel, [packed, bias, *held]
+    return kernel, [bias, *held]
 
 
-class Convolution:
-    """All of a convolution but its input, so that a call is an allocation and a kernel."""
-
+class Convolution(Prepared):
     def __init__(
         self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue = PLAIN
     ) -> None:
+        super().__init__(g)
         self._kernel, self._held = prepare_kernel(packed, bias, g, epilogue)
         blocks, block = packed.shape[0], packed.shape[-1]
-        self.g, self.dtype = g, packed.dtype
-        self.expected, self.shape = (g.N, g.C, g.H, g.W), (g.N, g.K, g.Oh, g.Ow)
+        self.dtype = packed.dtype
         columns = forward.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
         self._rows = max(1, min(g.Oh, TILE_BYTES // (columns * packed.itemsize)))
         self._tasks_per_band = g.N * blocks
         self._work = g.macs
         self._nothing = 0 in self.shape
         self._masks = threading.local() if epilogue.masks else None
-
-    def __call__(self, input: Tensor) -> Tensor:
-        """`input` as the geometry says, of any strides; the output is channels-last."""
-        return self.fused(input)[0]
 
     def band_rows(self, threads: int) -> int:
         """Output rows of one task: as many as the tile holds, fewer where threads need more tasks.
@@ -125,12 +115,6 @@ class Convolution:
     def fused(
         self, input: Tensor, residual: Tensor | None = None, masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The same with the epilogue. The masks of the output come with it where they are wanted,
-        valid until this thread's next call.
-
-        residual : (N, K, Oh, Ow) of any strides
-        masks    : (N, ceil(C / 64), H, W) uint64, those of `input`, which then need not be found
-        """
         require(input, self.expected, self.dtype, "input")
         out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
         x = as_pixels(input)

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc._kernels.columns import columns
 from jsc.ops import column_order, cpc
 from jsc.ops.column_conv import Convolution
 from jsc.ops.column_order import ColumnPlan
@@ -35,31 +33,6 @@ def encode(x: Tensor, plan: ColumnPlan) -> Streams:
     DA, offsets = column_order.gather(made.DA, made.start)
     IN, word_offsets = column_order.gather(made.IN, made.word)
     return Streams(DA, IN, column_order.pointers(made.start, plan), offsets, word_offsets)
-
-
-def decode(
-    DA: Tensor,
-    IN: Tensor,
-    Ptr: Tensor,
-    offsets: Tensor,
-    word_offsets: Tensor,
-    shape: tuple[int, ...],
-    plan: ColumnPlan,
-) -> tuple[Tensor, int]:
-    """Streams -> (N, C, H, W), and the first plane that is malformed or -1. Lengths and offsets
-    must agree already; everything inside the streams is checked."""
-    planes = shape[0] * shape[1]
-    x = DA.new_zeros(shape)
-    valid = np.ones(planes, np.uint8)
-    start, word = np.empty((2, planes, plan.columns + 1), np.int32)
-    columns.decode(
-        DA.numpy(), IN.numpy().view(np.uint8), Ptr.numpy().reshape(-1).view(np.uint8),
-        offsets.numpy(),
-        word_offsets.numpy(), np.cumsum(np.diff(offsets.numpy()) > 0) - 1, plan, start, word,
-        x.view(planes, *shape[2:]).numpy(), valid, _config.num_threads(x.numel()),
-    )  # fmt: skip
-    bad = np.flatnonzero(valid == 0)
-    return x, int(bad[0]) if len(bad) else -1
 
 
 def prepare(packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import TypeVar
 
 from torch import nn
 
+from jsc import _config
 from jsc._share import share
+from jsc.methods import get
 from jsc.nn import SparseConv2d
 from jsc.tuning.convert import is_converted, to_dense, to_sparse
 from jsc.tuning.plan.environment import Environment
 from jsc.tuning.plan.errors import PlanError, PlanWarning
 from jsc.tuning.plan.plan import LayerChoice, Plan
-from jsc.typing import OnMismatch
+from jsc.typing import MethodName, OnMismatch
+
+log = logging.getLogger("jsc")
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -30,6 +35,10 @@ def apply(
     The result is a new module tree over the *same* parameters and buffers (training one trains the
     other); its `state_dict` keys are unchanged, hooks are kept, shared modules stay shared.
     `jsc.restore` goes back.
+
+    A method that this processor cannot run ("bf16x3" without AMX tiles) is chosen again: the
+    fastest of the others by the plan's times, where it gains the plan's `min_gain`; the logger
+    "jsc" says so.
 
     Parameters
     ----------
@@ -72,15 +81,36 @@ def apply(
 
     model = model if inplace else share(model)
     modules = dict(model.named_modules(remove_duplicate=False))
+    again = {}
     for layer in plan.layers:
         conv = modules.get(layer.name)
         if problems[layer.name]:
             continue
-        if layer.method != "dense":
-            to_sparse(conv, layer.method)  # type: ignore[arg-type]
+        method = _possible(layer, plan.min_gain)
+        if method != layer.method:
+            again[layer.name or "(the model)"] = f"{method} for {layer.method}"
+        if method != "dense":
+            to_sparse(conv, method)  # type: ignore[arg-type]
         elif isinstance(conv, SparseConv2d) and is_converted(conv):
             to_dense(conv)
+    if again:
+        log.warning(
+            "jsc.apply: methods that this processor (%s) cannot run are chosen again, by the times "
+            "of the plan: %s",
+            _config.isa_name(),
+            "; ".join(f"{name}: {change}" for name, change in again.items()),
+        )
     return model
+
+
+def _possible(layer: LayerChoice, min_gain: float) -> MethodName:
+    """The layer's method; where it cannot run here, the fastest of those that were timed."""
+    if get(layer.method).available():
+        return layer.method
+    times = {name: t for name, t in layer.times_ms.items() if get(name).available() and t > 0}
+    fastest = min(times, key=times.__getitem__, default="dense")
+    gains = layer.dense_ms >= min_gain * times.get(fastest, 0.0)
+    return get(fastest).name if gains else "dense"
 
 
 def _mismatch(modules: dict[str, nn.Module], layer: LayerChoice) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
+from itertools import chain
 from typing import TYPE_CHECKING
+
+from jsc import _tables
 
 if TYPE_CHECKING:
     from jsc.tuning.plan.plan import LayerChoice, Plan
@@ -14,6 +16,10 @@ HEADER = (
 )  # fmt: skip
 BUSY = 1.5  # median over fastest run, from which on the times are called doubtful
 TEXT_COLUMNS = (0, 1, 2, 4, 11)  # flushed left; numbers are flushed right
+# Plain text has the first columns and the reason, within 120 columns: folded at these widths.
+SHOWN = (*range(8), 11)
+SHOWN_LEFT = (0, 1, 2, 4, 8)
+WIDEST = {0: 22, 1: 14, 2: 14}
 
 
 def _megabytes(count: int) -> str:
@@ -70,7 +76,7 @@ def _totals(plan: Plan) -> list[list[str]]:
         whole[1:3] = [f"{plan.tuned_ms:.3f}", f"{plan.gain:.2f}x"]
         whole[5:] = [_error(plan.max_error), "measured as a whole"]
     return [
-        ["convolutions", "", "", "", count, *sums, "", ""],
+        ["convolutions", "", "", "", "", *sums, "", count],
         ["whole model", "", "", "", "", *whole],
     ]
 
@@ -95,7 +101,11 @@ def torch_is_faster(plan: Plan) -> str:
 
 def _notes(plan: Plan) -> list[str]:
     sizes = [f"{name} {_megabytes(size)}" for name, size in memory_by_method(plan).items()]
-    notes = [f"all input activations, MB: {', '.join(sizes)}"] if sizes else []
+    notes = []
+    if plan.max_error:
+        notes.append(f"largest error of the whole model: {_error(plan.max_error)} of its outputs")
+    if sizes:
+        notes.append(f"all input activations, MB: {', '.join(sizes)}")
     if plan.channels_last_ms:
         notes.append(f"torch alone, all channels-last: {plan.channels_last_ms:.3f} ms")
     if plan.torch_is_faster:
@@ -116,19 +126,16 @@ def rows(plan: Plan) -> list[list[str]]:
 
 
 def text(plan: Plan) -> str:
-    """The aligned table, with the environment below it."""
-    cells = rows(plan)
-    widths = [max(len(row[i]) for row in cells) for i in range(len(HEADER))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i in TEXT_COLUMNS else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
-    rule = "-" * max(map(len, lines))
-    body = [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
-    return "\n".join([*body, *_notes(plan)])
+    """The aligned table in 120 columns, without bytes and errors, and the environment below it."""
+    cells = [[row[i] for i in SHOWN] for row in rows(plan)]
+    for row, layer in zip(cells[1:], plan.layers, strict=False):
+        if layer.method != "dense" and " at density " in layer.reason:
+            row[-1] = ""  # method, gain and density stand in the row
+    head, *body = _tables.aligned(cells, SHOWN_LEFT, WIDEST)
+    rule = "-" * max(len(line) for lines in (head, *body) for line in lines)
+    layers, totals = body[:-2], body[-2:]
+    lines = [*head, rule, *chain(*layers), rule, *chain(*totals)]
+    return "\n".join([*lines, *chain(*(_tables.folded(note) for note in _notes(plan)))])
 
 
 def markdown(plan: Plan) -> str:
@@ -141,15 +148,4 @@ def markdown(plan: Plan) -> str:
 
 def html(plan: Plan) -> str:
     """For notebooks."""
-    head, *body = rows(plan)
-
-    def line(tag: str, row: list[str]) -> str:
-        cells = "".join(
-            f'<{tag} style="text-align:{"left" if i in TEXT_COLUMNS else "right"}">'
-            f"{escape(cell)}</{tag}>"
-            for i, cell in enumerate(row)
-        )
-        return f"<tr>{cells}</tr>"
-
-    parts = ["<table>", line("th", head), *(line("td", row) for row in body), "</table>"]
-    return "\n".join([*parts, *(f"<p>{escape(note)}</p>" for note in _notes(plan))])
+    return f"{_tables.html(rows(plan), TEXT_COLUMNS)}\n{_tables.paragraphs(_notes(plan))}"

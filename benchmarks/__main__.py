@@ -23,7 +23,11 @@ BENCHMARKS = {
         "standard training against JPEG-DL on small image sets",
     ),
     "robustness": (
-        "jpeg.training.robustness",
+        "jpeg.protocol.robustness",
+        "the JPEG-DL paper's claim on pretrained networks, its attacks and stronger ones",
+    ),
+    "robustness_small": (
+        "jpeg.training.robustness_small",
         "the networks of accuracy under attack, through the JPEG layer and past it",
     ),
 }
@@ -34,7 +38,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in BENCHMARKS:
         wanted = bool(arguments) and arguments[0] not in ("-h", "--help")
         print(f"no benchmark {arguments[0]!r}" if wanted else __doc__)
-        print("\n".join(f"  {name:12} {text}" for name, (_, text) in BENCHMARKS.items()))
+        print("\n".join(f"  {name:16} {text}" for name, (_, text) in BENCHMARKS.items()))
         return 2 if wanted else 0
     name, *rest = arguments
     module, _ = BENCHMARKS[name]

@@ -1,4 +1,4 @@
-"""`accuracy` and `robustness`: runs are kept, variants and attacks are what they say."""
+"""`accuracy` and `robustness_small`: runs are kept, variants and attacks are what they say."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from benchmarks.jpeg.training import (
     attacks,
     hard_quantizer,
     loop,
-    robustness,
+    robustness_small,
     runs,
     variants,
 )
@@ -201,11 +201,11 @@ def test_bpda_has_the_layer_forward_and_the_identity_backward():
     assert torch.equal(gradient, weights)
 
 
-def test_robustness_runs(tmp_path, monkeypatch, capsys):
+def test_robustness_small_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(image_tasks, "load", lambda name, data, quick: noise_task())
     where = ["--data", "x", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
-    robustness.main([*where, "--seeds", "0", "--variants", "jpeg-dl"])
-    rows = json.loads((tmp_path / "robustness.json").read_text())["rows"]
+    robustness_small.main([*where, "--seeds", "0", "--variants", "jpeg-dl"])
+    rows = json.loads((tmp_path / "robustness_small.json").read_text())["rows"]
     assert [row["variant"] for row in rows] == ["standard", "jpeg-dl"]
     assert "PGD-20, BPDA" in rows[1]["attacked"]
     for row in rows:

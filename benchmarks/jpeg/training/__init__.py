@@ -1,1 +1,1 @@
-"""Networks trained with and without a JPEG layer: `accuracy` and `robustness` share all this."""
+"""Networks trained with and without a JPEG layer: `accuracy` and `robustness_small`."""

@@ -1,4 +1,4 @@
-"""The figures of `accuracy` and `robustness`."""
+"""The figures of `accuracy` and `robustness_small`."""
 
 from __future__ import annotations
 
@@ -82,5 +82,5 @@ def attacked(
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("accuracy, %")
     figure.tight_layout()
-    figures.save(figure, folder / "robustness.png")
-    return [Figure("robustness.png", "Accuracy under attack against epsilon")]
+    figures.save(figure, folder / "robustness_small.png")
+    return [Figure("robustness_small.png", "Accuracy under attack against epsilon")]

@@ -47,9 +47,17 @@ def jpeg_layers(model: nn.Module) -> list[jsc.nn.JPEG]:
 
 
 def train(
-    model: nn.Module, task: Task, seed: int, table_rate: float, step: Callable[[str], None]
+    model: nn.Module,
+    task: Task,
+    seed: int,
+    table_rate: float,
+    step: Callable[[str], None],
+    *,
+    weight_rate: float = WEIGHT_RATE,
+    smoothing: float = SMOOTHING,
 ) -> list[float]:
-    """Mean loss of each epoch. SGD with momentum for the weights; Adam for tables and hardness.
+    """Mean loss of each epoch. SGD with momentum for the weights, `weight_rate` at the peak of its
+    schedule; Adam for tables and hardness.
 
     Order and augmentation of the images follow from `seed` alone: all variants see the same.
     """
@@ -58,19 +66,19 @@ def train(
     held = {id(p) for m in jpeg_layers(model) for p in m.parameters()}
     weights = [p for p in model.parameters() if id(p) not in held]
     sgd = torch.optim.SGD(
-        weights, WEIGHT_RATE, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY
+        weights, weight_rate, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY
     )
     optimizers: list[torch.optim.Optimizer] = [sgd]
     if layer:
         optimizers.append(torch.optim.Adam(layer, table_rate))
     steps = task.epochs * (len(task.train.y) // min(BATCH, len(task.train.y)))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(sgd, WEIGHT_RATE, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(sgd, weight_rate, total_steps=steps)
     losses = []
     for _ in range(task.epochs):
         model.train()
         seen = []
         for x, y in batches(task.train, generator):
-            loss = F.cross_entropy(model(x), y, label_smoothing=SMOOTHING)
+            loss = F.cross_entropy(model(x), y, label_smoothing=smoothing)
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -66,9 +66,13 @@ class Runs:
     def get(self, config: Config) -> dict[str, Any] | None:
         return self.found.get(key(config))
 
-    def add(self, config: Config, model: torch.nn.Module, result: dict[str, Any]) -> dict[str, Any]:
+    def add(
+        self, config: Config, model: torch.nn.Module | None, result: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Keep a result, and the weights of `model` where there is one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        torch.save(model.state_dict(), self.weights(config))
+        if model is not None:
+            torch.save(model.state_dict(), self.weights(config))
         record = {"key": key(config), "config": config, **result}
         cut = self.file.exists() and not self.file.read_bytes().endswith(b"\n")
         with self.file.open("a") as file:

@@ -1,4 +1,6 @@
-"""Attacked test accuracy, standard training against JPEG-DL: FGSM and PGD in the maximum norm.
+"""Small networks of `accuracy` under attack, standard training against JPEG-DL.
+
+FGSM and PGD in the maximum norm; `robustness` has the paper's own protocol on pretrained networks.
 
 The images are the whole test split, and the networks those of the runs of `accuracy` (trained if
 they are missing), all in float32. White-box attacks differentiate through the JPEG layer. BPDA runs
@@ -92,7 +94,7 @@ def attack(options: argparse.Namespace, kept: store.Runs) -> list[Row]:
     a_run = len(EPSILONS) * (ways + (len(variants) - 1) * (2 * ways + 1))
     runs = [(s, a, n) for n in options.seeds for s in options.sets for a in options.architectures]
     rows: list[Row] = []
-    with Progress("robustness: attacks", a_run * len(runs)) as bar:
+    with Progress("robustness_small: attacks", a_run * len(runs)) as bar:
         for name, architecture, seed in runs:
             task = image_tasks.load(name, options.data, quick=options.quick)
             x, y = image_tasks.to_float(task.test.x), task.test.y
@@ -163,7 +165,7 @@ def _signed(values: np.ndarray) -> str:
 
 
 def arguments_of(given: list[str]) -> argparse.Namespace:
-    parser = report.parser("robustness", __doc__, timed=False)
+    parser = report.parser("robustness_small", __doc__, timed=False)
     parser.add_argument(
         "--sets", nargs="+", choices=image_tasks.SOURCES, default=["flower_photos5"]
     )

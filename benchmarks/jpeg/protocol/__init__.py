@@ -1,0 +1,1 @@
+"""The robustness claim of the JPEG-DL paper, in its own protocol and under stronger attacks."""

@@ -1,0 +1,156 @@
+"""Accuracy under attack, and gains over the standard network with their intervals.
+
+A row is one network, arm and seed; `held[attack][epsilon]` is a string with a 1 for each image that
+withstood, from the first on. Gains are paired: the same seed, the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Row = dict[str, Any]
+STANDARD = "standard"
+WORST = "worst"
+STRONGEST = "PGD-50, 3 starts"
+NEEDED = (*(("PGD-5", e) for e in (1.0, 2.0, 3.0, 4.0)), (STRONGEST, 1.0), (STRONGEST, 2.0))
+QUANTISED = ("authors", "saturation")  # BPDA is for these arms
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # 97.5 %, 1, 2, ... degrees
+
+
+class Gain(NamedTuple):
+    """Points over standard; half widths of its 95 % intervals over seeds and over images."""
+
+    mean: float
+    seeds: float | None  # None with one seed
+    images: float
+    count: int  # seeds
+    size: int  # images
+
+    @property
+    def half(self) -> float:
+        """The wider of the two, which decides."""
+        return max(self.images, self.seeds or 0.0)
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval leaves out zero, else 0."""
+        return int(np.sign(self.mean)) if abs(self.mean) > self.half else 0
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.1f} ± {self.half:.1f}"
+
+
+def bits(held: str) -> np.ndarray:
+    return np.frombuffer(held.encode(), np.uint8) == ord("1")
+
+
+def worst(row: Row, epsilon: float) -> np.ndarray | None:
+    """Which images withstood every attack at `epsilon` or below: an image changed less is still
+    within reach. Counted are the images that met all of `NEEDED`; Square and transfer, made on
+    fewer, leave the others standing. None where there are none."""
+    images = reach(row)
+    found = np.ones(images, bool)
+    for by_epsilon in row["held"].values():
+        for at, held in by_epsilon.items():
+            if at <= epsilon:
+                part = bits(held)[:images]
+                found[: len(part)] &= part
+    return found if images else None
+
+
+def reach(row: Row) -> int:
+    """How many images met all of `NEEDED`, and BPDA where the arm has a quantiser."""
+    needed = NEEDED + (("PGD-50, BPDA", 1.0), ("PGD-50, BPDA", 2.0)) * (row["arm"] in QUANTISED)
+    return min(len(row["held"].get(attack, {}).get(e, "")) for attack, e in needed)
+
+
+def withstood(row: Row, attack: str, epsilon: float) -> np.ndarray | None:
+    """Of the attack, or of all together where `attack` is `WORST`; None where it was not made."""
+    if attack == WORST:
+        return worst(row, epsilon)
+    held = row["held"].get(attack, {}).get(epsilon)
+    return None if held is None else bits(held)
+
+
+def of(rows: Iterable[Row], network: str, arm: str) -> list[Row]:
+    return [row for row in rows if (row["network"], row["arm"]) == (network, arm)]
+
+
+def accuracy(
+    rows: Sequence[Row], attack: str, epsilon: float, images: int | None = None
+) -> tuple[float, int] | None:
+    """Per cent of the first `images`, the mean over those seeds that met the attack, and their
+    number."""
+    found = [withstood(row, attack, epsilon) for row in rows]
+    made = [100 * float(held[:images].mean()) for held in found if held is not None]
+    return (float(np.mean(made)), len(made)) if made else None
+
+
+def size(rows: Sequence[Row], attack: str, epsilons: Sequence[float]) -> int:
+    """How many images met the attack at each of `epsilons` at which any did, on each seed that met
+    it; 0 where none did."""
+    found = [withstood(row, attack, epsilon) for row in rows for epsilon in epsilons]
+    return min((len(held) for held in found if held is not None), default=0)
+
+
+def gain(
+    rows: Sequence[Row], network: str, arm: str, attack: str, epsilons: Sequence[float]
+) -> Gain | None:
+    """Mean over `epsilons`, on the images and seeds of which both met the attack at all of them;
+    None where there are none."""
+    standard = {row["seed"]: row for row in of(rows, network, STANDARD)}
+    found: list[list[np.ndarray]] = []
+    for row in of(rows, network, arm):
+        other = standard.get(row["seed"], {"held": {}})
+        masks = [withstood(r, attack, e) for e in epsilons for r in (row, other)]
+        made = [mask.astype(float) for mask in masks if mask is not None]
+        if made and len(made) == len(masks):
+            found.append(made)
+    if not found:
+        return None
+    size = min(len(mask) for made in found for mask in made)
+    return interval([
+        np.mean([a[:size] - b[:size] for a, b in zip(made[::2], made[1::2], strict=True)], 0)
+        for made in found
+    ])  # fmt: skip
+
+
+def interval(differences: Sequence[np.ndarray]) -> Gain:
+    """`differences` has one array a seed, an entry an image."""
+    points = 100 * np.stack(differences)
+    by_seed, by_image = points.mean(1), points.mean(0)
+    count = len(by_seed)
+    seeds = None
+    if count > 1:
+        student = STUDENT[min(count - 1, len(STUDENT)) - 1]
+        seeds = float(student * by_seed.std(ddof=1) / np.sqrt(count))
+    images = float(1.96 * by_image.std(ddof=1) / np.sqrt(len(by_image)))
+    return Gain(float(points.mean()), seeds, images, count, len(by_image))
+
+
+def pairs(
+    rows: Sequence[Row], first: str, second: str, epsilon: float
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What withstood either attack, on the images that met both; one pair for each such row."""
+    found = []
+    for row in rows:
+        a, b = (withstood(row, attack, epsilon) for attack in (first, second))
+        if a is not None and b is not None:
+            size = min(len(a), len(b))
+            found.append((a[:size], b[:size]))
+    return found
+
+
+def only(rows: Sequence[Row], first: str, second: str, epsilon: float) -> float | None:
+    """Per cent of images that `first` breaks and `second` does not, mean over seeds."""
+    shares = [float((~a & b).mean()) for a, b in pairs(rows, first, second, epsilon)]
+    return 100 * float(np.mean(shares)) if shares else None
+
+
+def lead(rows: Sequence[Row], first: str, second: str, epsilon: float) -> float | None:
+    """Points that more images withstand `first` than `second`, mean over seeds."""
+    points = [float(a.mean() - b.mean()) for a, b in pairs(rows, first, second, epsilon)]
+    return 100 * float(np.mean(points)) if points else None

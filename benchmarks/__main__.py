@@ -16,6 +16,10 @@ BENCHMARKS = {
     "plots": ("convolution.plots", "figures from the results of conv, conv --paper and memory"),
     "networks": ("networks.networks", "whole networks compiled, against the tuned runtimes"),
     "train": ("networks.train", "one optimisation step with zeros skipped, against torch"),
+    "sparsity": (
+        "networks.sparsity",
+        "more zeros on purpose: accuracy against density against time",
+    ),
     "jpeg": ("jpeg.jpeg", "the JPEG layer against other differentiable JPEGs"),
     "rate": ("jpeg.rate", "bits: estimate against real files, trained tables against libjpeg's"),
     "accuracy": (
@@ -29,6 +33,10 @@ BENCHMARKS = {
     "robustness_small": (
         "jpeg.training.robustness_small",
         "the networks of accuracy under attack, through the JPEG layer and past it",
+    ),
+    "dct_input": (
+        "jpeg.dct_input",
+        "quantised DCT coefficients of real files as a network's input, against pixels",
     ),
 }
 SHARED = ("accuracy", "rate")  # these share their work under torchrun

@@ -30,7 +30,8 @@ def small_network() -> torch.nn.Module:
 @pytest.mark.parametrize(
     "name",
     ["functional.conv", "functional.dct", "functional.jpeg", "functional.quant", "functional.rate",
-     "jpeg.files", "jpeg.groups", "jpeg.plots", "nn.jpeg", "nn.random_jpeg"],
+     "jpeg.files", "jpeg.groups", "jpeg.plots", "nn.fat_relu", "nn.jpeg", "nn.random_jpeg",
+     "tuning.sparsify"],
 )  # fmt: skip
 def test_docstring_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -135,7 +136,7 @@ def test_the_readmes_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make ([a-z-]+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    for name in re.findall(r"python -m benchmarks ([a-z]+)", text):
+    for name in re.findall(r"python -m benchmarks ([a-z_]+)", text):
         assert name in BENCHMARKS, name
     for link in re.findall(r"\]\(([^):]+)\)", text):
         assert (ROOT / link).exists(), link

@@ -41,12 +41,15 @@ class ImageSet:
             return self._pixels[i]
         from PIL import Image
 
+        return np.asarray(Image.open(io.BytesIO(self.file(i))).convert("RGB"))
+
+    def file(self, i: int) -> bytes:
+        """The JPEG or PNG file of an image, of a set that keeps files."""
         k = self._index[i]
         offsets = self._arrays["offsets"]
-        file = self._arrays["data"][offsets[k] : offsets[k + 1]].tobytes()
-        if file[:2] not in COMPLETE_FILE:
-            file = self._arrays["header"].tobytes() + file
-        return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+        file: bytes = self._arrays["data"][offsets[k] : offsets[k + 1]].tobytes()
+        complete = file[:2] in COMPLETE_FILE
+        return file if complete else self._arrays["header"].tobytes() + file
 
 
 def preprocess(image: np.ndarray, recipe: dict[str, Any]) -> Tensor:

@@ -14,12 +14,14 @@ from jsc.network import CompiledNetwork as CompiledNetwork
 from jsc.network import CompileError as CompileError
 from jsc.network import compile as compile
 from jsc.network import load as load
+from jsc.tuning import HoyerSquare as HoyerSquare
 from jsc.tuning import LayerChoice as LayerChoice
 from jsc.tuning import Plan as Plan
 from jsc.tuning import PlanError as PlanError
 from jsc.tuning import PlanWarning as PlanWarning
 from jsc.tuning import apply as apply
 from jsc.tuning import restore as restore
+from jsc.tuning import sparsify as sparsify
 from jsc.tuning import tune as tune
 
 # A program that says nothing about logging hears nothing; logging.basicConfig(level="INFO") shows

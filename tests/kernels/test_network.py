@@ -189,6 +189,7 @@ ACTIVATIONS = {
     "tanh": ((), torch.tanh),
     "gelu": ((), F.gelu),
     "gelu_tanh": ((), lambda x: F.gelu(x, approximate="tanh")),
+    "threshold": ((0.75, -0.5), lambda x: F.threshold(x, 0.75, -0.5)),
 }
 
 

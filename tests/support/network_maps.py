@@ -14,7 +14,7 @@ NOWHERE = dict.fromkeys(
 )
 KINDS = (
     "none", "clamp", "leaky", "elu", "sigmoid", "silu", "hard_sigmoid", "hard_swish", "tanh",
-    "gelu", "gelu_tanh",
+    "gelu", "gelu_tanh", "threshold",
 )  # fmt: skip
 
 

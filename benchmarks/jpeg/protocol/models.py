@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.common.kept import Config, Runs
 from benchmarks.inputs import image_tasks, networks
 from benchmarks.inputs.image_tasks import BATCH, Split, Task
 from benchmarks.jpeg.training import loop
-from benchmarks.jpeg.training.runs import Config, Runs
 from benchmarks.jpeg.training.variants import VARIANTS
 
 ARMS = ("standard", "authors", "saturation", "zero-dc")

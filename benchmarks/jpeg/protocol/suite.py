@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import jsc
+from benchmarks.common.kept import Runs, key
 from benchmarks.inputs.image_tasks import Split, to_float
 from benchmarks.jpeg.protocol.models import Classifier, Trained
 from benchmarks.jpeg.protocol.statistics import QUANTISED, STANDARD, STRONGEST
 from benchmarks.jpeg.training import attacks
-from benchmarks.jpeg.training.runs import Runs, key
 
 PAPER = tuple(round(float(e), 4) for e in np.linspace(1, 4, 10))  # epsilons of the paper, of 255
 FOUR = (1.0, 2.0, 3.0, 4.0)

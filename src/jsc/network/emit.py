@@ -34,7 +34,7 @@ from jsc.network.memory import Memory
 ARENA = 0  # the region; those of the call's tensors follow
 ACTIVATIONS = (
     "none", "clamp", "leaky", "elu", "sigmoid", "silu", "hard_sigmoid", "hard_swish", "tanh",
-    "gelu", "gelu_tanh",
+    "gelu", "gelu_tanh", "threshold",
 )  # fmt: skip
 NOWHERE = dict.fromkeys(
     ("region", "offset", "N", "H", "W", "C", "image", "row", "pixel", "channel"), 0

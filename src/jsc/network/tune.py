@@ -100,6 +100,7 @@ ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "tanh": lambda y, act: y.tanh(),
     "gelu": lambda y, act: F.gelu(y),
     "gelu_tanh": lambda y, act: F.gelu(y, approximate="tanh"),
+    "threshold": lambda y, act: F.threshold(y, act.a, act.b),
 }
 
 

@@ -15,6 +15,7 @@ The modules stay live: they follow what is trained, loaded or hooked.
     timing    functions timed in turn, deadlines
     whole     the network with and without a plan
     applying, convert   `apply`, `restore`
+    sparsify  `sparsify`, `HoyerSquare`: more zeros on purpose, for networks that are fine-tuned
     plan/     the plan as data and as a file
 """
 
@@ -25,4 +26,6 @@ from jsc.tuning.plan.errors import PlanError as PlanError
 from jsc.tuning.plan.errors import PlanWarning as PlanWarning
 from jsc.tuning.plan.plan import LayerChoice as LayerChoice
 from jsc.tuning.plan.plan import Plan as Plan
+from jsc.tuning.sparsify import HoyerSquare as HoyerSquare
+from jsc.tuning.sparsify import sparsify as sparsify
 from jsc.tuning.tuner import tune as tune

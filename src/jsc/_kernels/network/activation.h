@@ -7,6 +7,7 @@
 //   hard_sigmoid   clamp(x / 6 + 1/2, 0, 1)   hard_swish   x hard_sigmoid(x)
 //   tanh           tanh(x)                    gelu         x (1 + erf(x / sqrt 2)) / 2
 //   gelu_tanh      x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
+//   threshold      x above a, else b
 //
 // NaN stays NaN everywhere. Largest errors: sigmoid and tanh 2e-7 of 1, gelu 3e-7 of x.
 // Source of erf: W. H. Press et al., Numerical Recipes, 2nd ed., 6.2 (erfcc, 1.2e-7).
@@ -27,7 +28,8 @@ enum ActivationKind : int64_t {
     act_hard_swish,
     act_tanh,
     act_gelu,
-    act_gelu_tanh
+    act_gelu_tanh,
+    act_threshold
 };
 
 struct Activation {
@@ -113,6 +115,7 @@ JSC_INLINE V activate(V x, const Activation &act) {
         V y = x * sigmoid<V>(1.5957691216057308f * (x + 0.044715f * x * x * x));
         return x < -1e10f ? V{} : y;
     }
+    case act_threshold: return x <= a ? V{} + b : x;
     default: return x;
     }
 }

@@ -51,6 +51,7 @@ struct ActivationKernel {
         case act_tanh: numbers<I, act_tanh>(x, out, count, *act); break;
         case act_gelu: numbers<I, act_gelu>(x, out, count, *act); break;
         case act_gelu_tanh: numbers<I, act_gelu_tanh>(x, out, count, *act); break;
+        case act_threshold: numbers<I, act_threshold>(x, out, count, *act); break;
         default: numbers<I, act_none>(x, out, count, *act);
         }
     }

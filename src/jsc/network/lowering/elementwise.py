@@ -66,6 +66,7 @@ ACTIVATIONS: dict[str, Callable[..., Activation]] = {
     "hardswish.default": plain("hard_swish"),
     "tanh.default": plain("tanh"),
     "gelu.default": gelu,
+    "threshold.default": lambda above, value: Activation("threshold", float(above), float(value)),
 }
 
 

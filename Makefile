@@ -71,9 +71,10 @@ test-data: $(VENV)/.built
 	@$(PIP) install -c constraints.txt -e ".[bench]" --no-build-isolation
 	@JSC_DATA=$(JSC_DATA) $(PYTEST) -q -m data
 
-test-debug: $(VENV)/.ready
-	@JSC_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
-	@$(PYTEST) -q; status=$$?; $(BIN)/python setup.py -q build_ext --inplace --force; exit $$status
+# Builds of their own, beside the ordinary one.
+test-debug: $(VENV)/.built
+	@JSC_DEBUG=1 sh scripts/variant.sh $(BIN)/python build/debug
+	@cd build/debug && PYTHONPATH=$$PWD/src OMP_WAIT_POLICY=passive ../../$(BIN)/python -m pytest -q
 
 fuzz mutate: $(VENV)/.built
 	@$(BIN)/python -W ignore -m tests.reliability.$@ --seconds $(SECONDS) --seed $(SEED)
@@ -86,12 +87,13 @@ growth: $(VENV)/.built
 
 differential: $(VENV)/.built
 	@$(BIN)/python -W ignore -m tests.reliability.differential --cases $(CASES) --seed $(SEED)
+	@$(BIN)/python -W ignore -m tests.reliability.differential_networks --cases $$(($(CASES) / 20)) \
+		--seed $(SEED)
 
-# Builds of their own, beside the ordinary one.
 emulate: $(VENV)/.built
 	@JSC_EMULATE=1 sh scripts/variant.sh $(BIN)/python build/emulate
 	@cd build/emulate && PYTHONPATH=$$PWD/src OMP_WAIT_POLICY=passive ../../$(BIN)/python -m pytest -q \
-		tests/kernels tests/formats tests/methods
+		tests/kernels tests/network tests/formats tests/methods
 	@cd build/emulate && PYTHONPATH=$$PWD/src ../../$(BIN)/python -W ignore -m tests.reliability.differential \
 		--cases $(CASES) --seed $(SEED)
 

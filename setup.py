@@ -23,7 +23,8 @@ SANITIZE = os.environ.get("JSC_SANITIZE")
 # -fno-wrapv: Python's own flags contain -fwrapv, which hides signed overflow from the sanitizer.
 SANITIZE_FLAGS = ["-g0"]
 if SANITIZE:
-    SANITIZE_FLAGS = [f"-fsanitize={SANITIZE}", "-fno-wrapv", "-g", "-fno-omit-frame-pointer"]
+    # -g1: reports name lines; to track variables too takes longer than the rest of the compilation.
+    SANITIZE_FLAGS = [f"-fsanitize={SANITIZE}", "-fno-wrapv", "-g1", "-fno-omit-frame-pointer"]
 
 # Compiled at the ABI floor; wider instructions come from target attributes (simd/isa.h).
 # Never -ffast-math: it would delete the NaN handling. The two narrow flags are torch's own.

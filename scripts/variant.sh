@@ -1,14 +1,16 @@
 #!/bin/sh
 # Another build of the kernels beside the ordinary one: copies what is needed to DIRECTORY and compiles
-# there, with whatever JSC_EMULATE, JSC_SANITIZE, CC and CXX say. Its tests: PYTHONPATH=DIRECTORY/src.
+# there, with whatever JSC_DEBUG, JSC_EMULATE, JSC_SANITIZE, CC and CXX say.
+# Its tests: PYTHONPATH=DIRECTORY/src.
 #   JSC_EMULATE=1 sh scripts/variant.sh .venv/bin/python build/emulate
 set -eu
 python=$(realpath -s "$1")
 directory=$2
 mkdir -p "$directory"
-for name in setup.py pyproject.toml constraints.txt Makefile *.md CITATION.cff LICENSE \
-    docs scripts src tests benchmarks; do
+for name in setup.py pyproject.toml constraints.txt MANIFEST.in Makefile *.md CITATION.cff LICENSE \
+    docs examples scripts src tests benchmarks; do
     [ -e "$name" ] || continue
+    [ "$name" = src ] || rm -rf "${directory:?}/$name" # so that what has been moved is not tested twice
     tar -cf - --exclude='*.so' --exclude='__pycache__' --exclude='*.egg-info' "$name" |
         tar -xf - -C "$directory"
 done

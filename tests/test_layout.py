@@ -96,7 +96,7 @@ OPERATORS = {
     "fingerprint": None,  # asked by ops/packs.py
     "program": None,  # called by jsc.network
 }
-TESTS = {"forward": "cpc", "gradient": "cpc_grad", "cpu": None, "program": "network"}
+TESTS = {"forward": "cpc", "gradient": "cpc_grad", "cpu": None, "program": "network_*"}
 BENCHMARKS = {  # the command, where the stem is none of its methods or of its name
     "columns": "paper", "lowering": "paper", "bf16x3": "conv", "forward": "conv",
     "gradient": "train", "dct": "jpeg", "quant": "jpeg",

@@ -11,10 +11,14 @@ from torch import Tensor
 
 import jsc
 from jsc import methods as ops
+from jsc._geometry import ConvGeometry
 from jsc.formats import CPC, CPO, CPS
 
 METHODS = [m for m in ops.METHODS if m != "dense"]
 FORMATS = [CPO, CPS, CPC]
+STEPS = {"stride": 1, "padding": 0, "dilation": 1}  # and what they are unless given
+# Their memory would grow with a padding: they refuse what is mostly padding, in words.
+REFUSES_WIDE_STEPS = ("mec", "bf16x3")
 
 
 def whole(*shape: int, low: int = -4) -> Tensor:
@@ -142,3 +146,52 @@ def test_a_kernel_that_does_not_fit_is_an_error(dtype, method):
     for kind in FORMATS:
         with pytest.raises(ValueError, match="does not fit into the padded map"):
             kind.encode(x, 5, padding=1)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {"stride": (1, 2**24), "padding": (1, 2**24)},
+        {"stride": 2**20, "padding": 2**20},
+        {"padding": (0, 2**20), "dilation": (1, 2**20)},
+        {"padding": (2**20, 0), "dilation": (2**20, 1)},
+    ],
+    ids=["wide stride", "wide strides", "wide dilation", "high dilation"],
+)
+@pytest.mark.parametrize("method", [*METHODS, "formats"])
+def test_wide_steps_take_what_the_data_take(method, steps, num_threads):
+    """The result of the dense way, or a refusal in words, in the memory of the test process."""
+    x, w = torch.randint(1, 5, (1, 2, 4, 4)).float(), torch.randint(-4, 5, (3, 2, 3, 3)).float()
+    if method == "formats":
+        for kind in (CPO, CPS, CPC):
+            assert torch.equal(kind.encode(x, 1).decode(), x)
+            made = kind.encode(x, 3, **steps)
+            assert made.nbytes < 4096
+        return
+    expected = wide(x, w, **steps)
+    g = ops.geometry(x, w, *(both(steps.get(name, d)) for name, d in STEPS.items()), 1)
+    if ops.unsupported(method, g):
+        assert method in REFUSES_WIDE_STEPS
+        with pytest.raises(ValueError, match=r"padding|dilation|strides"):
+            jsc.functional.conv2d(x, w, method=method, **steps)
+    else:
+        assert torch.equal(jsc.functional.conv2d(x, w, method=method, **steps), expected)
+
+
+def both(value):
+    return (value, value) if isinstance(value, int) else value
+
+
+def wide(x, w, stride=1, padding=0, dilation=1):
+    """The definition, over the taps that lie in the map: torch's own takes the padding's time."""
+    (Sh, Sw), (Ph, Pw), (Dh, Dw) = both(stride), both(padding), both(dilation)
+    g = ConvGeometry(*x.shape, w.shape[0], *w.shape[2:], Sh, Sw, Ph, Pw, Dh, Dw)
+    out = torch.zeros(1, g.K, g.Oh, g.Ow)
+    for y in range(g.Oh):
+        for s in range(g.Ow):
+            for i in range(g.Kh):
+                for j in range(g.Kw):
+                    at = y * Sh + i * Dh - Ph, s * Sw + j * Dw - Pw
+                    if 0 <= at[0] < g.H and 0 <= at[1] < g.W:
+                        out[0, :, y, s] += w[:, :, i, j] @ x[0, :, at[0], at[1]]
+    return out

@@ -1,6 +1,5 @@
 """Random networks: the compiled network computes what torch does, on each instruction set, for
-every
-number of threads with the same bits, whatever the batch."""
+every number of threads with the same bits, whatever the batch."""
 
 import pytest
 import torch

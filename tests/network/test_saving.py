@@ -213,6 +213,56 @@ def test_files_that_are_no_networks(tmp_path):
             jsc.load(tmp_path / name)
 
 
+def test_what_is_no_file(tmp_path):
+    """A number would be a descriptor of this process, and a pipe makes its reader wait."""
+    read, write = os.pipe()
+    with pytest.raises(TypeError, match="path must be"):
+        jsc.load(read)
+    os.fstat(read)  # it is still open
+    os.close(read), os.close(write)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is a pipe"):
+        jsc.load(tmp_path / "pipe")
+
+
+def test_a_file_that_cannot_be_written(tmp_path):
+    net, _ = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
+    for path in (tmp_path, tmp_path / "no" / "such" / "folder", ""):
+        with pytest.raises(OSError, match="cannot be written"):
+            net.save(path)
+
+
+NOT_IMPORTED = "jsc_test_module_that_a_file_names"
+
+
+@pytest.mark.parametrize(
+    ("kind", "context"),
+    [
+        ("builtins.dict", json.dumps([{"__enum__": 1, "fqn": f"{NOT_IMPORTED}:A", "name": "a"}])),
+        ("collections.defaultdict", {"default_factory_module": NOT_IMPORTED,
+                                     "default_factory_name": "a", "dict_context": []}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("where", ["arguments", "results"])
+def test_no_module_is_imported_for_a_file(tmp_path, monkeypatch, kind, context, where):
+    _, path = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
+    (tmp_path / f"{NOT_IMPORTED}.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    structure = json.dumps([1, {"type": kind, "context": context, "children_spec": []}])
+    # What JSON may write otherwise is found too.
+    structure = structure.replace("__enum", "\\u005f_enum")
+
+    def change(about):
+        if where == "arguments":
+            about["structure"] = structure
+        else:
+            about["graphs"][0]["results"] = structure
+
+    altered(path, change)
+    with pytest.raises(FileError, match="names a module"):
+        jsc.load(path)
+
+
 def test_damaged_files_are_refused(tmp_path):
     _, path = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
     good = path.read_bytes()

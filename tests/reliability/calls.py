@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.reliability import calls_conv, calls_jpeg, calls_plan
+from tests.reliability import calls_conv, calls_jpeg, calls_network, calls_plan
 
-CALLS = [*calls_jpeg.CALLS, *calls_conv.CALLS, *calls_plan.CALLS]
+CALLS = [*calls_jpeg.CALLS, *calls_conv.CALLS, *calls_network.CALLS, *calls_plan.CALLS]

@@ -28,7 +28,14 @@ from tests.reliability.values import hostile, shown
 MODULE = "tests.reliability.fuzz"
 ALLOWED = (TypeError, ValueError, RuntimeError)
 NOT_ALLOWED = (RecursionError,)  # although it is one of these
-FILES = ("jpeg.load", "jpeg.read_tables", "jpeg.plot_tables", "Plan.load")  # may find none
+FILES = (
+    "jpeg.load",
+    "jpeg.read_tables",
+    "jpeg.plot_tables",
+    "Plan.load",
+    "load",
+    "CompiledNetwork.save",
+)  # may find none
 LARGE = (
     1 << 28
 )  # bytes of a tensor, or a number, from which on a refusal for memory is to be expected

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import jsc
 from jsc.methods import available
 
+START = "import torch\nfrom tests.reliability import life\ntorch.set_num_threads(2)\n"
 LIMIT = 120  # seconds after which a process hangs for certain
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(jsc.__file__).parents[1]
@@ -32,6 +33,13 @@ def python(code: str, *options: str, **changes: str | None) -> subprocess.Comple
         [sys.executable, *options, "-c", code],
         capture_output=True, text=True, timeout=LIMIT, env=environment(**changes),
     )  # fmt: skip
+
+
+def finishes(run: subprocess.CompletedProcess[str], printed: str = "done") -> None:
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == printed.split(), run.stderr
+    for word in ("Fatal", "Exception", "terminate called", "Segmentation"):
+        assert word not in run.stderr, run.stderr
 
 
 def integers(*shape: int, seed: int = 0) -> torch.Tensor:

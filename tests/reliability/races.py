@@ -2,7 +2,7 @@
 
     python -m tests.reliability.races --calls 1000000
 
-runs every scenario of `races_scenarios` in a process of its own (a crash is a finding, and must
+runs every scenario of `scenarios` in a process of its own (a crash is a finding, and must
 not hide the others) and prints a line for each: calls, wrong results, errors. Threads change hands
 every microsecond of Python, so that what may happen between two lines of code does happen.
 """
@@ -125,7 +125,7 @@ def in_a_process(name: str, calls: int, seed: int, limit: float) -> Report:
 def main(arguments: Iterable[str] | None = None) -> int:
     import torch
 
-    from tests.reliability.races_scenarios import SCENARIOS  # which imports this module
+    from tests.reliability.scenarios import SCENARIOS  # which imports this module
 
     parser = argparse.ArgumentParser(prog="python -m tests.reliability.races")
     parser.add_argument("--calls", type=int, default=100_000, help="of all scenarios together")

@@ -6,7 +6,7 @@ import time
 import torch
 
 from jsc import _config
-from tests.reliability import differential
+from tests.reliability import differential, differential_networks
 
 
 def test_every_method_is_right_on_random_cases():
@@ -48,3 +48,16 @@ def test_cases_cover_what_they_say():
     assert differential.draw(0, 7) == cases[7]
     assert dataclasses.replace(cases[7], index=0) != cases[7]
     assert _config.SERIAL_WORK > 0
+
+
+def test_compiled_networks_are_right():
+    tried, found = differential_networks.run(6, seed=1, until=time.monotonic() + 30)
+    assert tried > 0
+    assert not found, found[:3]
+
+
+def test_it_notices_a_wrong_network(monkeypatch):
+    monkeypatch.setattr(differential_networks, "errors", lambda *_: (1e-3, 1e-7))
+    _, found = differential_networks.run(1, seed=1)
+    assert found
+    assert all("error 1.00e-03" in line for line in found)

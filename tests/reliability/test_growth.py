@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from tests.reliability.growth import LIMIT, PATHS, Path, growth
+from tests.reliability.growth import PATHS
+from tests.reliability.memory import LIMIT, Path, growth
 
 # That torch alone were faster with other maps is a matter of times, and not of results.
 pytestmark = pytest.mark.filterwarnings("ignore::jsc.PlanWarning")
@@ -16,7 +17,7 @@ CALLS = 400
 QUICK = [
     *(name for name in PATHS if name.startswith("module,")),
     "new weights, cpc", "training with cpc", "jpeg forward and backward", "encode and decode, CPO",
-    "refused calls", "two thousand threads",
+    "refused calls", "two thousand threads", "network, compiled", "compiled network refreshed",
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.reliability.races import Scenario, storm
-from tests.reliability.races_scenarios import SCENARIOS
+from tests.reliability.scenarios import SCENARIOS
 
 # That torch alone were faster with other maps is a matter of times, and not of results.
 pytestmark = pytest.mark.filterwarnings("ignore::jsc.PlanWarning")

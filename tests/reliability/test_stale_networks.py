@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import jsc
+from tests.reliability.changes import CHANGES
 from tests.reliability.networks import Net, applied, trained
-from tests.reliability.stale_changes import CHANGES
 
 # That torch alone were faster with other maps is a matter of times, and not of results.
 pytestmark = pytest.mark.filterwarnings("ignore::jsc.PlanWarning")

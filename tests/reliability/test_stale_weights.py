@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import jsc
 from jsc.methods import METHODS
-from tests.reliability.stale_changes import CHANGES
+from tests.reliability.changes import CHANGES
 
 SPARSE = [method for method in METHODS if method != "dense"]
 GROUPS = (1, 2)

@@ -65,8 +65,11 @@ class Serving:
 
 def cpc_everywhere(model, sample):
     plan = tune(model, sample, methods=[], **QUICK)
-    layers = tuple(
-        layer if layer.groups > 1 else replace(layer, method="cpc") for layer in plan.layers
+    layers = tuple(  # on a busy machine nothing was measured, and a method needs a dense time
+        layer
+        if layer.groups > 1
+        else replace(layer, method="cpc", times_ms={"dense": 1.0, **layer.times_ms})
+        for layer in plan.layers
     )
     return replace(plan, layers=layers)
 

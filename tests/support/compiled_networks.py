@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import torch
+from random_networks import randomise
+from torch import nn
 
 import jsc
+
+X = (2, 3, 16, 16)
+
+
+def small():
+    return randomise(
+        nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(24 * 64, 7),
+        )
+    )  # fmt: skip
+
+
+def operations(net):
+    return next(iter(net._programs.values())).graph.operations
 
 
 def compiled(model, x, **options):

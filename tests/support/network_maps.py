@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,8 @@ from jsc import _config
 from jsc._kernels.network.program import Program, Walk
 
 SENTINEL = 12345.5
+CHANNELS = (1, 3, 8, 19, 70, 133)
+SPECIAL = (math.nan, math.inf, -math.inf)
 NOWHERE = dict.fromkeys(
     ("region", "offset", "N", "H", "W", "C", "image", "row", "pixel", "channel"), 0
 )
@@ -20,6 +24,15 @@ KINDS = (
 
 def act(kind="none", a=0.0, b=0.0):
     return {"kind": KINDS.index(kind), "a": a, "b": b}
+
+
+def image(channels, size=(7, 10), special=False, batch=2):
+    """Random numbers, some of them not finite."""
+    x = torch.randn(batch, channels, *size)
+    if special:
+        for i, number in enumerate(SPECIAL):
+            x[0, i % channels, i + 1, 2 * i + 1] = number
+    return x
 
 
 class Maps:

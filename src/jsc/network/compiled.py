@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import astuple
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from jsc import _config
+from jsc._lock import Lock
 from jsc.network import report, saving
 from jsc.network.accuracy import Accuracy, measure
 from jsc.network.calls import (
@@ -38,8 +38,8 @@ from jsc.network.tune import tune
 
 log = logging.getLogger("jsc")
 
-PROGRAMS = 16  # of the sizes used last
-_export = threading.Lock()
+PROGRAMS = 16  # of the sizes planned last
+_export = Lock()
 
 
 def compile(
@@ -130,7 +130,7 @@ class CompiledNetwork(nn.Module):
         self._captured: list[Captured] = []
         self._store: Store | None = None
         self._choices: dict[str, Choice] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._programs: OrderedDict[Key, NetworkProgram] = OrderedDict()
         self._last: LastCall | None = None
         self._profile: tuple[NetworkProgram, report.Profile] | None = None
@@ -174,8 +174,11 @@ class CompiledNetwork(nn.Module):
 
         Parameters and buffers are those of its `state_dict`; tensors that are no buffers stay as
         they were. Costs the packing of the weights. No call may run meanwhile. Raises ValueError,
-        with nothing changed, if a parameter is missing or has another shape.
+        with nothing changed, if a parameter is missing or has another shape; TypeError if `model`
+        is no nn.Module.
         """
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"refresh: model must be an nn.Module; got {type(model).__name__}")
         assert self._store is not None
         with self._lock:
             self._store.replace(model.state_dict(), self._persistent)
@@ -190,7 +193,7 @@ class CompiledNetwork(nn.Module):
             if not self._programs:
                 raise ValueError("save: call the network once first")
             inputs = [
-                [list(shape), str(dtype), last] for shape, dtype, _, last in self._sizes_used_last()
+                [list(shape), str(dtype), last] for shape, dtype, _, last in self._last_sizes()
             ]
             about = {
                 "name": self._name,
@@ -209,7 +212,7 @@ class CompiledNetwork(nn.Module):
         """The methods of convolutions, by the names of their weights."""
         return {name: choice.method for name, choice in self._choices.items()}
 
-    def _sizes_used_last(self) -> tuple[Any, ...]:
+    def _last_sizes(self) -> tuple[Any, ...]:
         key = next(reversed(self._programs))
         return tuple(part for part in key[1:] if isinstance(part, tuple))
 
@@ -221,15 +224,20 @@ class CompiledNetwork(nn.Module):
             return report.profile(self._program(leaves), tensors, repeats)
 
     def methods(self) -> dict[str, int]:
-        """How many convolutions take each method, for the size used last."""
-        program = next(reversed(self._programs.values()))
+        """How many convolutions take each method, for the size planned last."""
+        program = self._planned_last()
         convolutions = [o for o in program.graph.operations if isinstance(o, Convolution)]
         return dict(Counter(program.method(o) for o in convolutions))
 
     def memory(self) -> tuple[int, int]:
-        """Bytes that the maps of a call take, and would take side by side."""
-        program = next(reversed(self._programs.values()))
+        """Bytes that the maps of a call take, and would take side by side; of the size planned
+        last."""
+        program = self._planned_last()
         return 4 * program.memory.size, 4 * program.memory.total
+
+    def _planned_last(self) -> NetworkProgram:
+        with self._lock:
+            return next(reversed(self._programs.values()))
 
     def train(self, mode: bool = True) -> CompiledNetwork:
         if mode:

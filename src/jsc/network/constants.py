@@ -42,9 +42,11 @@ class Store:
 
     def tensor(self, constant: Constant) -> Tensor:
         """The constant's tensor: contiguous, aligned to 64 bytes, at one address for ever."""
-        if constant.key not in self._made:
-            self._made[constant.key] = (constant, aligned(constant.recipe(self.state)))
-        return self._made[constant.key][1]
+        found = self._made.get(constant.key)
+        if found is None:  # another thread may make it too: the one that is first is kept
+            made = (constant, aligned(constant.recipe(self.state)))
+            found = self._made.setdefault(constant.key, made)
+        return found[1]
 
     def value(self, constant: Constant) -> Tensor:
         """The numbers of a constant without keeping them."""

@@ -1,10 +1,12 @@
 """Passes over the lowered graph, in the order in which `simplify` runs them.
 
-Each takes the graph and changes it in place. A pass may be left out without changing what the
-network computes, except for rounding (`fuse`).
+Each takes the graph and changes it in place. Any but `gather_inputs` may be left out without
+changing what the network computes, except for rounding (`fuse`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from jsc.network.constants import Constant
 from jsc.network.graph import (
@@ -161,16 +163,22 @@ def _two_maps(operation: Elementwise) -> bool:
     return len(values) == 2 and values[0].shape == values[1].shape and values[0] is not values[1]
 
 
-def _absorb_residual(operation, producer, position, absorb) -> None:  # type: ignore[no-untyped-def]
+def _absorb_residual(
+    operation: Elementwise,
+    producer: Callable[[Value, type], Activated | None],
+    position: dict[Operation, int],
+    absorb: Callable[[Activated, Operation], None],
+) -> None:
     """The later one of two convolutions takes the other's output as its residual."""
     candidates = [producer(v, Convolution) for v in operation.inputs]
     found = [
-        (position[c], i) for i, c in enumerate(candidates) if c is not None and c.residual is None
+        (position[c], i, c)
+        for i, c in enumerate(candidates)
+        if isinstance(c, Convolution) and c.residual is None
     ]
     if not found:
         return
-    _, index = max(found)
-    conv = candidates[index]
+    _, index, conv = max(found, key=lambda each: each[0])
     conv.inputs.append(operation.inputs[1 - index])
     conv.act = operation.act
     absorb(conv, operation)

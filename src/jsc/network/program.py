@@ -3,6 +3,7 @@ of its calls."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -68,6 +69,7 @@ class NetworkProgram:
         walks = [s for s in self.steps if isinstance(s, Walk)]
         self.scratch_bytes = max((w.scratch_bytes for w in walks), default=0)
         self._free: list[CallMemory] = []
+        self._standing = threading.local()  # where this thread's `walk_singly` stands
         refs = [o for o in self.outputs if isinstance(o, OutputRef)]
         self._allocations = [(o.ref.index, o.ref.shape, o.layout) for o in refs]
         # The one tensor that the network returns, where it returns just that.
@@ -117,7 +119,7 @@ class NetworkProgram:
         at least once."""
         tensors = self._tensors(inputs)
         call = self._take(1)
-        self._standing = (call, tensors)
+        self._standing.at = (call, tensors)
         for segment in self.segments:
             if segment.torch is not None:
                 step = segment.torch
@@ -133,11 +135,11 @@ class NetworkProgram:
                         operation,
                         lambda walk=walk, at=at, regions=regions: walk.run(regions, at, 1),
                     )
-        del self._standing
+        del self._standing.at
 
     def alternative(self, conv: Convolution, choice: Choice) -> Callable[[], None]:
         """While `walk_singly` stands at a convolution: a function that does it another way."""
-        call, tensors = self._standing
+        call, tensors = self._standing.at
         program, store = Program(self.isa), Store(self.store.state)
         emitter = Emitter(program, self.memory, store, {})
         walk = Walk(program, [[emitter.convolution(conv, choice)]])
@@ -151,7 +153,7 @@ class NetworkProgram:
 
     def map_view(self, value: Value) -> Tensor:
         """While `walk_singly` stands somewhere: a map as an NCHW tensor on its memory."""
-        return self._view(ViewOf(value, "nchw"), *self._standing)
+        return self._view(ViewOf(value, "nchw"), *self._standing.at)
 
     def _tensors(self, inputs: Sequence[Tensor]) -> list[Tensor | None]:
         """The tensors of a call: inputs, then room for outputs and torch's results."""

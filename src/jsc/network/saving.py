@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from jsc._files import open_regular
 from jsc.network.captured import ON_SIZES, Captured, Placeholder
 
 KEY = "jsc.network"
@@ -34,7 +35,7 @@ class FileError(ValueError):
 
 
 def write(path: str | PathLike[str], about: dict[str, Any], graphs: list[Captured]) -> None:
-    """Writes a network. `about` is plain data, for JSON."""
+    """Writes a network. `about` is plain data, for JSON. OSError if the file cannot be written."""
     tensors: dict[str, Tensor] = {}
     encoded = []
     for number, graph in enumerate(graphs):
@@ -42,15 +43,23 @@ def write(path: str | PathLike[str], about: dict[str, Any], graphs: list[Capture
         names |= {p.name: f"{number}:{p.name}" for p in graph.placeholders if p.kind == "made"}
         tensors |= {new: graph.state[old].detach().contiguous() for old, new in names.items()}
         encoded.append(_encode_graph(graph, names))
-    text = json.dumps({"version": VERSION, **about, "graphs": encoded})
+    document = {"version": VERSION, **about, "graphs": encoded}
+    if _names_modules(document):
+        raise TypeError("save: a network whose arguments or results have an enumeration as a key")
+    text = json.dumps(document)
     # Copies: safetensors refuses tensors that share memory.
-    save_file({n: t.clone() for n, t in tensors.items()}, path, metadata={KEY: text})
+    copies = {n: t.clone() for n, t in tensors.items()}
+    try:
+        save_file(copies, path, metadata={KEY: text})
+    except safetensors.SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def read(path: str | PathLike[str]) -> tuple[dict[str, Any], list[Captured]]:
-    """What `write` wrote. Raises FileError for any other file, OSError if it cannot be read."""
-    with open(path, "rb"):
-        pass  # OSError in words, where safetensors has its own
+    """What `write` wrote. Raises FileError for any other file, ValueError for a pipe or a device,
+    TypeError for what is no path, OSError if it cannot be read."""
+    with open_regular(path):
+        pass  # refused in words, where safetensors has its own, waits or closes a descriptor
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(KEY)
@@ -58,6 +67,8 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Any], list[Captured]]:
                 raise FileError(f"{path} is no compiled network; CompiledNetwork.save writes one")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = json.loads(text)
+        if _names_modules(about):
+            raise FileError(f"{path} names a module to import, which no compiled network does")
         if about["version"] != VERSION:
             raise FileError(
                 f"{path} has version {about['version']} of the format, and this jsc reads "
@@ -70,6 +81,24 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Any], list[Captured]]:
         raise FileError(
             f"{path} is damaged ({type(error).__name__}: {error}); save the network again"
         ) from error
+
+
+def _names_modules(value: Any) -> bool:
+    """Whether a document has a structure for which torch would import a module by its name: an
+    enumeration, or a defaultdict of anything but a builtin. torch keeps JSON in strings of JSON."""
+    if isinstance(value, str):
+        if "{" not in value:
+            return False
+        try:
+            return _names_modules(json.loads(value))
+        except ValueError:  # no JSON
+            return False
+    if isinstance(value, list):
+        return any(map(_names_modules, value))
+    if isinstance(value, dict):
+        foreign = value.get("default_factory_module", "builtins") != "builtins"
+        return foreign or "__enum__" in value or any(map(_names_modules, value.values()))
+    return False
 
 
 def _encode_graph(captured: Captured, names: dict[str, str]) -> dict[str, Any]:

@@ -7,8 +7,6 @@ the layer gets, with its values and its memory format, and nothing has to be kep
 from __future__ import annotations
 
 import math
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from jsc._lock import Lock
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,7 @@ def _as_channels_last(value: Any) -> Any:
 # torch.get_rng_state makes a Python object while it holds torch's own lock, and torch.set_rng_state
 # waits for that lock without letting other threads run: if garbage is collected in the first, two
 # threads wait for each other for ever. Python's lock lets the others run.
-_RANDOM = threading.RLock()
-
-
-def _new_lock() -> None:
-    """A forked child gets a new lock: the thread that may have held the old one is not there."""
-    global _RANDOM
-    _RANDOM = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_new_lock)
+_RANDOM = Lock()
 
 
 def set_random_state(state: Tensor) -> None:

@@ -26,11 +26,8 @@
 //   + half a set at a time where L1 is too small        .89 / .44              -          1.11 / .61
 // Tried and dropped: one loop over the channels of either pixel (12 to 30 % slower), the lone channels of
 // both pixels side by side (no difference), tiles of 16 to 128 kB (none), half as many filters to a
-// block (7 % slower), quarters of a set (15 % slower). What bounds it (benchmarks/results/bottlenecks.md, 3x3
-// layers at density .5 / .2): multiply-adds 57 / 41 %, the instructions and loads around them 19 / 17 %,
-// pixels without non-zeros and the way of sums to and from memory 6 / 11 %, weights and sums outside L1
-// 5 / 11 %, mispredictions 1 / 2 % (on the small maps of CIFAR networks 6 / 7 %), encoding and the call the
-// rest: on small maps, 45 / 55 %.
+// block (7 % slower), quarters of a set (15 % slower). What bounds it, cause by cause, is measured by
+// `python -m benchmarks bottlenecks`.
 //
 // Numerics: every output starts from its bias and adds its products in the order (set, kernel row, half of
 // a set whose weights are too many for L1, pair of pixels from left to right, channels non-zero in both, in

@@ -1,0 +1,101 @@
+"""What `jsc.compile` and a compiled network refuse, and in which words."""
+
+import pytest
+import torch
+from compiled_networks import X, compiled, small
+from torch import nn
+
+import jsc
+
+
+def test_wrong_inputs_are_refused_in_words():
+    net = compiled(small(), torch.randn(X))
+    for bad in (torch.randn(X).double(), torch.randn(3, 16, 16), torch.randn(X, device="meta")):
+        with pytest.raises(TypeError, match="was compiled for"):
+            net(bad)
+    for bad in (torch.randn(2, 4, 16, 16), torch.randn(2, 3, 20, 20)):
+        with pytest.raises(jsc.CompileError, match="cannot capture"):
+            net(bad)
+    with pytest.raises(TypeError, match="sample must be"):
+        jsc.compile(small(), "image")
+    with pytest.raises(TypeError, match="model must be"):
+        jsc.compile(lambda x: x, torch.randn(X))
+
+
+def hooked():
+    model = small()
+    model[2].register_forward_hook(lambda *args: None)
+    return model, "has hooks"
+
+
+def counting():
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return x.relu()
+
+    return Counting(), "sets calls"
+
+
+def remembering():
+    class Remembering(nn.Module):
+        def forward(self, x):
+            self.seen = x
+            return x.relu()
+
+    return Remembering(), "sets seen"
+
+
+def updating():
+    class Updating(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("steps", torch.zeros(()))
+
+        def forward(self, x):
+            self.steps.add_(1)
+            return x * self.steps
+
+    return Updating(), "writes to"
+
+
+def branching():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x.relu() if x.sum() > 0 else -x
+
+    return Branching(), "cannot capture"
+
+
+def growing():
+    class Growing(nn.Module):
+        def forward(self, x):
+            return x[x > 0].sum(), x.nonzero()
+
+    return Growing(), "depends on the numbers"
+
+
+def half():
+    return small().half(), "float32 models"
+
+
+@pytest.mark.parametrize(
+    "make", [hooked, counting, remembering, updating, branching, growing, half]
+)
+def test_what_would_be_lost_is_refused(make):
+    model, message = make()
+    with pytest.raises(jsc.CompileError, match=message):
+        compiled(model, torch.rand(X))
+
+
+def test_what_cannot_be_captured_is_said_with_the_line():
+    model, _ = branching()
+    with pytest.raises(jsc.CompileError) as refused:
+        compiled(model, torch.rand(X))
+    text = str(refused.value)
+    assert "x.relu() if x.sum() > 0 else -x" in text
+    assert f"{__file__}:" in text
+    assert 'torch.compile(model, backend="jsc")' in text
+    assert "jsc.tune" in text

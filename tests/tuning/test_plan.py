@@ -211,7 +211,7 @@ def test_override():
     plan = PLAN.override({"stage.conv1": "dense"})
     assert [layer.method for layer in plan.layers] == ["dense", "dense"]
     assert plan.layers[0].reason == "dense: set by hand"
-    assert "not measured as a whole" in str(plan)
+    assert "not measured as a whole" in " ".join(str(plan).split())  # its column may be narrow
     with pytest.raises(PlanError, match="no layer 'none'"):
         PLAN.override({"none": "dense"})
     with pytest.raises(PlanError, match="unknown method"):

@@ -16,7 +16,8 @@
 //
 // Weights: for each group, block of V vectors of filters, chunk: (Kh, Kw, chunk, V lanes). The last block
 // has as many vectors as are left; its last vector are the group's last filters, so that it is whole, and
-// what it shares with the one before is computed twice. Of fewer filters than lanes the missing ones are zero.
+// what it shares with the one before is computed twice. Of fewer filters than lanes the missing ones are
+// zero.
 //
 // Order of additions: u, v, c within a chunk from zero, one chain of multiply-adds; then the chunks' sums,
 // in order; whatever the tiling. The error of a chain grows with its length: one chain over 768 channels of

@@ -83,6 +83,26 @@ def test_direct(maps, isa, seed):
     close(ours, exact)
 
 
+@pytest.mark.parametrize("seed", range(24))
+def test_pointwise(maps, isa, seed):
+    """1x1 at stride 1, whose pixels lie one step apart: tails of pixels and of filters, chunks."""
+    r, g = drawn(seed)
+    lanes = LANES[isa]
+    g |= {"kernel": (1, 1), "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+    filters = r.choice([lanes, lanes + 1, 2 * lanes, 3 * lanes - 1, 5 * lanes + 3])
+    g["K"] = g["groups"] * filters
+    C = g["C"] // g["groups"]
+    vectors = min(r.randint(1, 4 if lanes == 16 else 3), -(-filters // lanes))
+    chunk = r.choice([C, max(1, C // 2), max(1, C // 3)])
+    ours, exact = convolution(
+        maps, r, g, "convolution", groups=g["groups"], vectors=vectors, chunk=chunk,
+        band_rows=r.randint(1, 4), task_blocks=r.randint(1, 3),
+        tiles_first=r.randint(1, 2 if g["groups"] == 1 else 1),
+        weight=lambda w: maps.constant(packing.direct(w, g["groups"], lanes, vectors, chunk)),
+    )  # fmt: skip
+    close(ours, exact)
+
+
 @pytest.mark.parametrize("tile", [(2, 2), (2, 4), (4, 4)])
 @pytest.mark.parametrize("seed", range(6))
 def test_winograd(maps, isa, tile, seed):

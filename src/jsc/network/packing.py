@@ -39,16 +39,11 @@ def grouped(weight: Tensor, groups: int, lanes: int, most: int) -> Tensor:
     filters)."""
     parts = []
     for group in weight.float().chunk(groups):
-        blocks = group.split(most * lanes)
-        *whole, rest = blocks
-        if rest.shape[0] < most * lanes:  # vector by vector
-            rest = group[len(whole) * most * lanes :]
-            start = len(whole) * most * lanes
-            end = group.shape[0]
-            pieces = [group[min(k, end - lanes) :][:lanes] for k in range(start, end, lanes)]
-        else:
-            pieces = [rest]
-        parts += [block.permute(2, 1, 3, 0).reshape(-1) for block in (*whole, *pieces)]
+        filters, block = group.shape[0], most * lanes
+        whole = filters // block * block
+        cuts = [(k, block) for k in range(0, whole, block)]
+        cuts += [(min(k, filters - lanes), lanes) for k in range(whole, filters, lanes)]
+        parts += [group[k : k + n].permute(2, 1, 3, 0).reshape(-1) for k, n in cuts]
     return torch.cat(parts)
 
 

@@ -179,6 +179,34 @@ template <int bytes> struct QuickEpilogue {
     }
 };
 
+// The activation of P pixels by V vectors, in registers where it is a clamp.
+template <class F, int P, int V>
+JSC_INLINE void activate_pixels(const Activation &act, F (&sum)[P][V]) {
+    constexpr int L = sizeof(F) / 4;
+    if (act.kind == act_clamp) {
+        const F low = F{} + (float)act.a, high = F{} + (float)act.b;
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++) {
+                sum[p][v] = sum[p][v] < low ? low : sum[p][v];
+                sum[p][v] = sum[p][v] > high ? high : sum[p][v];
+            }
+    }
+    if (act.kind > act_clamp) {
+        alignas(64) float numbers[P * V * L];
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++) store(numbers + (p * V + v) * L, sum[p][v]);
+        activate_all<F>(numbers, P * V * L, act);
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++) sum[p][v] = load<F>(numbers + (p * V + v) * L);
+    }
+}
+
 // The sums of P pixels by V whole vectors from channel k on, stored. The last vector begins `last` channels
 // behind the first; `residual` is null where there is none.
 template <class F, int P, int V>
@@ -197,28 +225,7 @@ JSC_INLINE void finish_pixels(const Epilogue &e, F (&sum)[P][V], int64_t k, int6
         for (int p = 0; p < P; p++, residual += e.residual.pixel)
 #pragma GCC unroll 4
             for (int v = 0; v < V; v++) sum[p][v] += load<F>(residual + (v == V - 1 ? last : v * L));
-    if (e.act.kind == act_clamp) {
-        const F low = F{} + (float)e.act.a, high = F{} + (float)e.act.b;
-#pragma GCC unroll 16
-        for (int p = 0; p < P; p++)
-#pragma GCC unroll 4
-            for (int v = 0; v < V; v++) {
-                sum[p][v] = sum[p][v] < low ? low : sum[p][v];
-                sum[p][v] = sum[p][v] > high ? high : sum[p][v];
-            }
-    }
-    if (!quick(e)) {
-        alignas(64) float numbers[P * V * L];
-#pragma GCC unroll 16
-        for (int p = 0; p < P; p++)
-#pragma GCC unroll 4
-            for (int v = 0; v < V; v++) store(numbers + (p * V + v) * L, sum[p][v]);
-        activate_all<F>(numbers, P * V * L, e.act);
-#pragma GCC unroll 16
-        for (int p = 0; p < P; p++)
-#pragma GCC unroll 4
-            for (int v = 0; v < V; v++) sum[p][v] = load<F>(numbers + (p * V + v) * L);
-    }
+    activate_pixels<F, P, V>(e.act, sum);
 #pragma GCC unroll 16
     for (int p = 0; p < P; p++, out += step)
 #pragma GCC unroll 4

@@ -176,28 +176,7 @@ struct BlockKernel {
 #pragma GCC unroll 4
                     for (int v = 0; v < V; v++)
                         sum[p][v] += load<F>(b.residual + t.residual[p] + (v == V - 1 ? last : v * L));
-            if (e.act.kind == act_clamp) {
-                const F low = F{} + (float)e.act.a, high = F{} + (float)e.act.b;
-#pragma GCC unroll 16
-                for (int p = 0; p < P; p++)
-#pragma GCC unroll 4
-                    for (int v = 0; v < V; v++) {
-                        sum[p][v] = sum[p][v] < low ? low : sum[p][v];
-                        sum[p][v] = sum[p][v] > high ? high : sum[p][v];
-                    }
-            }
-            if (!quick(e)) {
-                alignas(64) float numbers[P * V * L];
-#pragma GCC unroll 16
-                for (int p = 0; p < P; p++)
-#pragma GCC unroll 4
-                    for (int v = 0; v < V; v++) store(numbers + (p * V + v) * L, sum[p][v]);
-                activate_all<F>(numbers, P * V * L, e.act);
-#pragma GCC unroll 16
-                for (int p = 0; p < P; p++)
-#pragma GCC unroll 4
-                    for (int v = 0; v < V; v++) sum[p][v] = load<F>(numbers + (p * V + v) * L);
-            }
+            activate_pixels<F, P, V>(e.act, sum);
 #pragma GCC unroll 16
             for (int p = 0; p < P; p++)
 #pragma GCC unroll 4

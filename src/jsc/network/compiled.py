@@ -39,7 +39,7 @@ from jsc.network.tune import tune
 log = logging.getLogger("jsc")
 
 PROGRAMS = 16  # of the sizes planned last
-_export = Lock()
+_compiling = Lock()  # torch.export changes the module and Python's warning filters while it runs
 
 
 def compile(
@@ -77,6 +77,8 @@ def compile(
     progress : bool
         Show a bar while methods are timed.
 
+    Several threads may compile; one waits for the other.
+
     Returns
     -------
     CompiledNetwork, called as the model is. Its outputs have the structure, shapes and memory
@@ -91,11 +93,10 @@ def compile(
     args, kwargs = arguments_of(sample)
     choices = None if plan is None else choices_of(plan)
     leaves, structure = pytree.tree_flatten((args, kwargs))
-    frozen = frozen_copy(model)
-    net = CompiledNetwork(
-        type(model).__name__, structure, [kind_of(leaf) for leaf in leaves], frozen
-    )
-    with torch.no_grad():
+    with _compiling, torch.no_grad():
+        frozen = frozen_copy(model)
+        kinds = [kind_of(leaf) for leaf in leaves]
+        net = CompiledNetwork(type(model).__name__, structure, kinds, frozen)
         net._start(leaves, budget, choices, progress)
         if check:
             report.warn_of_little_gain(net._name, next(iter(net._programs.values())))
@@ -306,7 +307,7 @@ class CompiledNetwork(nn.Module):
                 "the model, call it with an input of that size and save it again"
             )
         args, kwargs = pytree.tree_unflatten(leaves, self._structure)
-        with _export:  # it changes the module while it runs
+        with _compiling:
             captured = capture(model, args, kwargs)
         self._captured = [*self._captured[1 - PROGRAMS :], captured]
         return captured

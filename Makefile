@@ -60,7 +60,7 @@ demo: $(VENV)/.built
 
 test: $(VENV)/.built
 	@echo "jsc: running the tests ..."
-	@$(PYTEST) -q
+	@$(PYTEST) -q -n auto --maxprocesses 8
 	@echo "jsc: all tests passed"
 
 test-slow: $(VENV)/.built

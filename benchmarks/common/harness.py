@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,37 +70,45 @@ class Ratio:
         return cls(baseline.median / method.median, float(low), float(high))
 
 
+def timed(run: Callable[[], Any], count: int) -> float:
+    """Seconds a call, the mean of `count` of them after one that is not timed: so that no method is
+    charged for what the one before it left in caches and in the allocator."""
+    run()
+    start = time.perf_counter()
+    for _ in range(count):
+        run()
+    return (time.perf_counter() - start) / count
+
+
 def interleave(
-    methods: Mapping[str, Callable[[], Any]],
+    methods: Mapping[str, Callable[[], Any]], rounds: int = 11, sample_seconds: float = 2e-3
+) -> dict[str, Timing]:
+    """`take_turns` of methods in this process."""
+    samplers = {name: partial(timed, run) for name, run in methods.items()}
+    return take_turns(samplers, rounds, sample_seconds)
+
+
+def take_turns(
+    samplers: Mapping[str, Callable[[int], float]],
     rounds: int = 11,
     sample_seconds: float = 2e-3,
     rest: float = 0.0,
 ) -> dict[str, Timing]:
-    """Time `methods` in turn, `rounds` times; each round begins with the next one.
+    """Time methods in turn, `rounds` times; each round begins with the next one.
 
-    Whatever disturbs the machine then disturbs all of them alike. One sample is the mean of as many
-    calls as fill `sample_seconds`, after one call that is not timed: so that
-    no method is charged for what the one before it left in caches and in the allocator. `rest` is
+    Whatever disturbs the machine then disturbs all of them alike. A sampler gives the seconds of a
+    call, as the mean of so many; here it is asked for as many as fill `sample_seconds`. `rest` is
     how long nobody runs before that: threads of some runtimes spin on for tens of milliseconds.
     """
     calls = {}
-    for name, run in methods.items():
-        run()  # first call: packing, lazy initialisation
-        start = time.perf_counter()
-        run()
-        once = time.perf_counter() - start
-        calls[name] = max(1, round(sample_seconds / max(once, 1e-7)))
-    names = list(methods)
+    for name, sample in samplers.items():
+        calls[name] = max(1, round(sample_seconds / max(sample(1), 1e-7)))
+    names = list(samplers)
     samples: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            run, count = methods[name], calls[name]
             time.sleep(rest)
-            run()
-            start = time.perf_counter()
-            for _ in range(count):
-                run()
-            samples[name].append((time.perf_counter() - start) / count)
+            samples[name].append(samplers[name](calls[name]))
     return {name: Timing(np.array(values)) for name, values in samples.items()}
 
 

@@ -1,14 +1,14 @@
 """Whole networks, compiled by jsc, against torch and the tuned runtimes.
 
 Each network runs one batch: real images through trained networks of a data folder, random ones
-through well-known architectures with random weights. Peers have their best setting: torch with
-NCHW and with channels-last maps, `torch.compile` with freezing (`--inductor`; it takes a minute a
-network), ONNX Runtime and OpenVINO in float32 from the same ONNX file, and for networks with
-local response normalisation from one with a real LRN node too, the faster counting. All run in
-one process in turn. "ratio" is the time of the fastest peer over that of jsc, with the quartiles
-of the rounds; losses are the ratios below 1. "error" is the largest over the largest output,
-against float64; a network whose output is wrong is not timed. "first" is the time from the model
-to the first answer.
+through well-known architectures with random weights. Peers have their best setting: torch with NCHW
+and with channels-last maps, `torch.compile` with freezing (`--inductor`; it takes a minute a
+network), ONNX Runtime and OpenVINO in float32 from the same ONNX file, and for networks with local
+response normalisation from one with a real LRN node too, the faster counting. Each has a process of
+its own, and they take turns. "ratio" is the time of the fastest peer over that of jsc, with the
+quartiles of the rounds; losses are the ratios below 1. "error" is the largest over the largest
+output, against float64; a network whose output is wrong is not timed. "first" is the time from the
+model to the first answer.
 """
 
 from __future__ import annotations
@@ -26,84 +26,95 @@ import torch
 from torch import Tensor, nn
 
 import jsc
-from benchmarks.common import figures, report
-from benchmarks.common.harness import Ratio, geometric_mean, interleave, max_error, num_threads
+from benchmarks.common import figures, report, workers
+from benchmarks.common.harness import Ratio, geometric_mean, max_error, take_turns
 from benchmarks.common.report import Figure
+from benchmarks.common.workers import Workers
 from benchmarks.inputs import networks, standard_networks
 from benchmarks.peers import runtimes
 
 TOLERANCE = 1e-4
 REST = 0.1  # seconds: ONNX Runtime's threads spin for half of it, and would keep a core busy
-LAST = torch.channels_last
 Row = dict[str, Any]
 
 
 Make = Callable[[], tuple[nn.Module, Tensor]]
+Built = tuple[workers.Run, dict[str, Any]]  # a method, and what there is to say about it
+
+
+def trained(data: Path, name: str, batch: int) -> tuple[nn.Module, Tensor]:
+    network = networks.load(data, name)
+    return network.model, network.batch(data, batch)
+
+
+def standard(name: str, batch: int) -> tuple[nn.Module, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, *standard_networks.INPUT[name], generator=generator)
+    return standard_networks.build(name), x
 
 
 def cases(options: argparse.Namespace, batch: int) -> Iterator[tuple[str, str, Make]]:
     """kind, name, and what makes model and input."""
     wanted = options.networks
-
-    def trained(name: str) -> tuple[nn.Module, Tensor]:
-        network = networks.load(options.data, name)
-        return network.model, network.batch(options.data, batch)
-
-    def standard(name: str) -> tuple[nn.Module, Tensor]:
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(batch, *standard_networks.INPUT[name], generator=generator)
-        return standard_networks.build(name), x
-
     for name in networks.names(options.data) if options.data is not None else ():
         if not wanted or name in wanted:
-            yield "trained", name, partial(trained, name)
+            yield "trained", name, partial(trained, options.data, name, batch)
     for name in standard_networks.NAMES:
         if name in wanted if wanted else not options.quick or name == "mobilenet_v2":
-            yield "random weights", name, partial(standard, name)
+            yield "random weights", name, partial(standard, name, batch)
 
 
-def first(make: Any) -> tuple[Any, float]:
-    """What `make` makes, and the seconds until it has answered once."""
+# Each is called in a process of its own.
+
+
+def compiled(make: Make, budget: float) -> Built:
+    model, x = make()
     start = time.perf_counter()
-    run = make()
-    run()
-    return run, time.perf_counter() - start
+    net = jsc.compile(model, x, budget=budget, check=False, progress=False)
+    net(x)
+    seconds = time.perf_counter() - start
+    about = {"first": seconds, "methods": methods(net), "memory": memory(net)}
+    return lambda: net(x), about
+
+
+def in_torch(make: Make, layout: torch.memory_format) -> Built:
+    model, x = make()
+    model, x = model.to(memory_format=layout), x.contiguous(memory_format=layout)  # type: ignore[call-overload]
+    return lambda: model(x), {}
+
+
+def inductor(make: Make) -> Built:
+    return runtimes.torch_compile(*make()), {}
+
+
+def runtime(peer: Callable[..., workers.Run], file: Path, make: Make) -> Built:
+    return peer(file, make()[1], torch.get_num_threads()), {}
 
 
 def measure(
-    kind: str, name: str, model: nn.Module, x: Tensor, options: argparse.Namespace, folder: Path
+    kind: str, name: str, make: Make, options: argparse.Namespace, folder: Path, there: Workers
 ) -> Row:
-    threads = torch.get_num_threads()
+    model, x = make()
     exact = copy.deepcopy(model).double()(x.double())
-    last, x_last = copy.deepcopy(model).to(memory_format=LAST), x.contiguous(memory_format=LAST)
-
-    def compiled() -> Any:
-        net = jsc.compile(model, x, budget=options.budget, check=False)
-        made.append(net)
-        return lambda: net(x)
-
-    made: list[jsc.CompiledNetwork] = []
-    runs, seconds = {}, {}
-    runs["jsc"], seconds["jsc"] = first(compiled)
-    runs["torch NCHW"] = lambda: model(x)
-    runs["torch NHWC"] = lambda: last(x_last)
+    made = {
+        "jsc": there["jsc"].make(compiled, make, options.budget),
+        "torch NCHW": there["torch NCHW"].make(in_torch, make, torch.contiguous_format),
+        "torch NHWC": there["torch NHWC"].make(in_torch, make, torch.channels_last),
+    }
     if options.inductor:
-        runs["torch.compile"], seconds["torch.compile"] = first(
-            lambda: runtimes.torch_compile(model, x)
-        )
+        made["torch.compile"] = there["torch.compile"].make(inductor, make)
     if not runtimes.missing():
         for file in runtimes.export(model, x, folder / f"{name}-{len(x)}"):
             note = " LRN" if ".lrn" in file.name else ""
-            for peer in (runtimes.onnxruntime, runtimes.openvino):
-                label = f"{'ORT' if peer is runtimes.onnxruntime else 'OpenVINO'}{note}"
-                runs[label], seconds[label] = first(
-                    lambda peer=peer, file=file: peer(file, x, threads)
-                )
-    errors = {label: max_error(run(), exact) for label, run in runs.items()}
-    right = {label: run for label, run in runs.items() if errors[label] <= TOLERANCE}
+            for title, peer in (("ORT", runtimes.onnxruntime), ("OpenVINO", runtimes.openvino)):
+                label = title + note
+                made[label] = there[label].make(runtime, peer, file, make)
+    errors = {label: max_error(one.result, exact) for label, one in made.items()}
+    right = [label for label in made if errors[label] <= TOLERANCE]
     if "jsc" not in right:
         raise AssertionError(f"{name}: jsc is {errors['jsc']:.1e} off; not timed")
-    times = interleave(right, options.rounds, 5e-3, REST if threads > 1 else 0.0)
+    rest = REST if there.threads > 1 else 0.0
+    times = take_turns({label: there[label].sample for label in right}, options.rounds, 5e-3, rest)
     peers = [label for label in right if label != "jsc"]
     fastest = min(peers, key=lambda label: times[label].half(0))
     ratio = Ratio.of(times[fastest], times["jsc"])
@@ -113,14 +124,14 @@ def measure(
         return min(found, default=None)
 
     return {
-        "kind": kind, "network": name, "batch": len(x), "threads": threads,
+        "kind": kind, "network": name, "batch": len(x), "threads": there.threads,
         "jsc ms": ms("jsc"), "torch ms": ms("torch NCHW", "torch NHWC"),
         "torch.compile ms": ms("torch.compile"), "ORT ms": ms("ORT", "ORT LRN"),
         "OpenVINO ms": ms("OpenVINO", "OpenVINO LRN"), "fastest peer": fastest,
         "ratio": round(ratio.value, 2), "quartiles": f"{ratio.low:.2f}–{ratio.high:.2f}",
         "error": f"{errors['jsc']:.0e}", "torch's error": f"{errors['torch NCHW']:.0e}",
-        "first s": round(seconds["jsc"], 2),
-        "methods": methods(made[0]), "memory": memory(made[0]),
+        "first s": round(made["jsc"].about["first"], 2),
+        "methods": made["jsc"].about["methods"], "memory": made["jsc"].about["memory"],
         "all ms": {label: 1e3 * t.median for label, t in times.items()},
     }  # fmt: skip
 
@@ -181,12 +192,11 @@ def main(arguments: list[str]) -> None:
     torch.manual_seed(0)
     rows = []
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        for batch in options.batch:
-            for kind, name, make in report.progress(cases(options, batch), "networks"):
-                model, x = make()
-                for threads in options.threads:
-                    with num_threads(threads):
-                        rows.append(measure(kind, name, model, x, options, Path(folder)))
+        for threads in options.threads:
+            with Workers(threads) as there:
+                for batch in options.batch:
+                    for case in report.progress(cases(options, batch), "networks"):
+                        rows.append(measure(*case, options, Path(folder), there))
     page = {"Summary": report.table(summaries(rows))}
     for batch in options.batch:
         for threads in options.threads:

@@ -41,7 +41,8 @@ struct PointwiseKernel {
         F sum[P][V];
         alignas(64) float sums[P * V * L];
         const int64_t pixel = f.pixel;
-        for (int64_t c0 = 0; c0 < f.C; c0 += f.chunk) {
+        int64_t c0 = 0;
+        do {
             const float *from[B];
 #pragma GCC unroll 4
             for (int b = 0; b < B; b++) from[b] = x + c0 + 3 * b * pixel;
@@ -77,7 +78,8 @@ struct PointwiseKernel {
                 for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
                     for (int v = 0; v < V; v++) store(sums + (p * V + v) * L, sum[p][v]);
-        }
+            c0 += f.chunk;
+        } while (c0 < f.C);
         const int64_t last = std::min<int64_t>((V - 1) * L, f.K_end - k - L);  // ends with the group
         finish_pixels<F, P, V>(e, sum, k, last, out, f.out_pixel, residual);
     }

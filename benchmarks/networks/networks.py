@@ -1,23 +1,24 @@
 """Whole networks, compiled by jsc, against torch and the tuned runtimes.
 
-Each network runs one batch: real images through trained networks of a data folder, random ones
-through well-known architectures with random weights. Peers have their best setting: torch with NCHW
-and with channels-last maps, `torch.compile` with freezing (`--inductor`; it takes a minute a
-network), ONNX Runtime and OpenVINO in float32 from the same ONNX file, and for networks with local
-response normalisation from one with a real LRN node too, the faster counting. Each has a process of
-its own, and they take turns. "ratio" is the time of the fastest peer over that of jsc, with the
-quartiles of the rounds; losses are the ratios below 1. "error" is the largest over the largest
-output, against float64; a network whose output is wrong is not timed. "first" is the time from the
-model to the first answer.
+Each network runs eight batches in turn: real images through trained networks of a data folder,
+random ones through well-known architectures with random weights. Peers have their best setting:
+torch with NCHW and with channels-last maps, `torch.compile` with freezing (`--inductor`; it takes a
+minute a network), ONNX Runtime and OpenVINO in float32 from the same ONNX file, and for networks
+with local response normalisation from one with a real LRN node too, the faster counting. Each has a
+process of its own, and they take turns. "ratio" is the time of the fastest peer over that of jsc,
+with the quartiles of the rounds; losses are the ratios below 1. "error" is the largest over the
+largest output, against float64; a network whose output is wrong is not timed. "first" is the time
+from the model to the first answer.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,27 +35,29 @@ from benchmarks.inputs import networks, standard_networks
 from benchmarks.peers import runtimes
 
 TOLERANCE = 1e-4
+INPUTS = 8  # of each network, in turn: the processor would learn the branches of one by heart
 REST = 0.1  # seconds: ONNX Runtime's threads spin for half of it, and would keep a core busy
 Row = dict[str, Any]
 
 
-Make = Callable[[], tuple[nn.Module, Tensor]]
+Make = Callable[[], tuple[nn.Module, list[Tensor]]]
 Built = tuple[workers.Run, dict[str, Any]]  # a method, and what there is to say about it
 
 
-def trained(data: Path, name: str, batch: int) -> tuple[nn.Module, Tensor]:
+def trained(data: Path, name: str, batch: int) -> tuple[nn.Module, list[Tensor]]:
     network = networks.load(data, name)
-    return network.model, network.batch(data, batch)
+    return network.model, [network.batch(data, batch, start) for start in range(INPUTS)]
 
 
-def standard(name: str, batch: int) -> tuple[nn.Module, Tensor]:
+def standard(name: str, batch: int) -> tuple[nn.Module, list[Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(batch, *standard_networks.INPUT[name], generator=generator)
-    return standard_networks.build(name), x
+    size = (batch, *standard_networks.INPUT[name])
+    xs = [torch.randn(size, generator=generator) for _ in range(INPUTS)]
+    return standard_networks.build(name), xs
 
 
 def cases(options: argparse.Namespace, batch: int) -> Iterator[tuple[str, str, Make]]:
-    """kind, name, and what makes model and input."""
+    """kind, name, and what makes model and inputs."""
     wanted = options.networks
     for name in networks.names(options.data) if options.data is not None else ():
         if not wanted or name in wanted:
@@ -67,34 +70,42 @@ def cases(options: argparse.Namespace, batch: int) -> Iterator[tuple[str, str, M
 # Each is called in a process of its own.
 
 
+def in_turn(method: Callable[[Any], Tensor], xs: Iterable[Any]) -> workers.Run:
+    """Each call takes the next input, beginning with the first."""
+    given = itertools.cycle(xs)
+    return lambda: method(next(given))
+
+
 def compiled(make: Make, budget: float) -> Built:
-    model, x = make()
+    model, xs = make()
     start = time.perf_counter()
-    net = jsc.compile(model, x, budget=budget, check=False, progress=False)
-    net(x)
+    net = jsc.compile(model, xs[0], budget=budget, check=False, progress=False)
+    net(xs[0])
     seconds = time.perf_counter() - start
     about = {"first": seconds, "methods": methods(net), "memory": memory(net)}
-    return lambda: net(x), about
+    return in_turn(net, xs), about
 
 
 def in_torch(make: Make, layout: torch.memory_format) -> Built:
-    model, x = make()
-    model, x = model.to(memory_format=layout), x.contiguous(memory_format=layout)  # type: ignore[call-overload]
-    return lambda: model(x), {}
+    model, xs = make()
+    model = model.to(memory_format=layout)  # type: ignore[call-overload]
+    return in_turn(model, [x.contiguous(memory_format=layout) for x in xs]), {}
 
 
 def inductor(make: Make) -> Built:
-    return runtimes.torch_compile(*make()), {}
+    model, xs = make()
+    last = [x.contiguous(memory_format=torch.channels_last) for x in xs]
+    return in_turn(runtimes.torch_compile(model, last[0]), last), {}
 
 
-def runtime(peer: Callable[..., workers.Run], file: Path, make: Make) -> Built:
-    return peer(file, make()[1], torch.get_num_threads()), {}
+def runtime(peer: Callable[..., Callable[[Any], Tensor]], file: Path, make: Make) -> Built:
+    return in_turn(peer(file, torch.get_num_threads()), [x.numpy() for x in make()[1]]), {}
 
 
 def measure(
     kind: str, name: str, make: Make, options: argparse.Namespace, folder: Path, there: Workers
 ) -> Row:
-    model, x = make()
+    model, (x, *_) = make()
     exact = copy.deepcopy(model).double()(x.double())
     made = {
         "jsc": there["jsc"].make(compiled, make, options.budget),

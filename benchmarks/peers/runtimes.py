@@ -1,8 +1,8 @@
 """Other runtimes for whole networks, each in its best setting: ONNX Runtime, OpenVINO,
 torch.compile.
 
-    peer = onnxruntime(model, x, threads, folder)     None where it is not installed
-    y = peer(x)
+    run = onnxruntime(file, threads)      of a file that `export` wrote
+    y = run(x.numpy())
 
 Both ONNX peers get the model through torch's exporter, which takes local response normalisation to
 pieces; so a network that has it is exported with a real LRN node too, and the faster one counts.
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Run = Callable[[], Any]
+Run = Callable[[Any], Tensor]
 
 
 class _Lrn(torch.autograd.Function):
@@ -72,18 +72,17 @@ def export(model: nn.Module, x: Tensor, path: Path) -> list[Path]:
     return list(forms)
 
 
-def onnxruntime(file: Path, x: Tensor, threads: int) -> Run:
+def onnxruntime(file: Path, threads: int) -> Run:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    given = {"x": x.contiguous().numpy()}
-    return lambda: torch.from_numpy(session.run(None, given)[0])
+    return lambda x: torch.from_numpy(session.run(None, {"x": x})[0])
 
 
-def openvino(file: Path, x: Tensor, threads: int) -> Run:
+def openvino(file: Path, threads: int) -> Run:
     import openvino as ov
 
     core = ov.Core()
@@ -93,18 +92,18 @@ def openvino(file: Path, x: Tensor, threads: int) -> Run:
         "PERFORMANCE_HINT": "LATENCY",
     }
     request = core.compile_model(core.read_model(file), "CPU", settings).create_infer_request()
-    given = x.contiguous().numpy()
-    return lambda: torch.from_numpy(request.infer({0: given})[0].copy())
+    return lambda x: torch.from_numpy(request.infer({0: x})[0].copy())
 
 
 def torch_compile(model: nn.Module, x: Tensor) -> Run:
-    """With freezing, which folds batch-norm and packs weights for oneDNN; channels-last."""
+    """With freezing, which folds batch-norm and packs weights for oneDNN; for inputs like
+    `x`, which is channels-last."""
     import torch._inductor.config as inductor
 
     torch._dynamo.reset()
     inductor.freezing = True
     last = copy.deepcopy(model).to(memory_format=torch.channels_last)
     compiled = torch.compile(last)
-    given = x.contiguous(memory_format=torch.channels_last)
-    compiled(given)
-    return lambda: compiled(given)
+    compiled(x)
+    run: Run = compiled
+    return run

@@ -45,6 +45,46 @@ def test_threads_and_batches_keep_the_bits(isa, threads, seed):
 
 
 @pytest.mark.parametrize("seed", range(8))
+def test_convolutions_that_pass_over_zeros(isa, threads, seed):
+    """Every convolution that can by `cpc`: as exact as torch, the same bits."""
+    model = randomise(RandomNetwork(seed))
+    x = torch.randn(4, *X[1:])
+    everything = dict.fromkeys(jsc.compile(model, x, budget=1.0, check=False).plan, "cpc")
+    net = jsc.compile(model, x, plan=everything, check=False)
+    threads(1)
+    logits, value = outputs(net, x)
+    error, torch_error = errors((logits, value), model, x)
+    assert error <= max(2 * torch_error, 2e-6)
+    threads(3)
+    assert all(torch.equal(a, b) for a, b in zip(outputs(net, x), (logits, value), strict=True))
+    one = outputs(net, x[2:3])
+    assert torch.equal(one[0][0], logits[2])
+    assert torch.equal(one[1][0], value[2])
+
+
+def test_weights_that_are_not_finite_do_not_pass_over_zeros():
+    """torch's 0 times inf is NaN."""
+    model = randomise(nn.Sequential(nn.ReLU(), nn.Conv2d(16, 8, 3)))
+    x = torch.randn(1, 16, 9, 9)
+    net = jsc.compile(model, x, plan={"1.weight": "cpc"}, check=False)
+    assert net.methods() == {"cpc": 1}
+    before = net(x)
+    good = model[1].weight[3, 4, 1, 1].item()
+    with torch.no_grad():
+        model[1].weight[3, 4, 1, 1] = float("inf")
+    with pytest.raises(ValueError, match="must be finite"):
+        net.refresh(model)
+    assert torch.equal(net(x), before)
+    again = jsc.compile(model, x, plan={"1.weight": "cpc"}, check=False)
+    assert again.methods() == {"grouped": 1}
+    torch.testing.assert_close(again(x), model(x), equal_nan=True)
+    with torch.no_grad():
+        model[1].weight[3, 4, 1, 1] = 2 * good
+    net.refresh(model)
+    torch.testing.assert_close(net(x), model(x))
+
+
+@pytest.mark.parametrize("seed", range(8))
 def test_channels_last_input_gives_channels_last_output(seed):
     model = randomise(RandomNetwork(seed))
     x = torch.randn(X).contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""How a direct convolution is cut: by rules, from sizes that fit the caches of today's machines."""
+"""How convolutions are cut: by rules, from sizes that fit the caches of today's machines."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ CHUNK_BYTES = 48 << 10  # of the weights that the tiles of a band go past: first
 BAND_BYTES = 192 << 10  # of the input of a task: second cache
 BLOCK_BYTES = 128 << 10  # of a block's weights that each tile goes past: second cache
 TILES_FIRST_BYTES = 160 << 10  # of all weights, where a tile goes through all of them
+TILE_BYTES = 128 << 10  # of a task's sums in `cpc`: a share of the second cache
 TASKS = 8  # at least, if there is work for so many: two to four for each thread of a small machine
 TASK_MACS = 1 << 20
 FEW_PIXELS = 48  # of a band: with fewer, weights go past for too little work
@@ -46,6 +47,16 @@ def band_rows_of(conv: Convolution) -> int:
     _, Oh, _, _ = conv.out.shape
     most = max(1, TASK_MACS * Oh * conv.out.shape[0] // max(1, conv.macs))
     return -(-Oh // -(-Oh // min(most, max(1, Oh // TASKS))))
+
+
+def sparse_band_rows(conv: Convolution, block: int, columns: int) -> int:
+    """Output rows to a task of `cpc`, whose rows of sums are `columns` by `block`: as many as the
+    tile holds, in equal bands, and TASKS tasks where there is work for so many."""
+    N, Oh, _, K = conv.out.shape
+    rows = max(1, min(Oh, TILE_BYTES // (4 * columns * block)))
+    tasks = min(TASKS, max(1, conv.macs // TASK_MACS))
+    bands = max(-(-Oh // rows), min(Oh, -(-tasks // (N * -(-K // block)))))
+    return -(-Oh // bands)
 
 
 def blocking(conv: Convolution, lanes: int) -> Blocking:

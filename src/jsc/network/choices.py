@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jsc.network.blocking import vectors_of
-from jsc.network.graph import Convolution
+from jsc.network.graph import Convolution, Value
 
 TILES = {"winograd2x2": (2, 2), "winograd2x4": (2, 4), "winograd4x4": (4, 4)}
-METHODS = ("direct", "depthwise", "grouped", *TILES)
+METHODS = ("direct", "depthwise", "grouped", "cpc", *TILES)
 FEW_CHANNELS = 32  # of a group
+LEAST_CHANNELS = 16  # for `cpc`
 SCRATCH_BYTES = 256 << 10  # of a task's transformed tiles: second cache
 MOST_TILES = 96
 
@@ -45,7 +46,22 @@ def candidates(conv: Convolution, lanes: int) -> list[Choice]:
     if plain and conv.groups == 1 and conv.inputs[0].C >= 8 and conv.out.C >= 8:
         _, H, W, _ = conv.out.shape
         found += [Choice(name) for name, (v, h) in TILES.items() if v <= H and h <= W]
+    if sparse_fits(conv):
+        found.append(Choice("cpc"))
     return found
+
+
+def sparse_fits(conv: Convolution) -> bool:
+    """May `cpc`, which passes over the channels that are zero, gain anything?"""
+    root = conv.inputs[0].root
+    channels_last = root.tensor is None or not root.tensor.planar
+    return conv.groups == 1 and conv.inputs[0].C >= LEAST_CHANNELS and channels_last
+
+
+def masks_of(conv: Convolution) -> Value:
+    """Room for the masks of the input: a bit for each of its numbers, by sets of 64 channels."""
+    N, H, W, C = conv.inputs[0].shape
+    return Value((N, H, W, 2 * -(-C // 64)))
 
 
 def grouped_fits(conv: Convolution, lanes: int) -> bool:

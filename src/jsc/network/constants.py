@@ -39,6 +39,7 @@ class Store:
     def __init__(self, state: State):
         self.state = state
         self._made: dict[Hashable, tuple[Constant, Tensor]] = {}
+        self._finite: dict[Hashable, Constant] = {}  # what must stay so
 
     def tensor(self, constant: Constant) -> Tensor:
         """The constant's tensor: contiguous, aligned to 64 bytes, at one address for ever."""
@@ -51,6 +52,13 @@ class Store:
     def value(self, constant: Constant) -> Tensor:
         """The numbers of a constant without keeping them."""
         return constant.recipe(self.state)
+
+    def is_finite(self, constant: Constant) -> bool:
+        return bool(self.value(constant).isfinite().all())
+
+    def keep_finite(self, constant: Constant) -> None:
+        """`replace` then refuses numbers with which this constant is not finite."""
+        self._finite[constant.key] = constant
 
     def refresh(self) -> None:
         """Makes all constants again from the state, in place."""
@@ -69,6 +77,14 @@ class Store:
                 what = "nothing" if new is None else f"{new.dtype} of {tuple(new.shape)}"
                 shape = tuple(tensor.shape)
                 refused.append(f"{name} must be {tensor.dtype} of shape {shape}; got {what}")
+        if not refused:
+            then = {**self.state, **{name: given[name] for name in own}}
+            refused = [
+                f"{constant.key} must be finite where zeros of its input are passed over; compile "
+                "the model with these weights instead"
+                for constant in self._finite.values()
+                if not constant.recipe(then).isfinite().all()
+            ]
         if refused:
             more = f"\nand {len(refused) - 5} more" if len(refused) > 5 else ""
             raise ValueError("refresh: " + "\n".join(refused[:5]) + more)

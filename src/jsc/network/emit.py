@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jsc._kernels.cpc.forward import tile_columns
 from jsc._kernels.network.program import Program
 from jsc.network import packing
-from jsc.network.blocking import band_rows_of, blocking, vectors_of
+from jsc.network.blocking import band_rows_of, blocking, sparse_band_rows, vectors_of
 from jsc.network.choices import TILES, Choice, candidates, tiles_of_a_task
 from jsc.network.constants import Constant, Store
 from jsc.network.graph import (
@@ -30,6 +31,7 @@ from jsc.network.graph import (
     Value,
 )
 from jsc.network.memory import Memory
+from jsc.ops import cpc
 
 ARENA = 0  # the region; those of the call's tensors follow
 ACTIVATIONS = (
@@ -120,15 +122,25 @@ class Emitter:
 
     def choice(self, conv: Convolution) -> Choice:
         """The method chosen for a convolution, the rule's where there is none that fits it."""
-        options = candidates(conv, self.lanes)
+        options = self.options(conv)
         chosen = self.choices.get(conv.name)
         return chosen if chosen in options else options[0]
+
+    def options(self, conv: Convolution) -> list[Choice]:
+        """The ways to do a convolution with its weights, the rule's own first."""
+        found = candidates(conv, self.lanes)
+        cpc = Choice("cpc")
+        if cpc in found and not self.store.is_finite(self.weight(conv)):
+            found.remove(cpc)
+        return found
 
     def convolution(self, conv: Convolution, choice: Choice) -> int:
         if choice.method == "depthwise":
             return self.depthwise(conv)
         if choice.method == "grouped":
             return self.grouped(conv)
+        if choice.method == "cpc":
+            return self.sparse(conv)
         if choice.method in TILES:
             return self.winograd(conv, TILES[choice.method])
         return self.direct(conv)
@@ -182,6 +194,23 @@ class Emitter:
             "epilogue": self.epilogue(conv),
         }  # fmt: skip
         return int(self.program.add_grouped(fields))
+
+    def sparse(self, conv: Convolution) -> int:
+        Kw, Sw, Dw = conv.kernel[1], conv.stride[1], conv.dilation[1]
+        vectors = cpc.vectors_of(conv.out.C, Kw, Sw, Dw, self.lanes)
+        block = vectors * self.lanes
+        weight = self.weight(conv)
+        self.store.keep_finite(weight)
+        packed = weight.then(("cpc", block), lambda w: cpc.pack_blocks(w.float(), block))
+        columns = tile_columns(Kw, Sw, Dw, conv.out.shape[2])
+        assert conv.workspace is not None
+        fields = {
+            **self.geometry(conv), "masks": self.memory.offsets[conv.workspace],
+            "vectors": vectors, "block": block, "columns": columns,
+            "band_rows": sparse_band_rows(conv, block, columns), "weight": self.address(packed),
+        }  # fmt: skip
+        del fields["groups"]
+        return int(self.program.add_sparse(fields))
 
     def geometry(self, conv: Convolution | Pool) -> dict[str, Any]:
         (Kh, Kw), (Sh, Sw), (Ph, Pw), (Dh, Dw) = (

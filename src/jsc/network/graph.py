@@ -87,6 +87,8 @@ class Operation:
     inputs: list[Value]
     out: Value
     layer: str = ""  # the path of the module that it came from
+    # Memory that it has while it runs.
+    workspace: Value | None = field(default=None, kw_only=True)
 
     @property
     def kind(self) -> str:

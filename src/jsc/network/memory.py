@@ -128,6 +128,8 @@ def plan(graph: Graph, segments: list[Segment]) -> Memory:
                 values = list(operation.inputs)
                 if not isinstance(operation, TorchCall):
                     values.append(operation.out)
+                if operation.workspace is not None:
+                    values.append(operation.workspace)
                 for value in values:
                     root = value.root
                     if root.tensor is None:

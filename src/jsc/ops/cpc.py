@@ -24,13 +24,13 @@ def unsupported(g: ConvGeometry) -> str | None:
     return None
 
 
-def _vectors(g: ConvGeometry, lanes: int) -> int:
+def vectors_of(K: int, Kw: int, Sw: int, Dw: int, lanes: int) -> int:
     """Vectors of filters to a block: as many as the accumulators leave registers for, without
     computing many filters that do not exist."""
     registers = 28 if _config.isa() == 2 else 13
-    sweep = forward.taps(g.Kw, g.Sw, g.Dw)
-    live = -(-g.Kw // g.Sw) + 1 if sweep else 2  # outputs in registers at a time
-    needed = -(-g.K // lanes)
+    sweep = forward.taps(Kw, Sw, Dw)
+    live = -(-Kw // Sw) + 1 if sweep else 2  # outputs in registers at a time
+    needed = -(-K // lanes)
     choices = [v for v in (1, 2, 4) if v == 1 or v * live <= registers]
     choices += [8] if not sweep and 8 * live <= registers else []
     return min(choices, key=lambda v: -(-needed // v) * v * (1 + 0.5 / v))
@@ -43,16 +43,21 @@ def _lanes(dtype: torch.dtype) -> int:
 def blocking(g: ConvGeometry, dtype: torch.dtype) -> int:
     """Filters to a block."""
     lanes = _lanes(dtype)
-    return lanes * _vectors(g, lanes)
+    return lanes * vectors_of(g.K, g.Kw, g.Sw, g.Dw, lanes)
 
 
 def pack(weight: Tensor, g: ConvGeometry) -> Tensor:
-    """(K, C, Kh, Kw) -> (K blocks, sets, Kh, 64, Kw, V lanes), zero where nothing is."""
-    block = blocking(g, weight.dtype)
-    blocks, sets = -(-g.K // block), -(-g.C // SET)
-    padded = weight.new_zeros((blocks * block, sets * SET, g.Kh, g.Kw))
-    padded[: g.K, : g.C] = weight.detach()
-    return padded.view(blocks, block, sets, SET, g.Kh, g.Kw).permute(0, 2, 4, 3, 5, 1).contiguous()
+    """See `pack_blocks`."""
+    return pack_blocks(weight.detach(), blocking(g, weight.dtype))
+
+
+def pack_blocks(weight: Tensor, block: int) -> Tensor:
+    """(K, C, Kh, Kw) -> (K blocks, sets, Kh, 64, Kw, block), zero where nothing is."""
+    K, C, Kh, Kw = weight.shape
+    blocks, sets = -(-K // block), -(-C // SET)
+    padded = weight.new_zeros((blocks * block, sets * SET, Kh, Kw))
+    padded[:K, :C] = weight
+    return padded.view(blocks, block, sets, SET, Kh, Kw).permute(0, 2, 4, 3, 5, 1).contiguous()
 
 
 def require_packed(packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:

@@ -109,7 +109,7 @@ struct ColumnConvolution : ColumnFields {
         s.weight = (const T *)weight + first * sets() * Kh * CPC_SET * Kw * block;
         s.bias = bias ? (const T *)bias + k : nullptr;
         s.tile = (T *)(own + tile_bytes() + mask_bytes());
-        s.out = out + n * Oh * Ow * K + k, s.out_pitch = K;
+        s.out = out + n * Oh * Ow * K + k, s.out_pitch = K, s.out_row = Ow * K;
         s.pixel_step = pixel_step, s.row_step = row_step, s.set_step = tile_rows * row_step;
         s.C = C, s.H = H, s.W = W, s.Kh = Kh, s.Kw = Kw, s.Ow = Ow;
         s.Sh = Sh, s.Sw = Sw, s.Ph = Ph, s.Pw = Pw, s.Dh = Dh, s.Dw = Dw;

@@ -104,14 +104,15 @@ struct CpcConvolution : CpcFields {
         t.bias = of_block(bias);
         t.tile = (T *)(call.scratch + mask_bytes()) + thread * band_rows * row_sums();
         t.out = call.out + pixel * out_pitch + k;
-        t.pixel_step = x_pitch, t.row_step = W * x_pitch, t.set_step = CPC_SET, t.out_pitch = out_pitch;
+        t.pixel_step = x_pitch, t.row_step = W * x_pitch, t.set_step = CPC_SET;
+        t.out_pitch = out_pitch, t.out_row = Ow * out_pitch;
         t.C = C, t.H = H, t.W = W, t.Kh = Kh, t.Kw = Kw, t.Ow = Ow;
         t.Sh = Sh, t.Sw = Sw, t.Ph = Ph, t.Pw = Pw, t.Dh = Dh, t.Dw = Dw;
         t.row0 = row0, t.rows = Oh - row0 < band_rows ? Oh - row0 : band_rows;
         t.filters = K - k < block ? K - k : block;
         t.norm = {of_block(mean), of_block(variance), of_block(norm_weight), of_block(norm_bias), (T)eps};
         t.residual = call.residual ? call.residual + pixel * residual_pitch + k : nullptr;
-        t.residual_pitch = residual_pitch, t.relu = relu != 0;
+        t.residual_pitch = residual_pitch, t.residual_row = Ow * residual_pitch, t.relu = relu != 0;
         if (out_masks && cpc_writes_masks(block)) {
             t.out_plane = Oh * Ow;
             t.out_mask = call.out_masks + (n * out_sets() + k / CPC_SET) * t.out_plane + row0 * Ow;

@@ -8,7 +8,7 @@ cdef extern from "cpc/task.h" namespace "jsc" nogil:
         const T *bias
         T *tile
         T *out
-        Py_ssize_t pixel_step, row_step, set_step, out_pitch
+        Py_ssize_t pixel_step, row_step, set_step, out_pitch, out_row
         Py_ssize_t C, H, W, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Ow
         Py_ssize_t filters
 

@@ -77,8 +77,9 @@ JSC_INLINE void cpc_store(const CpcTask<T> &t, const T *sums, ptrdiff_t row_step
     for (ptrdiff_t r = 0; r < t.rows; r++)
         for (ptrdiff_t o = 0; o < t.Ow; o++) {
             const ptrdiff_t pixel = r * t.Ow + o;
-            T *out = t.out + pixel * t.out_pitch;
-            const T *residual = t.residual ? t.residual + pixel * t.residual_pitch : nullptr;
+            T *out = t.out + r * t.out_row + o * t.out_pitch;
+            const T *residual =
+                t.residual ? t.residual + r * t.residual_row + o * t.residual_pitch : nullptr;
             const T *from = sums + r * row_step + o * VL;
             uint64_t bits[(VL + CPC_SET - 1) / CPC_SET] = {};
 #pragma GCC unroll 8

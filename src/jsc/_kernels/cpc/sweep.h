@@ -239,7 +239,7 @@ struct CpcBand {
         for (ptrdiff_t r = 0; r < t.rows; r++)
             for (ptrdiff_t o = 0; o < t.Ow; o++) {
                 const T *from = t.tile + r * row_step + (margin + o) * VL;
-                T *to = t.out + (r * t.Ow + o) * t.out_pitch;
+                T *to = t.out + r * t.out_row + o * t.out_pitch;
                 ptrdiff_t k = 0;
                 for (; k + L <= t.filters; k += L) store(to + k, load<V_>(from + k));
                 for (; k < t.filters; k++) to[k] = from[k];

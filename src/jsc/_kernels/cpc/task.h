@@ -26,7 +26,7 @@ struct CpcTask {
     T *tile;          // (rows, margin + Ow + margin, V L)
     T *out;           // first filter of the block, at the first row of the band
     ptrdiff_t pixel_step, row_step, set_step;  // of x, from a pixel, row, set of channels to the next
-    ptrdiff_t out_pitch;                       // of out, from a pixel to the next; rows follow each other
+    ptrdiff_t out_pitch, out_row;              // of out, from a pixel, row to the next
     ptrdiff_t C, H, W, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Ow;
     ptrdiff_t row0, rows;  // the band: output rows row0 .. row0 + rows
     ptrdiff_t filters;     // filters of the block that exist, at most V L
@@ -34,7 +34,7 @@ struct CpcTask {
     // What the store of a finished output adds to the convolution, in this order; null or false: nothing.
     CpcNorm<T> norm;  // of the block's filters
     const T *residual = nullptr;  // of the same pixels and filters as `out`: + residual
-    ptrdiff_t residual_pitch = 0;
+    ptrdiff_t residual_pitch = 0, residual_row = 0;
     bool relu = false;
     uint64_t *out_mask = nullptr;  // masks of the result, at the block's first set and the band's first row
     ptrdiff_t out_plane = 0;  // from a set of them to the next

@@ -94,3 +94,12 @@ cdef extern from "network/winograd.h" namespace "jsc::network" nogil:
         int64_t Ph, Pw, mv, mh, vectors, tiles
         uint64_t weight, plain
         Epilogue epilogue
+
+cdef extern from "network/sparse.h" namespace "jsc::network" nogil:
+    cdef struct SparseFields:
+        Map x, out
+        int64_t masks
+        int64_t Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw
+        int64_t vectors, block, columns, band_rows
+        uint64_t weight
+        Epilogue epilogue

@@ -10,6 +10,8 @@ from libc.stdint cimport int64_t
 from libcpp.memory cimport unique_ptr
 from libcpp.vector cimport vector
 
+from jsc._kernels.cpc.forward cimport CpcTask, band_float
+
 include "network/fields.pxi"
 
 cdef extern from *:
@@ -78,6 +80,12 @@ cdef extern from "network/grouped.h" namespace "jsc::network" nogil:
     cdef cppclass Grouped(Instruction):
         Grouped(const GroupedFields &) except +
 
+cdef extern from "network/sparse.h" namespace "jsc::network" nogil:
+    cdef cppclass Sparse(Instruction):
+        Sparse(
+            const SparseFields &, void (*band)(int isa, int V, const CpcTask[float] *task) noexcept nogil
+        ) except +
+
 cdef extern from "network/winograd.h" namespace "jsc::network" nogil:
     cdef cppclass Winograd(Instruction):
         Winograd(const WinogradFields &, int64_t lanes) except +
@@ -126,6 +134,10 @@ cdef class Program:
     def add_grouped(self, fields):
         cdef GroupedFields f = fields
         return self.add(new Grouped(f))
+
+    def add_sparse(self, fields):
+        cdef SparseFields f = fields
+        return self.add(new Sparse(f, band_float))
 
     def add_winograd(self, fields):
         cdef WinogradFields f = fields

@@ -24,6 +24,9 @@ class Choice:
     method: str
 
 
+CPC = Choice("cpc")
+
+
 def choices_of(plan: Mapping[str, str]) -> dict[str, Choice]:
     """The choices of a plan, which names methods. ValueError for one that there is not."""
     for name, method in plan.items():
@@ -47,7 +50,7 @@ def candidates(conv: Convolution, lanes: int) -> list[Choice]:
         _, H, W, _ = conv.out.shape
         found += [Choice(name) for name, (v, h) in TILES.items() if v <= H and h <= W]
     if sparse_fits(conv):
-        found.append(Choice("cpc"))
+        found.append(CPC)
     return found
 
 

@@ -66,8 +66,9 @@ def compile(
     sample : Tensor, tuple (positional arguments) or dict (keyword arguments)
         An input. Other batch and image sizes work too; each is planned when it first comes.
     budget : float
-        Seconds for timing each convolution's methods in its place; when they are over, the other
-        convolutions take the method of the rule. 0 takes the rule's everywhere.
+        Seconds for timing each convolution's methods in its place, with torch's number of threads;
+        when they are over, the other convolutions take the method of the rule. 0 takes the rule's
+        everywhere.
     plan : mapping, optional
         Methods of convolutions by the names of their weights, as another network's `plan` has them:
         nothing is timed, and what the plan does not name takes the rule's.

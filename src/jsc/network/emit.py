@@ -12,7 +12,7 @@ from jsc._kernels.cpc.forward import tile_columns
 from jsc._kernels.network.program import Program
 from jsc.network import packing
 from jsc.network.blocking import band_rows_of, blocking, sparse_band_rows, vectors_of
-from jsc.network.choices import TILES, Choice, candidates, tiles_of_a_task
+from jsc.network.choices import CPC, TILES, Choice, candidates, tiles_of_a_task
 from jsc.network.constants import Constant, Store
 from jsc.network.graph import (
     Activation,
@@ -129,9 +129,8 @@ class Emitter:
     def options(self, conv: Convolution) -> list[Choice]:
         """The ways to do a convolution with its weights, the rule's own first."""
         found = candidates(conv, self.lanes)
-        cpc = Choice("cpc")
-        if cpc in found and not self.store.is_finite(self.weight(conv)):
-            found.remove(cpc)
+        if CPC in found and not self.store.is_finite(self.weight(conv)):
+            found.remove(CPC)
         return found
 
     def convolution(self, conv: Convolution, choice: Choice) -> int:

@@ -117,46 +117,51 @@ class NetworkProgram:
             return self.emitter.choice(operation).method
         return "native"
 
-    def walk_singly(self, inputs: Sequence[Tensor], run: Callable[[Operation, Any], None]) -> None:
+    def walk_singly(
+        self, inputs: Sequence[Tensor], run: Callable[[Operation, Any], None], threads: int = 1
+    ) -> None:
         """Goes through the operations in order; `run(operation, function)` is to call each function
         at least once."""
         tensors = self._tensors(inputs)
         call = self._take(1)
-        self._standing.at = (call, tensors)
+        self._standing.at = (call, tensors, threads)
         for segment in self.segments:
             if segment.torch is not None:
                 step = segment.torch
                 run(step, lambda step=step: self._run_torch(step, call, tensors))
                 continue
-            regions = self._regions(call, tensors)
             for stage in segment.stages:
                 for operation in stage:
-                    walk = Walk(self.program, [[self.index[operation]]])
-                    scratch = torch.empty(walk.scratch_bytes + 64, dtype=torch.uint8)
-                    at = _aligned(scratch.data_ptr())
-                    run(
-                        operation,
-                        lambda walk=walk, at=at, regions=regions: walk.run(regions, at, 1),
-                    )
+                    run(operation, self._alone(self.program, self.index[operation]))
         del self._standing.at
+
+    def _alone(self, program: Program, index: int) -> Callable[[], None]:
+        """One instruction, on the memory that `walk_singly` has."""
+        call, tensors, threads = self._standing.at
+        walk, regions = Walk(program, [[index]]), self._regions(call, tensors)
+        scratch = torch.empty(walk.scratch_bytes * threads + 64, dtype=torch.uint8)
+        return lambda: walk.run(regions, _aligned(scratch.data_ptr()), threads)
 
     def alternative(self, conv: Convolution, choice: Choice) -> Callable[[], None]:
         """While `walk_singly` stands at a convolution: a function that does it another way."""
-        call, tensors = self._standing.at
         program, store = Program(self.isa), Store(self.store.state)
         emitter = Emitter(program, self.memory, store, {})
-        walk = Walk(program, [[emitter.convolution(conv, choice)]])
-        scratch = torch.empty(walk.scratch_bytes + 64, dtype=torch.uint8)
-        regions = self._regions(call, tensors)
+        alone = self._alone(program, emitter.convolution(conv, choice))
 
         def run(kept: Emitter = emitter) -> None:
-            walk.run(regions, _aligned(scratch.data_ptr()), 1)
+            alone()
 
         return run
 
     def map_view(self, value: Value) -> Tensor:
         """While `walk_singly` stands somewhere: a map as an NCHW tensor on its memory."""
-        return self._view(ViewOf(value, "nchw"), *self._standing.at)
+        call, tensors, _ = self._standing.at
+        return self._view(ViewOf(value, "nchw"), call, tensors)
+
+    def density(self, conv: Convolution) -> float:
+        """While `walk_singly` stands at a convolution: how much of its input is not zero."""
+        x = self.map_view(conv.inputs[0])
+        return x.count_nonzero().item() / max(1, x.numel())
 
     def _tensors(self, inputs: Sequence[Tensor]) -> list[Tensor | None]:
         """The tensors of a call: inputs, then room for outputs and torch's results."""

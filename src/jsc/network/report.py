@@ -83,8 +83,7 @@ def profile(program: NetworkProgram, tensors: list[Tensor], repeats: int) -> Pro
 
     def run(operation: Operation, call: object) -> None:
         if isinstance(operation, Convolution):
-            x = program.map_view(operation.inputs[0])
-            density[operation] = (x != 0).sum().item() / x.numel()
+            density[operation] = program.density(operation)
         for _ in range(repeats):
             start = time.perf_counter()
             call()  # type: ignore[operator]

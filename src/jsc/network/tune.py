@@ -1,10 +1,10 @@
 """Which method each convolution takes: timed in its place, on what its predecessors wrote.
 
 The operations of a program run in order on the sample. Before a convolution is passed, its
-candidates run where it stands, with its own epilogue, input and output; the fastest stays, if its
-error against float64 is at most twice that of torch's own float32 convolution there. Layers of
-the same shape are timed once. A budget that ends leaves the rest to the rule
-(`choices.candidates`, the first).
+candidates run where it stands, with its own epilogue, input, output and torch's number of threads;
+the fastest stays, if its error against float64 is at most twice that of torch's own float32
+convolution there. Layers of the same shape, and about the same share of zeros, are timed once. A
+budget that ends leaves the rest to the rule (`choices.candidates`, the first).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jsc._progress import Progress
-from jsc.network.choices import Choice
+from jsc.network.choices import CPC, Choice
 from jsc.network.constants import Constant
 from jsc.network.graph import Convolution, Operation
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ALLOWED_ERROR = 2.0  # times torch's own
 REPEATS = 5
+DENSITIES = 8  # classes of it
 CHECKED_MACS = 1 << 25  # of a layer in float64: some 10 ms
 GAIN = 0.97  # another method than the rule's must take at most this part of its time
 SPARSE_GAIN = 0.9  # and `cpc`, whose branches are foreseen better on one sample again and again
@@ -42,8 +43,10 @@ def tune(
 
     def visit(operation: Operation, run: Callable[[], None]) -> None:
         if isinstance(operation, Convolution):
-            shape = _shape(operation)
             options = program.emitter.options(operation)
+            shape = _shape(operation)
+            if CPC in options:
+                shape += (round(DENSITIES * program.density(operation)),)
             choice = by_shape.get(shape)
             if choice is None and len(options) > 1 and time.perf_counter() < deadline:
                 choice = _fastest(program, operation, options, run)
@@ -54,7 +57,7 @@ def tune(
         bar.step(operation.layer)
 
     with Progress("compile", len(program.graph.operations), enabled=progress) as bar:
-        program.walk_singly(tensors, visit)
+        program.walk_singly(tensors, visit, torch.get_num_threads())
     return chosen
 
 
@@ -77,7 +80,7 @@ def _fastest(
             function()
             times[choice].append(time.perf_counter() - start)
     best = {choice: min(taken) for choice, taken in times.items()}
-    gain = {options[0]: 1.0, Choice("cpc"): SPARSE_GAIN}
+    gain = {options[0]: 1.0, CPC: SPARSE_GAIN}
     ranked = sorted(options, key=lambda choice: best[choice] / gain.get(choice, GAIN))
     check = None
     for choice in ranked:

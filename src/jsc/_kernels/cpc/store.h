@@ -78,8 +78,7 @@ JSC_INLINE void cpc_store(const CpcTask<T> &t, const T *sums, ptrdiff_t row_step
         for (ptrdiff_t o = 0; o < t.Ow; o++) {
             const ptrdiff_t pixel = r * t.Ow + o;
             T *out = t.out + r * t.out_row + o * t.out_pitch;
-            const T *residual =
-                t.residual ? t.residual + r * t.residual_row + o * t.residual_pitch : nullptr;
+            const T *residual = t.residual ? t.residual + r * t.residual_row + o * t.residual_pitch : nullptr;
             const T *from = sums + r * row_step + o * VL;
             uint64_t bits[(VL + CPC_SET - 1) / CPC_SET] = {};
 #pragma GCC unroll 8

@@ -30,7 +30,7 @@ cdef extern from "network/team.h" namespace "jsc::network" nogil:
         int64_t rounds() const
         int64_t tasks(int64_t round) const
     cdef cppclass Meeting:
-        Meeting(size_t stages) except +
+        Meeting(int64_t threads) except +
     cdef cppclass Schedule:
         void new_stage() except +
         void add(const Instruction *instruction, int64_t round) except +
@@ -210,7 +210,7 @@ cdef class Walk:
         for address in regions:
             at.push_back(<char *>address)
         cdef unique_ptr[Meeting] meeting
-        meeting.reset(new Meeting(self.schedule.size()))
+        meeting.reset(new Meeting(num_threads))
         cdef int isa = self.program.isa
         with nogil:
             if num_threads == 1:

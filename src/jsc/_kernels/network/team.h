@@ -1,9 +1,10 @@
 // The walk: a team of threads goes through stages of independent instructions.
 //
-// A stage is one index space over the tasks of all its instructions (each in one of its rounds). Threads
-// draw indices from the stage's counter; a barrier of our own stands between stages, because it costs a
-// tenth of entering and leaving a parallel region. It spins for some microseconds and then lets others
-// run: cores may be shared with other processes.
+// A stage is one index space over the tasks of all its instructions (each in one of its rounds). Each thread
+// has an equal share of neighbouring tasks, and helps the others when it is done with its own: so a thread
+// mostly reads the rows that it wrote itself, which are still in its cache. A barrier of our own stands
+// between stages, because it costs a tenth of entering and leaving a parallel region. It spins for some
+// microseconds and then lets others run: cores may be shared with other processes.
 #pragma once
 #include <atomic>
 #include <memory>
@@ -31,8 +32,8 @@ struct alignas(64) Line {
 };
 struct Meeting {
     Line arrived, generation;
-    std::unique_ptr<Line[]> next;  // the next task of each stage
-    explicit Meeting(size_t stages) : next(new Line[stages]) {}
+    std::unique_ptr<Line[]> taken;  // tasks of each thread's share that somebody has taken
+    explicit Meeting(int64_t threads) : taken(new Line[threads]) {}
 };
 
 inline void pause() {
@@ -44,6 +45,7 @@ inline void wait_for_all(Meeting &m, int64_t threads) {
     const int64_t generation = m.generation.value.load(std::memory_order_relaxed);
     if (m.arrived.value.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
         m.arrived.value.store(0, std::memory_order_relaxed);
+        for (int64_t t = 0; t < threads; t++) m.taken[t].value.store(0, std::memory_order_relaxed);
         m.generation.value.store(generation + 1, std::memory_order_release);
         return;
     }
@@ -74,19 +76,24 @@ class Schedule {
         const Call call{regions, scratch_of_all + thread * scratch_bytes()};
         for (size_t s = 0; s < stages.size(); s++) {
             const Stage &stage = stages[s];
-            size_t part = 0;
             if (threads == 1) {
                 for (const Part &p : stage.parts)
                     for (int64_t task = 0, n = p.instruction->tasks(p.round); task < n; task++)
                         p.instruction->run(isa, p.round, task, call);
                 continue;
             }
-            for (;;) {
-                const int64_t index = m.next[s].value.fetch_add(1, std::memory_order_relaxed);
-                if (index >= stage.tasks) break;
-                while (part + 1 < stage.parts.size() && stage.parts[part + 1].first <= index) part++;
-                const Part &p = stage.parts[part];
-                p.instruction->run(isa, p.round, index - p.first, call);
+            for (int64_t i = 0; i < threads; i++) {
+                const int64_t whose = (thread + i) % threads;
+                const int64_t first = whose * stage.tasks / threads;
+                const int64_t end = (whose + 1) * stage.tasks / threads;
+                for (size_t part = 0;;) {
+                    const int64_t index =
+                        first + m.taken[whose].value.fetch_add(1, std::memory_order_relaxed);
+                    if (index >= end) break;
+                    while (part + 1 < stage.parts.size() && stage.parts[part + 1].first <= index) part++;
+                    const Part &p = stage.parts[part];
+                    p.instruction->run(isa, p.round, index - p.first, call);
+                }
             }
             if (s + 1 < stages.size()) wait_for_all(m, threads);
         }

@@ -7,9 +7,13 @@ import torch
 import torch.nn.functional as F
 from network_maps import NOWHERE, Maps, act, close
 
+from jsc import _config
+from jsc._geometry import ConvGeometry
+from jsc._kernels.amx.bf16x3 import Convolution as Tiles
 from jsc._kernels.cpc.forward import tile_columns
 from jsc.network import packing
-from jsc.ops import cpc
+from jsc.network.choices import AMX_FIELDS
+from jsc.ops import bf16x3, cpc
 
 LANES = {"base": 4, "avx2": 8, "avx512": 16}
 
@@ -34,8 +38,14 @@ def drawn(seed):
     return r, g
 
 
-def convolution(maps, r, g, kind, special=False, zeros=0.0, workspace=None, **more):
-    """Ours and torch's in float64, with a random epilogue."""
+ACTS = [("none", 0, 0), ("clamp", 0, float("inf")), ("clamp", 0, 6), ("silu", 0, 0)]
+
+
+def convolution(
+    maps, r, g, kind, special=False, zeros=0.0, workspace=None, acts=ACTS, fields=None, **more
+):
+    """Ours and torch's in float64, with a random epilogue. `fields` makes those of the instruction
+    from those that all have, the weight and the shift."""
     x = torch.randn(g["N"], g["C"], g["H"], g["W"])
     x[torch.rand(x.shape) < zeros] = 0
     if special:
@@ -46,7 +56,6 @@ def convolution(maps, r, g, kind, special=False, zeros=0.0, workspace=None, **mo
     N, K, H, W = exact.shape
     shift = torch.randn(K) if r.random() < 0.5 else None
     residual = torch.randn(exact.shape) if r.random() < 0.5 else None
-    acts = [("none", 0, 0), ("clamp", 0, float("inf")), ("clamp", 0, 6), ("silu", 0, 0)]
     # torch's SiLU of -inf is NaN, ours 0.
     name, a, b = r.choice(acts[:3] if special else acts)
     if shift is not None:
@@ -55,7 +64,7 @@ def convolution(maps, r, g, kind, special=False, zeros=0.0, workspace=None, **mo
         exact = exact + residual.double()
     exact = {"none": lambda y: y, "clamp": lambda y: y.clamp(a, b), "silu": F.silu}[name](exact)
     out, _ = maps.place((N, H, W, K), around=3)
-    fields = {
+    own = {
         "x": maps.put(x, around=2), "out": out,
         "epilogue": {
             "shift": maps.constant(shift),
@@ -65,9 +74,11 @@ def convolution(maps, r, g, kind, special=False, zeros=0.0, workspace=None, **mo
     }  # fmt: skip
     for i, letter in enumerate("hw"):
         for key, field in (("kernel", "K"), ("stride", "S"), ("padding", "P"), ("dilation", "D")):
-            fields[field + letter] = g[key][i]
+            own[field + letter] = g[key][i]
+    if fields is not None:
+        return maps.run(kind, fields(own, w, shift), workspace), exact
     more = {key: value(w) if callable(value) else value for key, value in more.items()}
-    return maps.run(kind, {**fields, **more}, workspace), exact
+    return maps.run(kind, {**own, **more}, workspace), exact
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -139,6 +150,54 @@ def test_sparse(maps, isa, seed):
         weight=lambda w: maps.constant(cpc.pack_blocks(w, vectors * lanes)),
     )  # fmt: skip
     close(ours, exact, 2e-5)  # of one chain of up to 3,250 products
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_tiles(maps, isa, seed):
+    if not _config.amx():
+        pytest.skip("this CPU has no AMX tiles")
+    r, g = drawn(seed)
+    g |= {"C": r.choice([3, 16, 33, 70]), "groups": 1}
+    steps = (g["kernel"], g["stride"], g["padding"], g["dilation"])
+    sizes = ConvGeometry(
+        g["N"], g["C"], g["H"], g["W"], g["K"], *(n for step in steps for n in step)
+    )
+    if bf16x3.unsupported(sizes):
+        pytest.skip("not for AMX")
+    cut = {**dict.fromkeys(AMX_FIELDS, 0), **sizes.sizes(), **bf16x3.cut(sizes)}
+    cut["weight_bytes"] = r.choice([cut["weight_bytes"], 0])  # 0: bands that threads share
+    floats = Tiles(cut).common_bytes // 4
+    room, common = maps.place((1, 1, 1, floats + 16), around=0)
+    common.fill_(float("nan"))
+    missing = -g["K"] % bf16x3.BLOCK
+    acts = [("none", 0, 0), ("clamp", 0, float("inf"))]
+
+    def fields(own, w, shift):
+        bias = torch.zeros(g["K"]) if shift is None else shift
+        blocking = {
+            "vectors": 1,
+            "chunk": g["C"],
+            "band_rows": 2,
+            "task_blocks": 1,
+            "tiles_first": 0,
+        }
+        weight = maps.constant(packing.direct(w, 1, LANES[isa], 1, g["C"]))
+        amx = {
+            **cut, "weight": maps.constant(bf16x3.pack(w, sizes)),
+            "x_pitch": own["x"]["pixel"], "out_pitch": own["out"]["pixel"],
+            "residual_pitch": own["epilogue"]["residual"]["pixel"],
+            "bias": maps.constant(F.pad(bias, (0, missing))),
+            "relu": int(own["epilogue"]["act"]["kind"] == act("clamp")["kind"]),
+        }  # fmt: skip
+        return {
+            "amx": amx, "common": -(-room["offset"] // 16) * 16, "out": own["out"],
+            "direct": {**own, **blocking, "groups": 1, "weight": weight},
+        }  # fmt: skip
+
+    ours, exact = convolution(
+        maps, r, g, "tiles", special=seed % 4 == 0, acts=acts, workspace=common, fields=fields
+    )
+    close(ours, exact, 1e-5)
 
 
 def test_winograd_2x2_keeps_integers_exact(maps, isa):

@@ -7,6 +7,7 @@ from random_networks import RandomNetwork, errors, randomise
 from torch import nn
 
 import jsc
+from jsc import _config
 from jsc.network.choices import TILES
 
 X = (2, 3, 13, 11)
@@ -44,12 +45,15 @@ def test_threads_and_batches_keep_the_bits(isa, threads, seed):
         assert torch.equal(one[1][0], value[i])
 
 
+@pytest.mark.parametrize("method", ["cpc", "amx"])
 @pytest.mark.parametrize("seed", range(8))
-def test_convolutions_that_pass_over_zeros(isa, threads, seed):
-    """Every convolution that can by `cpc`: as exact as torch, the same bits."""
+def test_every_convolution_that_can_by_one_method(isa, threads, seed, method):
+    """As exact as torch, the same bits."""
+    if method == "amx" and not _config.amx():
+        pytest.skip("this CPU has no AMX tiles")
     model = randomise(RandomNetwork(seed))
     x = torch.randn(4, *X[1:])
-    everything = dict.fromkeys(jsc.compile(model, x, budget=1.0, check=False).plan, "cpc")
+    everything = dict.fromkeys(jsc.compile(model, x, budget=1.0, check=False).plan, method)
     net = jsc.compile(model, x, plan=everything, check=False)
     threads(1)
     logits, value = outputs(net, x)
@@ -72,7 +76,7 @@ def test_weights_that_are_not_finite_do_not_pass_over_zeros():
     good = model[1].weight[3, 4, 1, 1].item()
     with torch.no_grad():
         model[1].weight[3, 4, 1, 1] = float("inf")
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match="must have finite weights"):
         net.refresh(model)
     assert torch.equal(net(x), before)
     again = jsc.compile(model, x, plan={"1.weight": "cpc"}, check=False)

@@ -6,15 +6,23 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from jsc import _config
+from jsc._geometry import ConvGeometry
+from jsc._kernels.amx import bf16x3 as bf16x3_kernel
 from jsc.network.blocking import vectors_of
 from jsc.network.graph import Convolution, Value
+from jsc.ops import bf16x3
 
 TILES = {"winograd2x2": (2, 2), "winograd2x4": (2, 4), "winograd4x4": (4, 4)}
-METHODS = ("direct", "depthwise", "grouped", "cpc", *TILES)
+METHODS = ("direct", "depthwise", "grouped", "cpc", "amx", *TILES)
 FEW_CHANNELS = 32  # of a group
 LEAST_CHANNELS = 16  # for `cpc`
 SCRATCH_BYTES = 256 << 10  # of a task's transformed tiles: second cache
 MOST_TILES = 96
+AMX_FIELDS = (  # beside sizes and what `bf16x3.cut` says
+    "x_pitch", "out_pitch", "residual_pitch", "weight", "bias", "mean", "variance", "norm_weight",
+    "norm_bias", "eps", "relu",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class Choice:
     method: str
 
 
-CPC = Choice("cpc")
+CPC, AMX = Choice("cpc"), Choice("amx")
 
 
 def choices_of(plan: Mapping[str, str]) -> dict[str, Choice]:
@@ -51,6 +59,8 @@ def candidates(conv: Convolution, lanes: int) -> list[Choice]:
         found += [Choice(name) for name, (v, h) in TILES.items() if v <= H and h <= W]
     if sparse_fits(conv):
         found.append(CPC)
+    if tiles_fit(conv):
+        found.append(AMX)
     return found
 
 
@@ -61,10 +71,43 @@ def sparse_fits(conv: Convolution) -> bool:
     return conv.groups == 1 and conv.inputs[0].C >= LEAST_CHANNELS and channels_last
 
 
-def masks_of(conv: Convolution) -> Value:
-    """Room for the masks of the input: a bit for each of its numbers, by sets of 64 channels."""
+def tiles_fit(conv: Convolution) -> bool:
+    """Can AMX tiles do it: nothing or a ReLU after it, maps whose rows follow each other?"""
+    if not _config.amx() or conv.groups > 1 or str(conv.act) not in ("none", "relu"):
+        return False
+    g = geometry_of(conv)
+    if (g.Oh, g.Ow) != conv.out.shape[1:3] or bf16x3.unsupported(g) is not None:
+        return False
+    return all(_rows_follow(value) for value in (*conv.inputs, conv.out))
+
+
+def _rows_follow(value: Value) -> bool:
+    """Does row follow row in memory, channels last?"""
+    while value.whole is not None:
+        if value.shape[:3] != value.whole.shape[:3]:
+            return False
+        value = value.whole
+    return value.tensor is None or not value.tensor.planar
+
+
+def geometry_of(conv: Convolution) -> ConvGeometry:
     N, H, W, C = conv.inputs[0].shape
-    return Value((N, H, W, 2 * -(-C // 64)))
+    sizes = (*conv.kernel, *conv.stride, *conv.padding, *conv.dilation)
+    return ConvGeometry(N, C, H, W, conv.out.C, *sizes, conv.groups)
+
+
+def workspace_of(conv: Convolution) -> Value | None:
+    """Room for what the threads of a convolution share, by whichever method: masks of the input, a
+    bit for each of its numbers by sets of 64 channels; what `amx` says."""
+    floats = 0
+    if sparse_fits(conv):
+        N, H, W, C = conv.inputs[0].shape
+        floats = N * H * W * 2 * -(-C // 64)
+    if tiles_fit(conv):
+        g = geometry_of(conv)
+        fields = {**dict.fromkeys(AMX_FIELDS, 0), **g.sizes(), **bf16x3.cut(g)}
+        floats = max(floats, bf16x3_kernel.Convolution(fields).common_bytes // 4)
+    return Value((1, 1, 1, floats)) if floats else None
 
 
 def grouped_fits(conv: Convolution, lanes: int) -> bool:

@@ -64,7 +64,8 @@ def compile(
     model : nn.Module of float32 parameters on the CPU
         It is copied, not changed.
     sample : Tensor, tuple (positional arguments) or dict (keyword arguments)
-        An input. Other batch and image sizes work too; each is planned when it first comes.
+        A real input: methods are timed on it, one of which passes over zeros. Other batch and image
+        sizes work too; each is planned when it first comes.
     budget : float
         Seconds for timing each convolution's methods in its place, with torch's number of threads;
         when they are over, the other convolutions take the method of the rule. 0 takes the rule's

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 State = Mapping[str, Tensor]
+LARGEST = 3.38e38  # what is larger may round to inf in bfloat16
 Recipe = Callable[[State], Tensor]
 
 
@@ -39,7 +40,7 @@ class Store:
     def __init__(self, state: State):
         self.state = state
         self._made: dict[Hashable, tuple[Constant, Tensor]] = {}
-        self._finite: dict[Hashable, Constant] = {}  # what must stay so
+        self._bounded: dict[Hashable, Constant] = {}
 
     def tensor(self, constant: Constant) -> Tensor:
         """The constant's tensor: contiguous, aligned to 64 bytes, at one address for ever."""
@@ -53,12 +54,12 @@ class Store:
         """The numbers of a constant without keeping them."""
         return constant.recipe(self.state)
 
-    def is_finite(self, constant: Constant) -> bool:
-        return bool(self.value(constant).isfinite().all())
+    def bounded(self, constant: Constant) -> bool:
+        return is_bounded(self.value(constant))
 
-    def keep_finite(self, constant: Constant) -> None:
-        """`replace` then refuses numbers with which this constant is not finite."""
-        self._finite[constant.key] = constant
+    def keep_bounded(self, constant: Constant) -> None:
+        """`replace` then refuses numbers with which this constant is not bounded."""
+        self._bounded[constant.key] = constant
 
     def refresh(self) -> None:
         """Makes all constants again from the state, in place."""
@@ -80,10 +81,10 @@ class Store:
         if not refused:
             then = {**self.state, **{name: given[name] for name in own}}
             refused = [
-                f"{constant.key} must be finite where zeros of its input are passed over; compile "
-                "the model with these weights instead"
-                for constant in self._finite.values()
-                if not constant.recipe(then).isfinite().all()
+                f"{constant.key} must have finite weights, none above {LARGEST:.2g}, with the "
+                "method that it has; compile the model with these weights instead"
+                for constant in self._bounded.values()
+                if not is_bounded(constant.recipe(then))
             ]
         if refused:
             more = f"\nand {len(refused) - 5} more" if len(refused) > 5 else ""
@@ -98,9 +99,14 @@ class Store:
         return sum(made.nbytes for _, made in self._made.values())
 
 
+def is_bounded(x: Tensor) -> bool:
+    """Are all numbers finite, and some below the largest?"""
+    return bool((x.abs() < LARGEST).all())
+
+
 def aligned(x: Tensor) -> Tensor:
     """A contiguous copy whose first number lies at a multiple of 64 bytes."""
-    room = torch.empty(x.numel() + 16, dtype=x.dtype)
+    room = torch.empty(x.numel() + 64 // x.element_size(), dtype=x.dtype)
     skip = (-room.data_ptr() // room.element_size()) % (64 // room.element_size())
     copy = room[skip : skip + x.numel()].view(x.shape)
     return copy.copy_(x)

@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jsc._kernels.cpc.forward import tile_columns
 from jsc._kernels.network.program import Program
-from jsc.network import packing
-from jsc.network.blocking import band_rows_of, blocking, sparse_band_rows, vectors_of
-from jsc.network.choices import CPC, TILES, Choice, candidates, tiles_of_a_task
+from jsc.network import convolutions
+from jsc.network.choices import AMX, CPC, Choice, candidates
 from jsc.network.constants import Constant, Store
 from jsc.network.graph import (
     Activation,
@@ -31,7 +29,6 @@ from jsc.network.graph import (
     Value,
 )
 from jsc.network.memory import Memory
-from jsc.ops import cpc
 
 ARENA = 0  # the region; those of the call's tensors follow
 ACTIVATIONS = (
@@ -89,7 +86,11 @@ class Emitter:
         """Of a constant as float32; 0 for none."""
         if constant is None:
             return 0
-        tensor = self.store.tensor(constant.then("float32", lambda t: t.float()))
+        return self.raw(constant.then("float32", lambda t: t.float()))
+
+    def raw(self, constant: Constant) -> int:
+        """The address of a constant as it is."""
+        tensor = self.store.tensor(constant)
         self.kept.append(tensor)
         return tensor.data_ptr()
 
@@ -129,87 +130,13 @@ class Emitter:
     def options(self, conv: Convolution) -> list[Choice]:
         """The ways to do a convolution with its weights, the rule's own first."""
         found = candidates(conv, self.lanes)
-        if CPC in found and not self.store.is_finite(self.weight(conv)):
-            found.remove(CPC)
+        bounded = {CPC, AMX}  # inf times zero would be lost, and a large number has no pieces
+        if bounded & set(found) and not self.store.bounded(self.weight(conv)):
+            found = [choice for choice in found if choice not in bounded]
         return found
 
     def convolution(self, conv: Convolution, choice: Choice) -> int:
-        if choice.method == "depthwise":
-            return self.depthwise(conv)
-        if choice.method == "grouped":
-            return self.grouped(conv)
-        if choice.method == "cpc":
-            return self.sparse(conv)
-        if choice.method in TILES:
-            return self.winograd(conv, TILES[choice.method])
-        return self.direct(conv)
-
-    def winograd(self, conv: Convolution, tile: tuple[int, int]) -> int:
-        vectors = vectors_of(conv.out.C, self.lanes)
-        weight = self.weight(conv)
-        packed = weight.then(
-            ("winograd", tile, self.lanes, vectors),
-            lambda w: packing.winograd(w, tile, self.lanes, vectors),
-        )
-        plain = weight.then(("filters", self.lanes), lambda w: packing.plain(w, self.lanes))
-        fields = {
-            **self.maps(conv), "Ph": conv.padding[0], "Pw": conv.padding[1],
-            "mv": tile[0], "mh": tile[1], "vectors": vectors,
-            "tiles": tiles_of_a_task(conv, tile, self.lanes),
-            "weight": self.address(packed), "plain": self.address(plain),
-            "epilogue": self.epilogue(conv),
-        }  # fmt: skip
-        return int(self.program.add_winograd(fields))
-
-    def direct(self, conv: Convolution) -> int:
-        cut = blocking(conv, self.lanes)
-        key = ("direct", conv.groups, self.lanes, cut.vectors, cut.chunk)
-        packed = self.weight(conv).then(
-            key, lambda w: packing.direct(w, conv.groups, self.lanes, cut.vectors, cut.chunk)
-        )
-        fields = {**self.geometry(conv), **cut.fields(), "weight": self.address(packed)}
-        return int(self.program.add_convolution(fields))
-
-    def depthwise(self, conv: Convolution) -> int:
-        packed = self.weight(conv).then(
-            ("depthwise", self.lanes), lambda w: packing.depthwise(w, self.lanes)
-        )
-        fields = self.geometry(conv)
-        del fields["groups"]
-        return int(self.program.add_depthwise({**fields, "weight": self.address(packed)}))
-
-    def grouped(self, conv: Convolution) -> int:
-        filters = conv.out.C // conv.groups
-        width = self.lanes if filters >= self.lanes else self.lanes // 2
-        most = 2 if width == self.lanes and filters >= 2 * width else 1
-        packed = self.weight(conv).then(
-            ("grouped", conv.groups, width, most),
-            lambda w: packing.grouped(w, conv.groups, width, most),
-        )
-        fields = {
-            **self.maps(conv), "Kh": conv.kernel[0], "S": conv.stride[0], "Ph": conv.padding[0],
-            "Pw": conv.padding[1], "Dh": conv.dilation[0], "groups": conv.groups, "width": width,
-            "band_rows": band_rows_of(conv), "weight": self.address(packed),
-            "epilogue": self.epilogue(conv),
-        }  # fmt: skip
-        return int(self.program.add_grouped(fields))
-
-    def sparse(self, conv: Convolution) -> int:
-        Kw, Sw, Dw = conv.kernel[1], conv.stride[1], conv.dilation[1]
-        vectors = cpc.vectors_of(conv.out.C, Kw, Sw, Dw, self.lanes)
-        block = vectors * self.lanes
-        weight = self.weight(conv)
-        self.store.keep_finite(weight)
-        packed = weight.then(("cpc", block), lambda w: cpc.pack_blocks(w.float(), block))
-        columns = tile_columns(Kw, Sw, Dw, conv.out.shape[2])
-        assert conv.workspace is not None
-        fields = {
-            **self.geometry(conv), "masks": self.memory.offsets[conv.workspace],
-            "vectors": vectors, "block": block, "columns": columns,
-            "band_rows": sparse_band_rows(conv, block, columns), "weight": self.address(packed),
-        }  # fmt: skip
-        del fields["groups"]
-        return int(self.program.add_sparse(fields))
+        return convolutions.emit(self, conv, choice.method)
 
     def geometry(self, conv: Convolution | Pool) -> dict[str, Any]:
         (Kh, Kw), (Sh, Sw), (Ph, Pw), (Dh, Dw) = (

@@ -15,7 +15,7 @@ from jsc import _config
 from jsc._kernels.network.program import Program, Walk
 from jsc.network import memory, passes
 from jsc.network.captured import Captured
-from jsc.network.choices import Choice, masks_of, sparse_fits
+from jsc.network.choices import Choice, workspace_of
 from jsc.network.constants import Store
 from jsc.network.emit import Emitter
 from jsc.network.graph import Convolution, Copy, Graph, Operation, TensorRef, TorchCall, Value
@@ -54,8 +54,8 @@ class NetworkProgram:
         self.lanes = (4, 8, 16)[self.isa]
         self.outputs = [self._output(o, channels_last) for o in self.graph.outputs]
         for operation in self.graph.operations:
-            if isinstance(operation, Convolution) and sparse_fits(operation):
-                operation.workspace = masks_of(operation)
+            if isinstance(operation, Convolution):
+                operation.workspace = workspace_of(operation)
         self.segments = memory.schedule(self.graph)
         self.memory = memory.plan(self.graph, self.segments)
         self.program = Program(self.isa)

@@ -142,6 +142,17 @@ def _planes(g: ConvGeometry) -> _Planes:
     return _Planes(step, across, row_pixels, phases, halo)
 
 
+def cut(g: ConvGeometry) -> dict[str, int]:
+    """The fields of the kernel that say how its work is cut."""
+    planes = _planes(g)
+    return {
+        "chunk": _chunk(g), "window": _window(g), "column_step": planes.step,
+        "pixel_columns": planes.across, "row_pixels": planes.row_pixels, "phases": planes.phases,
+        "halo": planes.halo, "weight_bytes": WEIGHT_BYTES, "band_bytes": PLANES_BYTES,
+        "shared_bytes": SHARED_BYTES,
+    }  # fmt: skip
+
+
 def prepare_kernel(
     packed: Tensor,
     bias: Tensor | None,
@@ -151,19 +162,12 @@ def prepare_kernel(
 ) -> tuple[bf16x3.Convolution, list[Tensor | None]]:
     """The kernel of this convolution, which is called with addresses, and the tensors whose memory
     it uses."""
-    planes, (held, common) = _planes(g), fields(packed, g, epilogue, pitches)
+    held, common = fields(packed, g, epilogue, pitches)
     padded = torch.zeros(-(-g.K // BLOCK) * BLOCK, dtype=torch.float32)
     if bias is not None:
         require(bias, (g.K,), torch.float32, "bias")
         padded[: g.K] = bias.detach()
-    kernel = bf16x3.Convolution(
-        {
-            **common, "chunk": _chunk(g), "window": _window(g), "bias": padded.data_ptr(),
-            "column_step": planes.step, "pixel_columns": planes.across,
-            "row_pixels": planes.row_pixels, "phases": planes.phases, "halo": planes.halo,
-            "weight_bytes": WEIGHT_BYTES, "band_bytes": PLANES_BYTES, "shared_bytes": SHARED_BYTES,
-        }
-    )  # fmt: skip
+    kernel = bf16x3.Convolution({**common, **cut(g), "bias": padded.data_ptr()})
     tiles = (-(-g.K // BLOCK), kernel.steps, 3, 2, 16, 16, 2)
     require(packed, tiles, torch.bfloat16, "the packed weight")
     return kernel, [padded, *held]

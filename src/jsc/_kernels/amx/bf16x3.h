@@ -5,16 +5,17 @@
 // of `shared` bands, the next one shares out their filters and pixels, and so on, so that weights come from
 // memory once for all of these bands.
 //
-// Scratch: sums of each thread, the batch-norm as a multiply-add, planes, a line of each thread that says
-// whether it has met a number without three pieces. Behind planes is slack that the tiles of the last
-// pixels reach into; it is zero, because what lies there may be NaN and is multiplied by zeros.
+// Memory that all threads share: whether anyone has met a number without three pieces, the batch-norm as a
+// multiply-add, planes of shared bands. Memory of each thread: sums, and planes where it works on its own.
+// Behind planes is slack that the tiles of the last pixels reach into; it is zero, because what lies there
+// may be NaN and is multiplied by zeros.
 #pragma once
 #include "amx/product.h"
 
 namespace jsc {
 
 constexpr ptrdiff_t AMX_BANDS = 8;  // at least, for each thread, where every thread works on its own
-constexpr ptrdiff_t AMX_LINE = 64;  // bytes
+constexpr ptrdiff_t AMX_LINE = 64;  // bytes, to which memory is aligned
 
 // What does not change from call to call. Sizes are numbers of elements, addresses are 0 where there is
 // nothing.
@@ -39,7 +40,7 @@ struct AmxFields {
 struct AmxCall {
     const float *x, *residual;
     float *out;
-    char *scratch;  // aligned to 64
+    char *common, *own;  // memory of all threads, and of each, one after the other
 };
 
 struct AmxConvolution : AmxFields {
@@ -86,18 +87,16 @@ struct AmxConvolution : AmxFields {
                 for (ptrdiff_t j = 0; j < taps(); j++) *to++ = s * 3 * piece + step_offset(i, j);
     }
     ptrdiff_t steps() const { return window ? window / 32 : chunks() * Kh * taps(); }
-    ptrdiff_t scratch_bytes() const {
-        return threads * (4 * SUMS + AMX_LINE) + 2 * 4 * BF16X3_BLOCK * blocks() + 2 * plane_numbers();
+    ptrdiff_t common_bytes() const {
+        return lines(AMX_LINE + 2 * 4 * BF16X3_BLOCK * blocks() + (shared ? 2 * plane_numbers() : 0));
     }
+    ptrdiff_t own_bytes() const { return lines(4 * SUMS + (shared ? 0 : 2 * plane_numbers())); }
 
     // Once before the rounds, by one thread.
     void begin(const AmxCall &call) const {
         const Places at = places(call);
-        for (ptrdiff_t i = 0; i < AMX_LINE * threads; i++) at.bad[i] = 0;
-        for (ptrdiff_t u = 0; u < (shared ? 1 : threads); u++) {
-            uint16_t *behind = at.planes + (shared ? shared * planes() : u * (planes() + slack) + planes());
-            for (ptrdiff_t i = 0; i < slack; i++) behind[i] = 0;
-        }
+        *at.bad = 0;
+        if (shared) clear_slack(at);
         if (mean)
             bf16x3_norm(K, (const float *)mean, (const float *)variance, (const float *)norm_weight,
                         (const float *)norm_bias, (float)eps, at.scale, at.shift);
@@ -125,11 +124,9 @@ struct AmxConvolution : AmxFields {
     }
     // The thread has tiles: it is between bf16x3_begin and bf16x3_end.
     void run(ptrdiff_t round, ptrdiff_t index, int thread, const AmxCall &call) const {
-        Places at = places(call);
-        at.sums += thread * SUMS;
-        at.bad += thread * AMX_LINE;
+        Places at = places(call, thread);
         if (!shared) {
-            at.planes += thread * (planes() + slack);
+            clear_slack(at);
             if (together) pixels(at, call, index);
             else band(at, call, index);
         } else if (round % 2 == 0) {
@@ -148,12 +145,7 @@ struct AmxConvolution : AmxFields {
         }
     }
     // After the rounds: false where the input has a number that three bfloat16 cannot sum up to.
-    bool end(const AmxCall &call) const {
-        const unsigned char *bad = places(call).bad;
-        for (ptrdiff_t t = 0; t < threads; t++)
-            if (bad[AMX_LINE * t]) return false;
-        return true;
-    }
+    bool end(const AmxCall &call) const { return !*places(call).bad; }
 
   private:
     static constexpr ptrdiff_t SUMS = 1024;  // numbers of four tiles
@@ -169,6 +161,8 @@ struct AmxConvolution : AmxFields {
         return n > high ? high : n < low ? low : n;
     }
 
+    static ptrdiff_t lines(ptrdiff_t bytes) { return ceil(bytes, AMX_LINE) * AMX_LINE; }
+
     ptrdiff_t blocks() const { return ceil(K, BF16X3_BLOCK); }
     ptrdiff_t chunks() const { return ceil(C, chunk); }
     ptrdiff_t taps() const { return ceil(Kw * chunk, 32); }  // steps to a kernel row
@@ -177,9 +171,7 @@ struct AmxConvolution : AmxFields {
     ptrdiff_t column_numbers() const { return window ? window : chunks() * chunk * phases; }  // of a piece
     ptrdiff_t pixel() const { return window ? window : pixel_columns * chunk; }  // from an output to the next
     ptrdiff_t planes() const { return 3 * column_numbers() * columns * rows; }
-    ptrdiff_t plane_numbers() const {
-        return shared ? shared * planes() + slack : threads * (planes() + slack);
-    }
+    ptrdiff_t plane_numbers() const { return (shared ? shared : 1) * planes() + slack; }
     ptrdiff_t step_offset(ptrdiff_t i, ptrdiff_t j) const {
         const ptrdiff_t row = i * Dh % Sh * rows + i * Dh / Sh;
         return (row * row_pixels * pixel_columns + j * (32 / chunk) * Dw) * chunk;
@@ -190,14 +182,18 @@ struct AmxConvolution : AmxFields {
         return last;
     }
 
-    Places places(const AmxCall &call) const {
+    Places places(const AmxCall &call, int thread = 0) const {
         Places at;
-        at.sums = (float *)call.scratch;
-        at.scale = at.sums + SUMS * threads;
+        at.bad = (unsigned char *)call.common;
+        at.scale = (float *)(call.common + AMX_LINE);
         at.shift = at.scale + BF16X3_BLOCK * blocks();
-        at.planes = (uint16_t *)(at.shift + BF16X3_BLOCK * blocks());
-        at.bad = (unsigned char *)(at.planes + plane_numbers());
+        at.sums = (float *)(call.own + thread * own_bytes());
+        at.planes = (uint16_t *)(shared ? at.shift + BF16X3_BLOCK * blocks() : at.sums + SUMS);
         return at;
+    }
+    void clear_slack(const Places &at) const {
+        uint16_t *behind = at.planes + plane_numbers() - slack;
+        for (ptrdiff_t i = 0; i < slack; i++) behind[i] = 0;
     }
 
     // ---- rounds over shared bands

@@ -17,7 +17,8 @@ cdef extern from "amx/bf16x3.h" namespace "jsc" nogil:
         const float *x
         const float *residual
         float *out
-        char *scratch
+        char *common
+        char *own
 
     cdef cppclass AmxConvolution:
         AmxConvolution()
@@ -26,7 +27,8 @@ cdef extern from "amx/bf16x3.h" namespace "jsc" nogil:
         Py_ssize_t steps()
         void place_steps(Py_ssize_t *to)
         void share_out(Py_ssize_t team)
-        Py_ssize_t scratch_bytes()
+        Py_ssize_t common_bytes()
+        Py_ssize_t own_bytes()
         void begin(const AmxCall &call)
         Py_ssize_t rounds()
         Py_ssize_t tasks(Py_ssize_t round)

@@ -24,11 +24,14 @@ cdef class Convolution:
     def steps(self):
         return self.convolution.steps()
 
+    @property
+    def common_bytes(self):
+        """Of the scratch: what all threads share."""
+        return self.convolution.common_bytes()
+
     def scratch_bytes(self, int num_threads):
         """Scratch of a call."""
-        cdef AmxConvolution c = self.convolution
-        c.share_out(num_threads)
-        return c.scratch_bytes()
+        return self.convolution.common_bytes() + num_threads * self.convolution.own_bytes()
 
     def __call__(
         self,
@@ -45,7 +48,8 @@ cdef class Convolution:
         cdef AmxCall call
         cdef Py_ssize_t round = 0, index
         call.x, call.residual, call.out = <const float *>x, <const float *>residual, <float *>out
-        call.scratch = <char *>scratch
+        call.common = <char *>scratch
+        call.own = call.common + c.common_bytes()
         c.share_out(num_threads)
         if c.rounds() == 0:
             return True

@@ -76,7 +76,7 @@ struct Bf16x3Row {
 
 JSC_INLINE void bf16x3_judge(Words32 largest, unsigned char *bad) {
     for (int i = 0; i < 32; i++)
-        if (largest[i] >= 0x7f80) *bad = 1;
+        if (largest[i] >= 0x7f80) __atomic_store_n(bad, 1, __ATOMIC_RELAXED);  // several threads may
 }
 
 // One row of the planes, all chunks.

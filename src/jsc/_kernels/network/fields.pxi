@@ -2,6 +2,8 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
+from jsc._kernels.amx.bf16x3 cimport AmxFields
+
 cdef extern from "network/instruction.h" namespace "jsc::network" nogil:
     cdef struct Map:
         int64_t region, offset
@@ -103,3 +105,9 @@ cdef extern from "network/sparse.h" namespace "jsc::network" nogil:
         int64_t vectors, block, columns, band_rows
         uint64_t weight
         Epilogue epilogue
+
+cdef extern from "network/tiles.h" namespace "jsc::network" nogil:
+    cdef struct TilesFields:
+        AmxFields amx
+        int64_t common
+        ConvolutionFields direct

@@ -86,6 +86,10 @@ cdef extern from "network/sparse.h" namespace "jsc::network" nogil:
             const SparseFields &, void (*band)(int isa, int V, const CpcTask[float] *task) noexcept nogil
         ) except +
 
+cdef extern from "network/tiles.h" namespace "jsc::network" nogil:
+    cdef cppclass Tiles(Instruction):
+        Tiles(const TilesFields &, int64_t lanes) except +
+
 cdef extern from "network/winograd.h" namespace "jsc::network" nogil:
     cdef cppclass Winograd(Instruction):
         Winograd(const WinogradFields &, int64_t lanes) except +
@@ -138,6 +142,10 @@ cdef class Program:
     def add_sparse(self, fields):
         cdef SparseFields f = fields
         return self.add(new Sparse(f, band_float))
+
+    def add_tiles(self, fields):
+        cdef TilesFields f = fields
+        return self.add(new Tiles(f, self.lanes))
 
     def add_winograd(self, fields):
         cdef WinogradFields f = fields

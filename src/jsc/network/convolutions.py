@@ -1,0 +1,128 @@
+"""The instructions of convolutions, one function for each method: fields and packed weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from jsc._kernels.cpc.forward import tile_columns
+from jsc.network import packing
+from jsc.network.blocking import band_rows_of, blocking, sparse_band_rows, vectors_of
+from jsc.network.choices import AMX_FIELDS, TILES, geometry_of, tiles_of_a_task
+from jsc.network.constants import Constant
+from jsc.network.graph import Convolution
+from jsc.ops import bf16x3, cpc
+
+if TYPE_CHECKING:
+    from jsc.network.emit import Emitter
+
+
+def emit(e: Emitter, conv: Convolution, method: str) -> int:
+    """The index of the instruction."""
+    if method in TILES:
+        return winograd(e, conv, TILES[method])
+    return METHOD[method](e, conv)
+
+
+def winograd(e: Emitter, conv: Convolution, tile: tuple[int, int]) -> int:
+    vectors = vectors_of(conv.out.C, e.lanes)
+    weight = e.weight(conv)
+    packed = weight.then(
+        ("winograd", tile, e.lanes, vectors),
+        lambda w: packing.winograd(w, tile, e.lanes, vectors),
+    )
+    plain = weight.then(("filters", e.lanes), lambda w: packing.plain(w, e.lanes))
+    fields = {
+        **e.maps(conv), "Ph": conv.padding[0], "Pw": conv.padding[1],
+        "mv": tile[0], "mh": tile[1], "vectors": vectors,
+        "tiles": tiles_of_a_task(conv, tile, e.lanes),
+        "weight": e.address(packed), "plain": e.address(plain),
+        "epilogue": e.epilogue(conv),
+    }  # fmt: skip
+    return int(e.program.add_winograd(fields))
+
+
+def direct(e: Emitter, conv: Convolution) -> int:
+    return int(e.program.add_convolution(direct_fields(e, conv)))
+
+
+def direct_fields(e: Emitter, conv: Convolution) -> dict[str, Any]:
+    cut = blocking(conv, e.lanes)
+    key = ("direct", conv.groups, e.lanes, cut.vectors, cut.chunk)
+    packed = e.weight(conv).then(
+        key, lambda w: packing.direct(w, conv.groups, e.lanes, cut.vectors, cut.chunk)
+    )
+    return {**e.geometry(conv), **cut.fields(), "weight": e.address(packed)}
+
+
+def tiles(e: Emitter, conv: Convolution) -> int:
+    g, weight, direct = geometry_of(conv), e.weight(conv), direct_fields(e, conv)
+    e.store.keep_bounded(weight)
+    packed = weight.then(("amx", g.Dw), lambda w: bf16x3.pack(w.float(), g))
+    missing = -g.K % bf16x3.BLOCK
+    shift = conv.shift or Constant(("zeros", g.K), lambda _: torch.zeros(g.K))
+    bias = shift.then(("padded", missing), lambda b: F.pad(b.float(), (0, missing)))
+    assert conv.workspace is not None
+    amx = {
+        **dict.fromkeys(AMX_FIELDS, 0), **g.sizes(), **bf16x3.cut(g),
+        "x_pitch": direct["x"]["pixel"], "out_pitch": direct["out"]["pixel"],
+        "residual_pitch": direct["epilogue"]["residual"]["pixel"],
+        "weight": e.raw(packed), "bias": e.address(bias),
+        "relu": int(conv.act.kind == "clamp"),
+    }  # fmt: skip
+    common = e.memory.offsets[conv.workspace]
+    return int(e.program.add_tiles({"amx": amx, "common": common, "direct": direct}))
+
+
+def depthwise(e: Emitter, conv: Convolution) -> int:
+    packed = e.weight(conv).then(("depthwise", e.lanes), lambda w: packing.depthwise(w, e.lanes))
+    fields = e.geometry(conv)
+    del fields["groups"]
+    return int(e.program.add_depthwise({**fields, "weight": e.address(packed)}))
+
+
+def grouped(e: Emitter, conv: Convolution) -> int:
+    filters = conv.out.C // conv.groups
+    width = e.lanes if filters >= e.lanes else e.lanes // 2
+    most = 2 if width == e.lanes and filters >= 2 * width else 1
+    packed = e.weight(conv).then(
+        ("grouped", conv.groups, width, most),
+        lambda w: packing.grouped(w, conv.groups, width, most),
+    )
+    fields = {
+        **e.maps(conv), "Kh": conv.kernel[0], "S": conv.stride[0], "Ph": conv.padding[0],
+        "Pw": conv.padding[1], "Dh": conv.dilation[0], "groups": conv.groups, "width": width,
+        "band_rows": band_rows_of(conv), "weight": e.address(packed),
+        "epilogue": e.epilogue(conv),
+    }  # fmt: skip
+    return int(e.program.add_grouped(fields))
+
+
+def sparse(e: Emitter, conv: Convolution) -> int:
+    Kw, Sw, Dw = conv.kernel[1], conv.stride[1], conv.dilation[1]
+    vectors = cpc.vectors_of(conv.out.C, Kw, Sw, Dw, e.lanes)
+    block = vectors * e.lanes
+    weight = e.weight(conv)
+    e.store.keep_bounded(weight)
+    packed = weight.then(("cpc", block), lambda w: cpc.pack_blocks(w.float(), block))
+    columns = tile_columns(Kw, Sw, Dw, conv.out.shape[2])
+    assert conv.workspace is not None
+    fields = {
+        **e.geometry(conv), "masks": e.memory.offsets[conv.workspace],
+        "vectors": vectors, "block": block, "columns": columns,
+        "band_rows": sparse_band_rows(conv, block, columns), "weight": e.address(packed),
+    }  # fmt: skip
+    del fields["groups"]
+    return int(e.program.add_sparse(fields))
+
+
+METHOD: dict[str, Callable[[Emitter, Convolution], int]] = {
+    "direct": direct,
+    "depthwise": depthwise,
+    "grouped": grouped,
+    "cpc": sparse,
+    "amx": tiles,
+}

@@ -10,8 +10,8 @@ so that validation accuracy is too good for all arms, and most for those that st
 
 Times are those of one batch on one thread: "torch" is the faster of NCHW and channels-last, "cpc"
 has a `jsc.nn.SparseConv2d` for every convolution but the first, "tuned" is `jsc.tune` and
-`jsc.apply` (the live way), "compiled" is `jsc.compile`; of these two a convolution passes over zeros
-where that is faster. Every way is checked against float64 first. "gain" is the time of the
+`jsc.apply` (the live way), "compiled" is `jsc.compile`; with these two a convolution passes over
+zeros where that is faster. Every way is checked against float64 first. "gain" is the time of the
 fine-tuned ReLU network over that of the arm, run the same way.
 """
 

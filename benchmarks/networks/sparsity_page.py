@@ -97,7 +97,7 @@ def words(rows: list[Row]) -> str:
 
 
 def sceptic(rows: list[Row], network: str, base: Row, best: Row) -> list[str]:
-    """What a sceptical reader would write: is any arm faster than the ReLU network, both compiled?"""
+    """What a sceptical reader would write: is any arm faster than ReLU, both compiled?"""
 
     def ms(row: Row, *ways: str) -> float:
         return min(float(row["times"][way]["ms"]) for way in ways)
@@ -125,7 +125,8 @@ def sceptic(rows: list[Row], network: str, base: Row, best: Row) -> list[str]:
     return [
         *lines,
         f"- **What a sceptical reader would write:** on this processor, {verdict} (plain: "
-        f"{ms(base, 'compiled'):.3f} ms an image; the fastest live {min(ms(r, *live) for r in times):.3f}).",
+        f"{ms(base, 'compiled'):.3f} ms an image; the fastest live "
+        f"{min(ms(r, *live) for r in times):.3f}).",
     ]
 
 

@@ -77,7 +77,7 @@ def networks(about: list[Row]) -> str:
         for stage in STAGES if "times" in one else ():
             for kind in ("pixels", "coefficients"):
                 line = {"files": named(one["quality"]), "stage": stage, "input": kind}
-                for way in ("torch", "compiled", "cpc", "cpc + compiled"):
+                for way in ("torch", "compiled", "compiled dense", "cpc", "cpc + compiled"):
                     name = f"{kind}, {stage}, {way}"
                     known = name in one["times"]["ms"]
                     line[f"{way}, ms"] = milliseconds(one, name) if known else None
@@ -121,7 +121,7 @@ def words(rows: list[Row], about: list[Row]) -> str:
             f"gives {spread(found['stem, zeros skipped'])} over its fastest dense way."
         )
         faster += [named(quality)] if found["file to answer"][0] > 1 else []
-        skipping += [named(quality)] if found["stem, zeros skipped"][0] > 1 else []
+        skipping += [named(quality)] if found["stem, zeros skipped"][1] > 1 else []
     accuracy = "coefficients "
     accuracy += f"lose accuracy in the mean ({', '.join(worse)})" if worse else "lose no accuracy"
     accuracy += f", as far as 300 test images and {len(gain)} seeds can tell"

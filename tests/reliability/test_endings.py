@@ -82,33 +82,6 @@ def test_calls_in_a_signal_handler():
     finishes(python(START + SIGNALS))
 
 
-PLANS_IN_SIGNALS = """
-import jsc, signal
-calls, whole = 0, torch.rand(20, 3, 12, 12)
-torch.set_grad_enabled(False)
-model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
-net = jsc.compile(model, whole[:2], budget=0, check=False)
-expected = {n: net(whole[:n]) for n in range(2, 20)}
-def handler(*_):
-    global calls
-    calls += 1
-    n = 2 + calls * 7 % 18
-    assert torch.equal(net(whole[:n]), expected[n])
-    signal.setitimer(signal.ITIMER_REAL, 1e-3)
-signal.signal(signal.SIGALRM, handler)
-signal.setitimer(signal.ITIMER_REAL, 1e-3)
-while calls < 30:
-    for n in range(2, 20): assert torch.equal(net(whole[:n]), expected[n])
-signal.signal(signal.SIGALRM, signal.SIG_IGN)
-print('done')"""
-
-
-@slow
-def test_a_compiled_network_plans_in_a_signal_handler():
-    """In the middle of another plan, whose lock its own thread holds."""
-    finishes(python(START + PLANS_IN_SIGNALS))
-
-
 @slow
 def test_calls_at_the_end():
     """From `atexit`, and from a finaliser when most of Python is gone."""

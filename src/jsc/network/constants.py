@@ -55,7 +55,7 @@ class Store:
         return constant.recipe(self.state)
 
     def bounded(self, constant: Constant) -> bool:
-        return is_bounded(self.value(constant))
+        return constant.key in self._bounded or is_bounded(self.value(constant))
 
     def keep_bounded(self, constant: Constant) -> None:
         """`replace` then refuses numbers with which this constant is not bounded."""
@@ -100,7 +100,7 @@ class Store:
 
 
 def is_bounded(x: Tensor) -> bool:
-    """Are all numbers finite, and some below the largest?"""
+    """Are all numbers finite, and below the largest in size?"""
     return bool((x.abs() < LARGEST).all())
 
 

@@ -123,17 +123,19 @@ class Emitter:
 
     def choice(self, conv: Convolution) -> Choice:
         """The method chosen for a convolution, the rule's where there is none that fits it."""
-        options = self.options(conv)
+        fitting = candidates(conv, self.lanes)
         chosen = self.choices.get(conv.name)
-        return chosen if chosen in options else options[0]
+        if chosen is None or chosen not in fitting or not self.takes_weights(conv, chosen):
+            return fitting[0]
+        return chosen
 
     def options(self, conv: Convolution) -> list[Choice]:
         """The ways to do a convolution with its weights, the rule's own first."""
-        found = candidates(conv, self.lanes)
-        bounded = {CPC, AMX}  # inf times zero would be lost, and a large number has no pieces
-        if bounded & set(found) and not self.store.bounded(self.weight(conv)):
-            found = [choice for choice in found if choice not in bounded]
-        return found
+        return [c for c in candidates(conv, self.lanes) if self.takes_weights(conv, c)]
+
+    def takes_weights(self, conv: Convolution, choice: Choice) -> bool:
+        """`cpc` would lose inf times zero, and for `amx` a large number has no pieces."""
+        return choice not in (CPC, AMX) or self.store.bounded(self.weight(conv))
 
     def convolution(self, conv: Convolution, choice: Choice) -> int:
         return convolutions.emit(self, conv, choice.method)

@@ -6,14 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from strategies import conv_cases
 
 import jsc
 from jsc import _config
 from jsc._geometry import ConvGeometry
+from jsc._kernels.amx import bf16x3 as kernel
 from jsc.ops import bf16x3
-from jsc.ops.epilogue import Epilogue, Norm
 
 needs_amx = pytest.mark.skipif(not _config.amx(), reason="this CPU has no AMX tiles")
 fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -43,7 +42,7 @@ def test_integers_are_exact(num_threads, case):
     x, w, b = case.tensors(torch.float32, integer=True)
     x = 1000 * x  # more than the eight bits of one bfloat16
     out = run(x, w, b, geometry(case, x, w))
-    assert torch.equal(out, F.conv2d(x, w, b, **case.arguments))
+    assert torch.equal(out, case.by_torch(x, w, b))
     assert out.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -113,39 +112,6 @@ def test_inputs_without_three_pieces_go_the_dense_way(bad, num_threads):
 
 
 @needs_amx
-@fixtures
-@given(
-    case=conv_cases(groups=1),
-    normalises=st.sampled_from([None, (True, True), (False, False)]),
-    adds=st.booleans(),
-    relu=st.booleans(),
-)
-def test_fused_is_one_by_one(num_threads, case, normalises, adds, relu):
-    torch.manual_seed(case.seed)
-    x, w, b = case.tensors(torch.float32, integer=False)
-    g, packed = geometry(case, x, w), bf16x3.pack(w, geometry(case, x, w))
-    y, norm = bf16x3.run(x, packed, b, g), None
-    residual = torch.randn(g.N, g.K, g.Oh, g.Ow) if adds else None
-    if normalises:
-        weight, bias = (torch.randn(g.K) if given else None for given in normalises)
-        norm = Norm(torch.randn(g.K), torch.rand(g.K) + 0.1, weight, bias, 1e-5)
-        y = F.batch_norm(y, norm.mean, norm.variance, weight, bias, False, 0.0, norm.eps)
-    y = y if residual is None else y + residual
-    fused = bf16x3.Convolution(packed, b, g, Epilogue(norm, relu)).fused(x, residual)[0]
-    assert torch.equal(fused, y.relu() if relu else y)
-
-
-@needs_amx
-def test_fused_with_bad_numbers():
-    x, w, residual = torch.randn(1, 8, 9, 9), torch.randn(8, 8, 3, 3), torch.randn(1, 8, 7, 7)
-    x[0, 1, 2, 3] = torch.inf
-    g = ConvGeometry(*x.shape, 8, 3, 3)
-    fused = bf16x3.Convolution(bf16x3.pack(w, g), None, g, Epilogue(relu=True)).fused(x, residual)
-    expected = torch.relu(F.conv2d(x, w) + residual)
-    torch.testing.assert_close(fused[0], expected, equal_nan=True, atol=1e-4, rtol=1e-4)
-
-
-@needs_amx
 def test_small_numbers_lose_no_more_than_tiny():
     x, w = torch.tensor([1e-38, 1e-33, 1e-25]).view(3, 1, 1, 1), torch.full((1, 1, 1, 1), 0.3)
     g = ConvGeometry(3, 1, 1, 1, 1, 1, 1)
@@ -180,3 +146,8 @@ def test_without_amx_it_is_refused_in_words_and_the_layer_is_dense(monkeypatch):
     with torch.no_grad():
         fast = jsc.nn.SparseConv2d.from_dense(layer, method="bf16x3")
         assert torch.equal(fast(x), layer(x))
+
+
+def test_a_field_that_is_missing_is_an_error():
+    with pytest.raises(ValueError, match="No value specified for struct attribute"):
+        kernel.Convolution({"N": 1, "C": 3})

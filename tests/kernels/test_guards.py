@@ -73,20 +73,6 @@ def test_weights_that_were_packed_for_other_lanes_are_refused(method, maps):
     assert found
 
 
-@pytest.mark.parametrize("method", ["cpc", *(["bf16x3"] if _config.amx() else [])])
-def test_what_is_fused_has_the_shape_of_the_output(method, maps):
-    x, w, b = maps
-    run = convolution(method, packed(method, w, G), b, G)
-    out = run(x)
-    for residual in (out[:1], out[..., 1:], out.double()):
-        with pytest.raises(ValueError, match="residual must be"):
-            run.fused(x, residual)
-    if method == "cpc":
-        for masks in (cpc.empty_masks(2, 3, 9, 8), torch.zeros(2, 2, 9, 8, dtype=torch.int32)):
-            with pytest.raises(ValueError, match="masks must be"):
-                run.fused(x, None, masks)
-
-
 def test_gradients_check_their_maps(maps):
     x, w, _ = (t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for t in maps)
     grad = torch.ones(2, 20, 9, 8).contiguous(memory_format=torch.channels_last)

@@ -152,6 +152,36 @@ def test_sparse(maps, isa, seed):
     close(ours, exact, 2e-5)  # of one chain of up to 3,250 products
 
 
+@pytest.mark.parametrize("filters", [5, 16, 70])
+def test_sparse_stores_with_the_bits_of_one_by_one(maps, isa, filters):
+    """relu(conv + residual) as the convolution, an addition and torch's ReLU: NaN and -0.0 stay."""
+    x, w = torch.randn(2, 20, 7, 6).relu(), torch.randn(filters, 20, 3, 3)
+    room, masks = maps.place((2, 7, 6, 2), around=0)
+    masks.fill_(float("nan"))
+    plain = {"shift": 0, "has_residual": 0, "residual": NOWHERE, "act": act()}
+    fields = {
+        "x": maps.put(x), "Kh": 3, "Kw": 3, "Sh": 1, "Sw": 1, "Ph": 1, "Pw": 1, "Dh": 1, "Dw": 1,
+        "masks": room["offset"], "vectors": 1, "block": LANES[isa], "band_rows": 3,
+        "columns": tile_columns(3, 1, 1, 6), "epilogue": plain,
+        "weight": maps.constant(cpc.pack_blocks(w, LANES[isa])),
+    }  # fmt: skip
+
+    def run(epilogue):
+        out, _ = maps.place((2, 7, 6, filters))
+        return maps.run("sparse", {**fields, "out": out, "epilogue": epilogue}, masks)
+
+    sums = run(plain)
+    added = torch.randn_like(sums)
+    added[0, :5, 0, 0] = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -0.0])
+    added[1, :, 2] = -sums[1, :, 2]
+    fused = run({**plain, "has_residual": 1, "residual": maps.put(added),
+                 "act": act("clamp", 0, float("inf"))})  # fmt: skip
+    expected = (sums + added).relu()
+    assert torch.equal(fused.isnan(), expected.isnan())
+    bits = [torch.where(t.isnan(), 0, t).contiguous().view(torch.int32) for t in (fused, expected)]
+    assert torch.equal(*bits)
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_tiles(maps, isa, seed):
     if not _config.amx():
@@ -164,9 +194,9 @@ def test_tiles(maps, isa, seed):
     )
     if bf16x3.unsupported(sizes):
         pytest.skip("not for AMX")
-    cut = {**dict.fromkeys(AMX_FIELDS, 0), **sizes.sizes(), **bf16x3.cut(sizes)}
+    cut = {**sizes.sizes(), **bf16x3.cut(sizes)}
     cut["weight_bytes"] = r.choice([cut["weight_bytes"], 0])  # 0: bands that threads share
-    floats = Tiles(cut).common_bytes // 4
+    floats = Tiles({**dict.fromkeys(AMX_FIELDS, 0), **cut}).common_bytes // 4
     room, common = maps.place((1, 1, 1, floats + 16), around=0)
     common.fill_(float("nan"))
     missing = -g["K"] % bf16x3.BLOCK

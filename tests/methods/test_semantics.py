@@ -85,7 +85,7 @@ def problem(index: int, dtype: torch.dtype, integer: bool) -> tuple[tuple, Tenso
     tensors = case.tensors(dtype, integer)
     exact = [None if t is None else t.double() for t in tensors]
     sizes = [None if t is None else t.abs() for t in exact]
-    return tensors, F.conv2d(*exact, **case.arguments), F.conv2d(*sizes, **case.arguments)
+    return tensors, case.by_torch(*exact), case.by_torch(*sizes)
 
 
 @cache
@@ -96,7 +96,7 @@ def bad_problem(index: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     places = torch.randint(x.numel(), (3,), generator=torch.Generator().manual_seed(index))
     for place, value in zip(places.tolist(), ("nan", "inf", "-inf"), strict=True):
         bad[np.unravel_index(place, x.shape)] = float(value)
-    return bad, F.conv2d(bad, w, b, **CASES[index].arguments)
+    return bad, CASES[index].by_torch(bad, w, b)
 
 
 @cache

@@ -162,7 +162,8 @@ class Expected:
     @classmethod
     def of(cls, case: Case, x: Tensor, w: Tensor, b: Tensor | None) -> Expected:
         try:
-            dense = F.conv2d(x, w, b, *case.steps)
+            # In NCHW: see `ConvCase.by_torch`.
+            dense = F.conv2d(x.contiguous(), w, b, *case.steps)
         except RuntimeError as error:
             return cls(error)
         wide = [None if t is None else t.double() for t in (x, w, b)]

@@ -19,10 +19,8 @@ FEW_CHANNELS = 32  # of a group
 LEAST_CHANNELS = 16  # for `cpc`
 SCRATCH_BYTES = 256 << 10  # of a task's transformed tiles: second cache
 MOST_TILES = 96
-AMX_FIELDS = (  # beside sizes and what `bf16x3.cut` says
-    "x_pitch", "out_pitch", "residual_pitch", "weight", "bias", "mean", "variance", "norm_weight",
-    "norm_bias", "eps", "relu",
-)  # fmt: skip
+# Beside sizes and what `bf16x3.cut` says.
+AMX_FIELDS = ("x_pitch", "out_pitch", "residual_pitch", "weight", "bias", "relu")
 
 
 @dataclass(frozen=True)

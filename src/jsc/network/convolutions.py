@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jsc._kernels.cpc.forward import tile_columns
 from jsc.network import packing
 from jsc.network.blocking import band_rows_of, blocking, sparse_band_rows, vectors_of
-from jsc.network.choices import AMX_FIELDS, TILES, geometry_of, tiles_of_a_task
+from jsc.network.choices import TILES, geometry_of, tiles_of_a_task
 from jsc.network.constants import Constant
 from jsc.network.graph import Convolution
 from jsc.ops import bf16x3, cpc
@@ -67,7 +67,7 @@ def tiles(e: Emitter, conv: Convolution) -> int:
     bias = shift.then(("padded", missing), lambda b: F.pad(b.float(), (0, missing)))
     assert conv.workspace is not None
     amx = {
-        **dict.fromkeys(AMX_FIELDS, 0), **g.sizes(), **bf16x3.cut(g),
+        **g.sizes(), **bf16x3.cut(g),
         "x_pitch": direct["x"]["pixel"], "out_pitch": direct["out"]["pixel"],
         "residual_pitch": direct["epilogue"]["residual"]["pixel"],
         "weight": e.raw(packed), "bias": e.address(bias),

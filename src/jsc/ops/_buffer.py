@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
-
-
-class Pitches(NamedTuple):
-    """Elements from a pixel to the next in the maps of a convolution: more than their channels
-    where they are slices of the channels of wider maps."""
-
-    x_pitch: int
-    out_pitch: int
-    residual_pitch: int
 
 
 def require(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> None:

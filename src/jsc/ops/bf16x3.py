@@ -15,9 +15,8 @@ from torch import Tensor
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels.amx import bf16x3
-from jsc.ops._buffer import Pitches, as_pixels, require
+from jsc.ops._buffer import as_pixels, require
 from jsc.ops._scratch import memory
-from jsc.ops.epilogue import PLAIN, Epilogue, Prepared, fields
 
 BLOCK = 32  # filters to a block
 WINDOW = 512  # numbers of the largest window
@@ -153,61 +152,37 @@ def cut(g: ConvGeometry) -> dict[str, int]:
     }  # fmt: skip
 
 
-def prepare_kernel(
-    packed: Tensor,
-    bias: Tensor | None,
-    g: ConvGeometry,
-    epilogue: Epilogue = PLAIN,
-    pitches: Pitches | None = None,
-) -> tuple[bf16x3.Convolution, list[Tensor | None]]:
-    """The kernel of this convolution, which is called with addresses, and the tensors whose memory
-    it uses."""
-    held, common = fields(packed, g, epilogue, pitches)
-    padded = torch.zeros(-(-g.K // BLOCK) * BLOCK, dtype=torch.float32)
-    if bias is not None:
-        require(bias, (g.K,), torch.float32, "bias")
-        padded[: g.K] = bias.detach()
-    kernel = bf16x3.Convolution({**common, **cut(g), "bias": padded.data_ptr()})
-    tiles = (-(-g.K // BLOCK), kernel.steps, 3, 2, 16, 16, 2)
-    require(packed, tiles, torch.bfloat16, "the packed weight")
-    return kernel, [padded, *held]
+class Convolution:
+    """All of a convolution but its input, so that a call is an allocation and a kernel."""
 
+    def __init__(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:
+        packed, padded = packed.detach().contiguous(), torch.zeros(-(-g.K // BLOCK) * BLOCK)
+        if bias is not None:
+            require(bias, (g.K,), torch.float32, "bias")
+            padded[: g.K] = bias.detach()
+        self.g, self._packed, self._bias = g, packed, padded  # the kernel has their addresses
+        self.expected, self.shape = (g.N, g.C, g.H, g.W), (g.N, g.K, g.Oh, g.Ow)
+        self._kernel = bf16x3.Convolution({
+            **g.sizes(), **cut(g), "x_pitch": g.C, "out_pitch": g.K, "residual_pitch": 0,
+            "weight": packed.data_ptr(), "bias": padded.data_ptr(), "relu": 0,
+        })  # fmt: skip
+        tiles = (-(-g.K // BLOCK), self._kernel.steps, 3, 2, 16, 16, 2)
+        require(packed, tiles, torch.bfloat16, "the packed weight")
 
-class Convolution(Prepared):
-    def __init__(
-        self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue = PLAIN
-    ) -> None:
-        super().__init__(g)
-        self.epilogue = epilogue  # its masks are not made: CPC finds them
-        self._kernel, self._held = prepare_kernel(packed, bias, g, epilogue)
-        self._packed, self._given_bias = packed, bias
-
-    def fused(
-        self, input: Tensor, residual: Tensor | None = None, masks: Tensor | None = None
-    ) -> tuple[Tensor, None]:
-        """See the base. Masks are not used."""
+    def __call__(self, input: Tensor) -> Tensor:
+        """`input` as the geometry says, of any strides; the output is channels-last."""
         require(input, self.expected, torch.float32, "input")
         out = torch.empty(self.shape, dtype=torch.float32, memory_format=torch.channels_last)
         x = as_pixels(input)
-        if residual is not None:
-            require(residual, self.shape, torch.float32, "residual")
-            residual = as_pixels(residual)
         threads = _config.num_threads(self.g.macs)
         scratch = memory(self._kernel.scratch_bytes(threads))
-        done = self._kernel(
-            x.data_ptr(), 0 if residual is None else residual.data_ptr(), out.data_ptr(),
-            scratch.address, threads,
-        )  # fmt: skip
-        return (out if done else self._dense(x, residual)), None
-
-    def _dense(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        g, (norm, relu, _) = self.g, self.epilogue
+        if self._kernel(x.data_ptr(), out.data_ptr(), scratch.address, threads):
+            return out
+        g = self.g
         steps = (g.Sh, g.Sw), (g.Ph, g.Pw), (g.Dh, g.Dw)
-        out = torch.conv2d(x, unpack(self._packed, g), self._given_bias, *steps)
-        if norm is not None:
-            out = torch.nn.functional.batch_norm(out, *norm[:4], False, 0.0, norm.eps)
-        out = out if residual is None else out + residual
-        return torch.relu(out) if relu else out
+        # In NCHW: torch 2.13 crashes for some narrow channels-last maps, with AVX-512.
+        y = torch.conv2d(x.contiguous(), unpack(self._packed, g), self._bias[: g.K], *steps)
+        return y.contiguous(memory_format=torch.channels_last)
 
 
 def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,12 +9,10 @@ from torch import Tensor
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels.cpc import forward
-from jsc.ops._buffer import Pitches, as_pixels, require
+from jsc.ops._buffer import as_pixels, require
 from jsc.ops._scratch import memory
-from jsc.ops.epilogue import PLAIN, Epilogue, Prepared, fields
 
 SET = 64  # channels to a mask
-HELD_BYTES = 1024 * 1024  # masks of one layer's output that are kept from call to call
 TILE_BYTES = 128 * 1024  # partial sums of one task: a share of L2 that leaves room for the weights
 
 
@@ -70,43 +66,30 @@ def require_packed(packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None
         require(bias, (g.K,), packed.dtype, "bias")
 
 
-def prepare_kernel(
-    packed: Tensor,
-    bias: Tensor | None,
-    g: ConvGeometry,
-    epilogue: Epilogue = PLAIN,
-    pitches: Pitches | None = None,
-) -> tuple[forward.Convolution, list[Tensor | None]]:
-    """The kernel of this convolution, which is called with addresses, and the tensors whose memory
-    it uses."""
-    require_packed(packed, bias, g)
-    block, (held, common) = packed.shape[-1], fields(packed, g, epilogue, pitches)
-    bias = None if bias is None else bias.detach().resolve_neg().contiguous()
-    kernel = forward.Convolution(
-        packed.dtype == torch.float64,
-        {
-            **common, "vectors": block // _lanes(packed.dtype), "block": block,
-            "bias": 0 if bias is None else bias.data_ptr(), "out_masks": epilogue.masks,
-        },
-        _config.isa(),
-    )  # fmt: skip
-    return kernel, [bias, *held]
+class Convolution:
+    """All of a convolution but its input, so that a call is an allocation and a kernel."""
 
-
-class Convolution(Prepared):
-    def __init__(
-        self, packed: Tensor, bias: Tensor | None, g: ConvGeometry, epilogue: Epilogue = PLAIN
-    ) -> None:
-        super().__init__(g)
-        self._kernel, self._held = prepare_kernel(packed, bias, g, epilogue)
+    def __init__(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:
+        require_packed(packed, bias, g)
+        packed = packed.detach().contiguous()
+        bias = None if bias is None else bias.detach().resolve_neg().contiguous()
         blocks, block = packed.shape[0], packed.shape[-1]
-        self.dtype = packed.dtype
+        self.g, self.dtype = g, packed.dtype
+        self.expected, self.shape = (g.N, g.C, g.H, g.W), (g.N, g.K, g.Oh, g.Ow)
+        self._held = packed, bias  # the kernel has their addresses
+        self._kernel = forward.Convolution(
+            packed.dtype == torch.float64,
+            {
+                **g.sizes(), "vectors": block // _lanes(packed.dtype), "block": block,
+                "weight": packed.data_ptr(), "bias": 0 if bias is None else bias.data_ptr(),
+            },
+            _config.isa(),
+        )  # fmt: skip
         columns = forward.tile_columns(g.Kw, g.Sw, g.Dw, g.Ow) * block
         self._rows = max(1, min(g.Oh, TILE_BYTES // (columns * packed.itemsize)))
         self._tasks_per_band = g.N * blocks
         self._work = g.macs
         self._nothing = 0 in self.shape
-        self._masks = threading.local() if epilogue.masks else None
 
     def band_rows(self, threads: int) -> int:
         """Output rows of one task: as many as the tile holds, fewer where threads need more tasks.
@@ -118,38 +101,18 @@ class Convolution(Prepared):
             rows = -(-rows // 2)
         return rows
 
-    def fused(
-        self, input: Tensor, residual: Tensor | None = None, masks: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, input: Tensor) -> Tensor:
+        """`input` as the geometry says, of any strides; the output is channels-last."""
         require(input, self.expected, self.dtype, "input")
         out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
-        x = as_pixels(input)
-        out_masks, added, given, found = None, 0, 0, 0
-        if self._masks is not None:
-            out_masks = getattr(self._masks, "held", None)
-            if out_masks is None:
-                out_masks = empty_masks(*self.shape)
-                if out_masks.nbytes <= HELD_BYTES:
-                    self._masks.held = out_masks
-            found = out_masks.data_ptr()
-        if masks is not None:
-            N, C, H, W = self.expected
-            require(masks, (N, -(-C // SET), H, W), torch.uint64, "masks")
-            masks = masks.contiguous()
-            given = masks.data_ptr()
-        if residual is not None:
-            require(residual, self.shape, self.dtype, "residual")
-            residual = as_pixels(residual)
-            added = residual.data_ptr()
         if self._nothing:
-            return out, out_masks
+            return out
+        x = as_pixels(input)
         threads = _config.num_threads(self._work)
         rows = self.band_rows(threads)
-        scratch = memory(self._kernel.scratch_bytes(rows, not given, threads))
-        self._kernel(
-            x.data_ptr(), added, given, out.data_ptr(), found, scratch.address, rows, threads
-        )
-        return out, out_masks
+        scratch = memory(self._kernel.scratch_bytes(rows, threads))
+        self._kernel(x.data_ptr(), out.data_ptr(), scratch.address, rows, threads)
+        return out
 
 
 def empty_masks(N: int, C: int, H: int, W: int) -> Tensor:

@@ -5,8 +5,8 @@
 // of `shared` bands, the next one shares out their filters and pixels, and so on, so that weights come from
 // memory once for all of these bands.
 //
-// Memory that all threads share: whether anyone has met a number without three pieces, the batch-norm as a
-// multiply-add, planes of shared bands. Memory of each thread: sums, and planes where it works on its own.
+// Memory that all threads share: whether anyone has met a number without three pieces, and planes of shared
+// bands. Memory of each thread: sums, and planes where it works on its own.
 // Behind planes is slack that the tiles of the last pixels reach into; it is zero, because what lies there
 // may be NaN and is multiplied by zeros.
 #pragma once
@@ -32,13 +32,11 @@ struct AmxFields {
     // Limits: weights that stay in L2; planes of a thread; planes of all threads.
     ptrdiff_t weight_bytes, band_bytes, shared_bytes;
     size_t weight, bias;  // (K blocks, steps, 3, 32 filters, 32) bfloat16; (32 K blocks)
-    size_t mean, variance, norm_weight, norm_bias;  // (K): an evaluating batch-norm
-    double eps;
-    int relu;
+    int relu;  // whether it follows
 };
 
 struct AmxCall {
-    const float *x, *residual;
+    const float *x, *residual = nullptr;
     float *out;
     char *common, *own;  // memory of all threads, and of each, one after the other
 };
@@ -87,9 +85,7 @@ struct AmxConvolution : AmxFields {
                 for (ptrdiff_t j = 0; j < taps(); j++) *to++ = s * 3 * piece + step_offset(i, j);
     }
     ptrdiff_t steps() const { return window ? window / 32 : chunks() * Kh * taps(); }
-    ptrdiff_t common_bytes() const {
-        return lines(AMX_LINE + 2 * 4 * BF16X3_BLOCK * blocks() + (shared ? 2 * plane_numbers() : 0));
-    }
+    ptrdiff_t common_bytes() const { return lines(AMX_LINE + (shared ? 2 * plane_numbers() : 0)); }
     ptrdiff_t own_bytes() const { return lines(4 * SUMS + (shared ? 0 : 2 * plane_numbers())); }
 
     // Once before the rounds, by one thread.
@@ -97,9 +93,6 @@ struct AmxConvolution : AmxFields {
         const Places at = places(call);
         *at.bad = 0;
         if (shared) clear_slack(at);
-        if (mean)
-            bf16x3_norm(K, (const float *)mean, (const float *)variance, (const float *)norm_weight,
-                        (const float *)norm_bias, (float)eps, at.scale, at.shift);
     }
     // A call of this object, which has a copy of its own, by so many threads.
     void share_out(ptrdiff_t team) {
@@ -150,7 +143,7 @@ struct AmxConvolution : AmxFields {
   private:
     static constexpr ptrdiff_t SUMS = 1024;  // numbers of four tiles
     struct Places {
-        float *sums, *scale, *shift;
+        float *sums;
         uint16_t *planes;
         unsigned char *bad;
     };
@@ -185,10 +178,8 @@ struct AmxConvolution : AmxFields {
     Places places(const AmxCall &call, int thread = 0) const {
         Places at;
         at.bad = (unsigned char *)call.common;
-        at.scale = (float *)(call.common + AMX_LINE);
-        at.shift = at.scale + BF16X3_BLOCK * blocks();
         at.sums = (float *)(call.own + thread * own_bytes());
-        at.planes = (uint16_t *)(shared ? at.shift + BF16X3_BLOCK * blocks() : at.sums + SUMS);
+        at.planes = shared ? (uint16_t *)(call.common + AMX_LINE) : (uint16_t *)(at.sums + SUMS);
         return at;
     }
     void clear_slack(const Places &at) const {
@@ -221,7 +212,6 @@ struct AmxConvolution : AmxFields {
         Bf16x3Task task;
         task.x = at.planes, task.sums = at.sums;
         task.weight = (const uint16_t *)weight, task.bias = (const float *)bias, task.offset = offset;
-        task.scale = mean ? at.scale : nullptr, task.shift = mean ? at.shift : nullptr;
         task.out = call.out, task.residual = call.residual, task.relu = relu != 0;
         task.steps = steps(), task.piece = piece, task.pixel = pixel();
         task.pitch = row_pixels, task.Ow = Ow, task.K = K;

@@ -9,8 +9,6 @@ cdef extern from "amx/bf16x3.h" namespace "jsc" nogil:
         Py_ssize_t chunk, window, column_step, pixel_columns, row_pixels, phases, halo
         Py_ssize_t weight_bytes, band_bytes, shared_bytes
         size_t weight, bias
-        size_t mean, variance, norm_weight, norm_bias
-        double eps
         int relu
 
     cdef cppclass AmxCall:

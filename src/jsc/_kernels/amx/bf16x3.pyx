@@ -7,7 +7,7 @@ from cython.parallel cimport parallel, prange, threadid
 
 
 cdef class Convolution:
-    """A convolution whose sizes, weights and epilogue are known: a call has addresses only.
+    """A convolution whose sizes and weights are known: a call has addresses only.
 
     fields: those of AmxFields (amx/bf16x3.h) by name; a missing one is an error. Whoever makes it keeps
     the memory that they are addresses of.
@@ -36,18 +36,15 @@ cdef class Convolution:
     def __call__(
         self,
         size_t x,           # IN   address of (N, H, W, C) with `x_pitch` elements from a pixel to the next
-        size_t residual,    # IN   address of (N, Oh, Ow, K) with `residual_pitch`, or 0
         size_t out,         # OUT  address of (N, Oh, Ow, K) with `out_pitch`
         size_t scratch,     # SCRATCH address of scratch_bytes(), aligned to 64
         int num_threads,
     ):
-        """out = relu(batch_norm(conv) + residual).
-
-        True if it has convolved; False if the input has a number that three bfloat16 cannot sum up to."""
+        """True if it has convolved; False if the input has a number that three bfloat16 cannot sum up to."""
         cdef AmxConvolution c = self.convolution
         cdef AmxCall call
         cdef Py_ssize_t round = 0, index
-        call.x, call.residual, call.out = <const float *>x, <const float *>residual, <float *>out
+        call.x, call.out = <const float *>x, <float *>out
         call.common = <char *>scratch
         call.own = call.common + c.common_bytes()
         c.share_out(num_threads)

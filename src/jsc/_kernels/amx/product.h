@@ -2,7 +2,7 @@
 //
 //   out[k, y, x] = bias[k] + sum_{c, i, j} in[c, y Sh + i Dh - Ph, x Sw + j Dw - Pw] weight[k, c, i, j]
 //
-// and in its store, where wanted, what follows it: relu(out scale[k] + shift[k] + residual).
+// and in its store, where wanted, what follows it: relu(out + residual).
 //
 // A float32 has 24 significant bits, a bfloat16 has 8: every float is the sum a1 + a2 + a3 of its
 // rounding to bfloat16 and the roundings of what is left, exactly. Of the nine products of two such
@@ -46,8 +46,6 @@
 // round to inf in bfloat16 have no such sum: `bad` is set where the input has one, and the caller
 // convolves in another way.
 #pragma once
-#include <cmath>
-
 #include "amx/split.h"
 #include "amx/tiles.h"
 
@@ -61,7 +59,6 @@ struct Bf16x3Task {
     const uint16_t *weight;  // of the filter block
     const float *bias;  // 32 numbers of the filter block
     const ptrdiff_t *offset;  // (steps): from x to the step's first pixel, first piece
-    const float *scale, *shift;  // of the block's filters: sum scale + shift; or null
     const float *residual;  // of the same pixels and filters as `out`: + residual; or null
     bool relu;
     float *out;  // the band's first row, the block's first filter
@@ -84,27 +81,13 @@ inline void bf16x3_select(Bf16x3Task &t, ptrdiff_t block) {
     if (t.residual) t.residual += k;
     t.weight += block * t.steps * 6 * BF16X3_TILE;
     t.bias += k;
-    if (t.scale) t.scale += k, t.shift += k;
     t.filters = t.K - k < BF16X3_BLOCK ? (int)(t.K - k) : BF16X3_BLOCK;
 }
 
 // ---- one task --------------------------------------------------------------------------------------
 
-// An evaluating batch-norm as a multiply-add, with the bits of cpc/store.h.
-struct Bf16x3Norm {
-    template <class I>
-    JSC_INLINE void run(ptrdiff_t K, const float *mean, const float *variance, const float *weight,
-                        const float *bias, float eps, float *scale, float *shift) {
-        for (ptrdiff_t k = 0; k < K; k++) {
-            const float inverse = 1 / std::sqrt(variance[k] + eps);
-            scale[k] = weight ? inverse * weight[k] : inverse;
-            shift[k] = __builtin_fmaf(-mean[k], scale[k], bias ? bias[k] : 0);
-        }
-    }
-};
-
 // Sums of the pixels q .. end - 1, 16 pixels by 16 filters to a tile, `tiles` of filters to a pixel, to
-// the outputs that exist: relu(sum scale + shift + residual).
+// the outputs that exist: relu(sum + residual).
 struct Bf16x3Store {
     template <class I>
     JSC_INLINE void run(const Bf16x3Task *task, ptrdiff_t q, ptrdiff_t end, int tiles) {
@@ -123,7 +106,6 @@ struct Bf16x3Store {
             for (int k = 0; k < 16 * tiles && k < t.filters; k += 16, from += 256) {
                 const int n = t.filters - k;
                 V value = load<V>(from);
-                if (t.scale) value = value * load<V>(t.scale + k) + load<V>(t.shift + k);
                 if (residual) value += n < L ? load_partial<V>(residual + k, n) : load<V>(residual + k);
                 if (t.relu) value = value < 0 ? V{} : value;  // as torch's: NaN and -0.0 stay
                 if (n < L) store_partial(out + k, value, n);
@@ -137,11 +119,6 @@ inline void bf16x3_store(const Bf16x3Task &t, ptrdiff_t q, ptrdiff_t end, int ti
     bf16x3_run<Bf16x3Store>(&t, q, end < t.end ? end : t.end, tiles);
 }
 
-inline void bf16x3_norm(ptrdiff_t K, const float *mean, const float *variance, const float *weight,
-                        const float *bias, float eps, float *scale, float *shift) {
-    bf16x3_run<Bf16x3Norm>(K, mean, variance, weight, bias, eps, scale, shift);
-}
-
 inline void bf16x3_store_sums(float *sums) {
     JSC_TILE_STORE(0, sums, 64);
     JSC_TILE_STORE(1, sums + 256, 64);
@@ -153,7 +130,7 @@ inline void bf16x3_task(const Bf16x3Task *task) {
     const Bf16x3Task &t = *task;
     const ptrdiff_t stride = t.pixel * (ptrdiff_t)sizeof(uint16_t), half = 16 * t.pixel;
     constexpr int step = 6 * BF16X3_TILE;
-    const bool plain = !t.scale && !t.residual && !t.relu;
+    const bool plain = !t.residual && !t.relu;
     ptrdiff_t q = t.first;
     for (; t.filters <= 16 && t.end - q > 32; q += 64) {
         const uint16_t *x = t.x + q * t.pixel, *w = t.weight;

@@ -1,7 +1,4 @@
 # A convolution prepared once, its C++ side, and the sweep itself for other families: compiled once, here.
-from libc.stdint cimport uint64_t
-
-
 cdef extern from "cpc/task.h" namespace "jsc" nogil:
     cdef cppclass CpcTask[T]:
         const T *weight
@@ -16,23 +13,16 @@ cdef extern from "cpc/task.h" namespace "jsc" nogil:
 cdef extern from "cpc/forward.h" namespace "jsc" nogil:
     cdef struct CpcFields:
         Py_ssize_t N, C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Oh, Ow
-        Py_ssize_t x_pitch, out_pitch, residual_pitch
         Py_ssize_t vectors, block
         size_t weight, bias
-        size_t mean, variance, norm_weight, norm_bias
-        double eps
-        int relu, out_masks
 
     cdef cppclass CpcCall[T]:
         const T *x
-        const T *residual
-        const uint64_t *masks
         T *out
-        uint64_t *out_masks
         char *scratch
 
     cdef cppclass CpcConvolution[T]:
-        CpcConvolution(const CpcFields &, Py_ssize_t band_rows, bint encodes, Py_ssize_t threads)
+        CpcConvolution(const CpcFields &, Py_ssize_t band_rows, Py_ssize_t threads)
         Py_ssize_t threads
         Py_ssize_t scratch_bytes()
         Py_ssize_t rounds()

@@ -54,7 +54,7 @@ def encode(
 
 
 cdef class Convolution:
-    """A convolution whose sizes, weights and epilogue are known: a call has addresses only.
+    """A convolution whose sizes and weights are known: a call has addresses only.
 
     fields: those of CpcFields (cpc/forward.h) by name; a missing one is an error. Whoever makes it keeps
     the memory that they are addresses of.
@@ -65,48 +65,33 @@ cdef class Convolution:
         self.is_double = is_double
         self.isa = isa
 
-    def scratch_bytes(self, Py_ssize_t band_rows, bint encodes, int num_threads):
-        """Scratch of a call; `encodes` says that it is to find the masks of its input."""
+    def scratch_bytes(self, Py_ssize_t band_rows, int num_threads):
+        """Scratch of a call."""
         if self.is_double:
-            return CpcConvolution[double](self.fields, band_rows, encodes, num_threads).scratch_bytes()
-        return CpcConvolution[float](self.fields, band_rows, encodes, num_threads).scratch_bytes()
+            return CpcConvolution[double](self.fields, band_rows, num_threads).scratch_bytes()
+        return CpcConvolution[float](self.fields, band_rows, num_threads).scratch_bytes()
 
     def __call__(
         self,
-        size_t x,           # IN   address of (N, H, W, C) with `x_pitch` elements from a pixel to the next
-        size_t residual,    # IN   address of (N, Oh, Ow, K) with `residual_pitch`, or 0
-        size_t masks,       # IN   address of (N, sets, H, W) masks of x; 0: to be found
-        size_t out,         # OUT  address of (N, Oh, Ow, K) with `out_pitch`
-        size_t out_masks,   # OUT  address of (N, ceil(K / 64), Oh, Ow) masks of out, where wanted
+        size_t x,           # IN   address of (N, H, W, C)
+        size_t out,         # OUT  address of (N, Oh, Ow, K)
         size_t scratch,     # SCRATCH address of scratch_bytes(), aligned to 64
         Py_ssize_t band_rows,
         int num_threads,
     ):
-        """out = relu(batch_norm(conv) + residual).
-
-        Addresses, because a buffer takes as long to acquire as a small layer to run.
-        """
+        """Addresses, because a buffer takes as long to acquire as a small layer to run."""
         if self.is_double:
-            convolve(
-                CpcConvolution[double](self.fields, band_rows, masks == 0, num_threads), self.isa,
-                x, residual, masks, out, out_masks, scratch,
-            )
+            convolve(CpcConvolution[double](self.fields, band_rows, num_threads), self.isa, x, out, scratch)
         else:
-            convolve(
-                CpcConvolution[float](self.fields, band_rows, masks == 0, num_threads), self.isa,
-                x, residual, masks, out, out_masks, scratch,
-            )
+            convolve(CpcConvolution[float](self.fields, band_rows, num_threads), self.isa, x, out, scratch)
 
 
 cdef void convolve(
-    const CpcConvolution[floating] &c, int isa, size_t x, size_t residual, size_t masks, size_t out,
-    size_t out_masks, size_t scratch,
+    const CpcConvolution[floating] &c, int isa, size_t x, size_t out, size_t scratch,
 ) noexcept:
     cdef CpcCall[floating] call
     cdef Py_ssize_t round = 0, index
-    call.x, call.residual = <const floating *>x, <const floating *>residual
-    call.masks = <const uint64_t *>masks
-    call.out, call.out_masks, call.scratch = <floating *>out, <uint64_t *>out_masks, <char *>scratch
+    call.x, call.out, call.scratch = <const floating *>x, <floating *>out, <char *>scratch
     with nogil, parallel(num_threads=<int>c.threads):
         for round in range(c.rounds()):
             for index in prange(c.tasks(round), schedule="dynamic"):

@@ -34,9 +34,10 @@
 // the left, in the right one): the same bits for every thread count, band height and batch split.
 // Zeros are skipped, NaN and inf are not.
 //
-// What follows a convolution can be done as its outputs are stored, with the same bits: store.h.
+// A residual is added and ReLU taken as outputs are stored, with the bits of the operators one by one.
 #pragma once
-#include "cpc/store.h"
+#include "cpc/task.h"
+#include "simd/simd.h"
 
 namespace jsc {
 
@@ -187,6 +188,30 @@ JSC_INLINE void cpc_points(const T *x, const uint64_t *mask, ptrdiff_t step, ptr
 
 // ---- one task ------------------------------------------------------------------------------------
 
+// Finished sums of a band to the output: relu(sum + residual).
+template <class I, class T, int V>
+JSC_INLINE void cpc_store(const CpcTask<T> &t, const T *sums, ptrdiff_t row_step) {
+    using V_ = Vec<I, T>;
+    constexpr int L = lanes<I, T>, VL = V * L;
+    for (ptrdiff_t r = 0; r < t.rows; r++)
+        for (ptrdiff_t o = 0; o < t.Ow; o++) {
+            T *out = t.out + r * t.out_row + o * t.out_pitch;
+            const T *residual = t.residual ? t.residual + r * t.residual_row + o * t.residual_pitch : nullptr;
+            const T *from = sums + r * row_step + o * VL;
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) {
+                const ptrdiff_t k = v * L, n = t.filters - k;
+                if (n <= 0) break;
+                V_ value = load<V_>(from + k);
+                if (residual)
+                    value += n < L ? load_partial<V_>(residual + k, (int)n) : load<V_>(residual + k);
+                if (t.relu) value = value < 0 ? V_{} : value;  // as torch's: NaN and -0.0 stay
+                if (n < L) store_partial(out + k, value, (int)n);
+                else store(out + k, value);
+            }
+        }
+}
+
 constexpr int CPC_WEIGHT_BYTES = 40 * 1024;
 
 // Taps = 0: one kernel column at a time (any kernel width, stride and dilation); otherwise the kernel
@@ -234,16 +259,7 @@ struct CpcBand {
             }
         }
 
-        if (t.norm.mean || t.residual || t.relu || t.out_mask)
-            return cpc_store<I, T, V>(t, t.tile + margin * VL, row_step);
-        for (ptrdiff_t r = 0; r < t.rows; r++)
-            for (ptrdiff_t o = 0; o < t.Ow; o++) {
-                const T *from = t.tile + r * row_step + (margin + o) * VL;
-                T *to = t.out + r * t.out_row + o * t.out_pitch;
-                ptrdiff_t k = 0;
-                for (; k + L <= t.filters; k += L) store(to + k, load<V_>(from + k));
-                for (; k < t.filters; k++) to[k] = from[k];
-            }
+        cpc_store<I, T, V>(t, t.tile + margin * VL, row_step);
     }
 };
 

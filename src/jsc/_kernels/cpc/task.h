@@ -8,14 +8,6 @@ namespace jsc {
 
 constexpr int CPC_SET = 64;  // channels to a mask
 
-// An evaluating batch-norm: out = (x - mean) / sqrt(variance + eps) weight + bias, where weight and
-// bias can be null. All null: none.
-template <class T>
-struct CpcNorm {
-    const T *mean = nullptr, *variance = nullptr, *weight = nullptr, *bias = nullptr;
-    T eps = 0;
-};
-
 // What a task needs to know; everything is in elements, `x` and `mask` point at the task's image.
 template <class T>
 struct CpcTask {
@@ -31,15 +23,10 @@ struct CpcTask {
     ptrdiff_t row0, rows;  // the band: output rows row0 .. row0 + rows
     ptrdiff_t filters;     // filters of the block that exist, at most V L
 
-    // What the store of a finished output adds to the convolution, in this order; null or false: nothing.
-    CpcNorm<T> norm;  // of the block's filters
+    // What a compiled network adds as a finished output is stored, in this order; null or false: nothing.
     const T *residual = nullptr;  // of the same pixels and filters as `out`: + residual
     ptrdiff_t residual_pitch = 0, residual_row = 0;
     bool relu = false;
-    uint64_t *out_mask = nullptr;  // masks of the result, at the block's first set and the band's first row
-    ptrdiff_t out_plane = 0;  // from a set of them to the next
-    int first_bit = 0;  // of the block's first filter in its mask
-    bool last = false;  // no block comes after this one: it owns the rest of its masks
 };
 
 template <class T>

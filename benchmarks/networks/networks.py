@@ -2,13 +2,13 @@
 
 Each network runs eight batches in turn: real images through trained networks of a data folder,
 random ones through well-known architectures with random weights. Peers have their best setting:
-torch with NCHW and with channels-last maps, `torch.compile` with freezing (`--inductor`; it takes a
-minute a network), ONNX Runtime and OpenVINO in float32 from the same ONNX file, and for networks
-with local response normalisation from one with a real LRN node too, the faster counting. Each has a
-process of its own, and they take turns. "ratio" is the time of the fastest peer over that of jsc,
-with the quartiles of the rounds; losses are the ratios below 1. "error" is the largest over the
-largest output, against float64; a network whose output is wrong is not timed. "first" is the time
-from the model to the first answer.
+torch with NCHW and with channels-last maps, `torch.compile` with freezing (`--inductor`, at the
+first batch size: it takes half a minute a network), ONNX Runtime and OpenVINO in float32 from the
+same ONNX file, and for networks with local response normalisation from one with a real LRN node
+too, the faster counting. Each has a process of its own, and they take turns. "ratio" is the time of
+the fastest peer over that of jsc, with the quartiles of the rounds; losses are the ratios below 1.
+"error" is the largest over the largest output, against float64; a network whose output is wrong is
+not timed. "first" is the time from the model to the first answer.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def measure(
         "torch NCHW": there["torch NCHW"].make(in_torch, make, torch.contiguous_format),
         "torch NHWC": there["torch NHWC"].make(in_torch, make, torch.channels_last),
     }
-    if options.inductor:
+    if options.inductor and len(x) == options.batch[0]:
         made["torch.compile"] = there["torch.compile"].make(inductor, make)
     if not runtimes.missing():
         for file in runtimes.export(model, x, folder / f"{name}-{len(x)}"):
@@ -196,7 +196,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--networks", nargs="+", default=[], metavar="NAME", help="only these")
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
     parser.add_argument("--budget", type=float, default=20, help="seconds to tune a network")
-    parser.add_argument("--inductor", action="store_true", help="torch.compile with freezing too")
+    parser.add_argument(
+        "--inductor",
+        action="store_true",
+        help="torch.compile with freezing too, at the first batch size",
+    )
     options = report.parse(parser, arguments)
     if options.quick:
         options.rounds, options.budget = min(options.rounds, 3), min(options.budget, 1)

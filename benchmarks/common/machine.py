@@ -50,7 +50,10 @@ def _revision() -> str:
 
     try:
         revision = git("rev-parse", "--short", "HEAD")
-        changed = git("status", "--porcelain", "-uno")
+        # A page that was published before is no change of what is measured.
+        changed = git(
+            "status", "--porcelain", "-uno", "--", ":/", ":(exclude,top)benchmarks/results"
+        )
     except OSError:
         return ""
     return revision + ("+changes" if changed else "")

@@ -60,7 +60,7 @@ struct BandInL1 {
         for (ptrdiff_t r = 0; r < t.rows; r++)
             for (ptrdiff_t o = 0; o < t.Ow; o++) {
                 const float *from = t.tile + r * row_step + (margin + o) * VL;
-                float *to = t.out + (r * t.Ow + o) * t.out_pitch;
+                float *to = t.out + r * t.out_row + o * t.out_pitch;
                 ptrdiff_t k = 0;
                 for (; k + L <= t.filters; k += L) store(to + k, load<V_>(from + k));
                 for (; k < t.filters; k++) to[k] = from[k];
@@ -71,6 +71,7 @@ struct BandInL1 {
 template <int V, int S>
 void band_in_l1(int isa, const CpcTask<float> *task) {
     switch (cpc_taps(task->Kw, task->Sw, task->Dw)) {
+    case 2: return dispatch<BandInL1<V, 2, S>>(isa, task);
     case 3: return dispatch<BandInL1<V, 3, S>>(isa, task);
     case 5: return dispatch<BandInL1<V, 5, S>>(isa, task);
     case 7: return dispatch<BandInL1<V, 7, S>>(isa, task);
@@ -91,7 +92,8 @@ void run_band(const Layer &l, int isa, int where, int64_t block, int64_t row0, i
     t.out = l.out + row0 * l.Ow * l.K + block * l.lanes;
     t.pixel_step = l.C, t.row_step = l.W * l.C, t.set_step = CPC_SET;
     if (where != AS_IT_IS) t.pixel_step = t.row_step = t.set_step = 0;
-    t.C = l.C, t.H = l.H, t.W = l.W, t.out_pitch = l.K, t.Kh = l.Kh, t.Kw = l.Kw, t.Ow = l.Ow;
+    t.out_pitch = l.K, t.out_row = l.Ow * l.K;
+    t.C = l.C, t.H = l.H, t.W = l.W, t.Kh = l.Kh, t.Kw = l.Kw, t.Ow = l.Ow;
     t.Sh = l.Sh, t.Sw = l.Sw, t.Ph = l.Ph, t.Pw = l.Pw, t.Dh = t.Dw = 1;
     t.row0 = row0, t.rows = rows;
     t.filters = l.K - block * l.lanes < l.lanes ? l.K - block * l.lanes : l.lanes;
@@ -162,6 +164,11 @@ int64_t instructions(const Layer *l, int isa, int64_t row) {
                 return -1;
             }
             waitpid(child, &status, 0);
+            if (WIFSTOPPED(status) && WSTOPSIG(status) != SIGTRAP) {  // it fails, and would for ever
+                kill(child, SIGKILL);
+                waitpid(child, &status, 0);
+                return -1;
+            }
             count[rows]++;
         }
     }

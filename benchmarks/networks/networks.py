@@ -33,6 +33,7 @@ from benchmarks.common.report import Figure
 from benchmarks.common.workers import Workers
 from benchmarks.inputs import networks, standard_networks
 from benchmarks.peers import runtimes
+from jsc import _config
 
 TOLERANCE = 1e-4
 INPUTS = 8  # of each network, in turn: the processor would learn the branches of one by heart
@@ -175,14 +176,21 @@ def summaries(rows: list[Row]) -> list[Row]:
     return found
 
 
+def page_name() -> str:
+    """Processors of each kind have a page of their own, those with AVX-512 the plain name."""
+    isa = _config.isa_name()
+    return "networks" if isa == "avx512" else f"networks_{isa.removeprefix('avx512+')}"
+
+
 def draw(rows: list[Row], folder: Path) -> list[Figure]:
     bars: dict[str, dict[str, float]] = {}
     for r in rows:
         if r["batch"] == min(x["batch"] for x in rows):
             threads = f"{r['threads']} thread{'s' if r['threads'] > 1 else ''}"
             bars.setdefault(r["network"], {})[threads] = r["ratio"]
-    figures.bars(folder / "networks.png", bars, "time of the fastest peer / time of jsc", line=1.0)
-    return [Figure("networks.png", "whole networks against the fastest peer")]
+    file = f"{page_name()}.png"
+    figures.bars(folder / file, bars, "time of the fastest peer / time of jsc", line=1.0)
+    return [Figure(file, "whole networks against the fastest peer")]
 
 
 SHOWN = (
@@ -231,5 +239,6 @@ def main(arguments: list[str]) -> None:
          if (r["batch"], r["threads"]) == (options.batch[0], options.threads[0])]
     )  # fmt: skip
     report.write(
-        options, __doc__, page, data={"rows": rows}, figures=figures.drawn(draw, rows, options.out)
-    )
+        options, __doc__, page, data={"rows": rows}, name=page_name(),
+        figures=figures.drawn(draw, rows, options.out),
+    )  # fmt: skip

@@ -13,7 +13,6 @@ cdef extern from "amx/bf16x3.h" namespace "jsc" nogil:
 
     cdef cppclass AmxCall:
         const float *x
-        const float *residual
         float *out
         char *common
         char *own

@@ -1,13 +1,7 @@
 # A convolution prepared once, its C++ side, and the sweep itself for other families: compiled once, here.
 cdef extern from "cpc/task.h" namespace "jsc" nogil:
     cdef cppclass CpcTask[T]:
-        const T *weight
-        const T *bias
-        T *tile
-        T *out
-        Py_ssize_t pixel_step, row_step, set_step, out_pitch, out_row
-        Py_ssize_t C, H, W, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Ow
-        Py_ssize_t filters
+        pass
 
 
 cdef extern from "cpc/forward.h" namespace "jsc" nogil:

@@ -106,6 +106,12 @@ JSC_INLINE void cpc_prefetch(const T *ahead, ptrdiff_t next) {
 }
 constexpr int CPC_AHEAD = 4;
 
+// `count` weights that come next, to the second cache.
+template <class T>
+JSC_INLINE void cpc_fetch(const T *from, ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i += 64 / (int)sizeof(T)) __builtin_prefetch(from + i, 0, 2);
+}
+
 // Columns of partial sums that a sweep may touch beyond either end of an output row.
 constexpr int cpc_margin(int Taps, int S) { return (Taps + S - 1) / S + 1; }
 
@@ -226,6 +232,10 @@ struct CpcBand {
         constexpr int margin = cpc_margin(Taps ? Taps : 1, S);
         const ptrdiff_t VL = V * L, row_step = (t.Ow + 2 * margin) * VL, sets = (t.C + CPC_SET - 1) / CPC_SET;
         const ptrdiff_t channel_step = t.Kw * VL;
+        // While rows go past the weights of a set and kernel row, a share of the next ones is fetched for
+        // each; behind the last ones lie those of the next block, whose task is next.
+        const ptrdiff_t numbers = CPC_SET * channel_step;
+        const ptrdiff_t share = t.rows ? (numbers / t.rows + 15) / 16 * 16 : 0;
         // The weights of a set and kernel row are to stay in L1 (32 or 48 kB) while rows go by.
         constexpr int parts = Taps * V * L * (int)sizeof(T) * CPC_SET > CPC_WEIGHT_BYTES ? 2 : 1;
 
@@ -244,6 +254,7 @@ struct CpcBand {
                     for (ptrdiff_t r = 0; r < t.rows; r++) {
                         ptrdiff_t y = (t.row0 + r) * t.Sh + i * t.Dh - t.Ph;
                         if (y < 0 || y >= t.H) continue;
+                        if constexpr (Taps == 0) cpc_fetch(weight + numbers + r * share, share);
                         const T *x = t.x + y * t.row_step + s * t.set_step;
                         T *out = t.tile + r * row_step + margin * VL;
                         if constexpr (Taps > 0) {

@@ -38,6 +38,7 @@ struct LinearKernel {
         }
 #pragma GCC unroll 2
         for (int b = 0; b < N; b++) x[b] = at(f.x, call, n + b);
+        const int64_t ahead = 8 * f.inputs;  // the next filters: hardware fetches ahead within a page only
         for (; i + L <= end; i += L) {
             F number[N];
 #pragma GCC unroll 2
@@ -45,6 +46,7 @@ struct LinearKernel {
 #pragma GCC unroll 8
             for (int a = 0; a < K; a++) {
                 const F weight = load<F>(w[a] + i);
+                __builtin_prefetch(w[a] + i + ahead, 0, 2);
 #pragma GCC unroll 2
                 for (int b = 0; b < N; b++) sum[a][b] += weight * number[b];
             }

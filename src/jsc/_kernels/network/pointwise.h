@@ -25,7 +25,7 @@ template <int P, int V>
 struct PointwiseKernel {
     template <class F>
     JSC_INLINE void tile(const Pointwise &f, const float *x, const float *weight, int64_t k, float *out,
-                         const float *residual) {
+                         const float *residual, int64_t ahead) {
         constexpr int L = sizeof(F) / 4, B = (P + 2) / 3;
         const Epilogue &e = *f.epilogue;
         {
@@ -53,6 +53,7 @@ struct PointwiseKernel {
             const float *end = weight + std::min(f.chunk, f.C - c0) * V * L;
             for (; weight < end; weight += V * L) {
                 F filter[V];
+                __builtin_prefetch((const char *)weight + ahead, 0, 2);
 #pragma GCC unroll 4
                 for (int v = 0; v < V; v++) filter[v] = load<F>(weight + v * L);
 #pragma GCC unroll 16
@@ -88,15 +89,18 @@ struct PointwiseKernel {
     template <class I>
     JSC_INLINE void run(const Pointwise *f, const float *x, const float *weight, int64_t k, float *out,
                         const float *residual, int64_t pixels, int64_t blocks) {
-        constexpr int width = V * lanes<I, float>;
-        for (int64_t next = 0; next < pixels; next += P) {
+        constexpr int L = lanes<I, float>, width = V * L;
+        // While tiles go past these blocks, the next ones come from memory, every V-th line for each tile.
+        int64_t line = 0;
+        for (int64_t next = 0; next < pixels; next += P, line = line + 1 < V ? line + 1 : 0) {
             const int64_t first = std::min(next, pixels - P);
             const float *from = x + first * f->pixel;
             float *to = out + first * f->out_pixel;
             const float *more = residual ? residual + first * f->epilogue->residual.pixel : nullptr;
             for (int64_t b = 0; b < blocks; b++)
                 tile<Vec<I, float>>(*f, from, weight + b * f->C * width, k + b * width, to + b * width,
-                                    more ? more + b * width : nullptr);
+                                    more ? more + b * width : nullptr,
+                                    4 * (blocks * f->C * width + line * L));
         }
     }
 };

@@ -28,7 +28,6 @@ cdef extern from *:
 cdef extern from "network/team.h" namespace "jsc::network" nogil:
     cdef cppclass Instruction:
         int64_t rounds() const
-        int64_t tasks(int64_t round) const
     cdef cppclass Meeting:
         Meeting(int64_t threads) except +
     cdef cppclass Schedule:
@@ -111,9 +110,6 @@ cdef class Program:
         for i in range(self.instructions.size()):
             del self.instructions[i]
 
-    def __len__(self):
-        return self.instructions.size()
-
     cdef int add(self, Instruction *instruction) except -1:
         self.instructions.push_back(instruction)
         return <int>self.instructions.size() - 1
@@ -123,9 +119,6 @@ cdef class Program:
 
     def rounds(self, size_t index):
         return self.at(index).rounds()
-
-    def tasks(self, size_t index, int64_t round=0):
-        return self.at(index).tasks(round)
 
     def add_convolution(self, fields):
         cdef ConvolutionFields f = fields

@@ -1,6 +1,6 @@
 // Elementary functions of whole vectors: polynomials, no tables, no branches, no libm.
 //   round_even(x)              nearest integer, |x| below half the mantissa's range
-//   exp_pair(x, up, down)      exp(x) and exp(-x) for |x| <= exp_limit, one polynomial for both
+//   exp_pair(x, up, down)      exp(x) and exp(-x) for |x| <= 80 (float64: 700), one polynomial for both
 //   sincospi(x, s, c)          sin(pi x) and cos(pi x) for |x| <= 1/2
 // Errors: float32 about 1 ulp, float64 about 1 ulp (cos: of 1). NaN in, NaN out, except through the
 // exponent field of exp_pair, whose callers carry the NaN in another term.
@@ -16,14 +16,12 @@ template <>
 struct FloatFormat<float> {
     static constexpr int mantissa = 23;
     static constexpr float round = 12582912.f;  // 1.5 * 2^23: adding it leaves no fraction bits
-    static constexpr float exp_limit = 80.f;
     static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
 };
 template <>
 struct FloatFormat<double> {
     static constexpr int mantissa = 52;
     static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
-    static constexpr double exp_limit = 700.0;
     static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
 };
 

@@ -10,6 +10,7 @@ CPP     := $(HEADERS) $(wildcard benchmarks/*/*.cpp)
 KERNEL_SOURCES := $(HEADERS) $(wildcard src/jsc/_kernels/*.p[yx][xd] src/jsc/_kernels/*/*.p[yx][xdi])
 # Threads that wait in sleep: where cores are shared, waiting in a loop costs minutes.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
+SIDE_BY_SIDE := -n auto --maxprocesses 8
 
 # For how long `make fuzz` and `make mutate` try new cases, how many calls and cases `make races` and
 # `make differential` try, and from which seed.
@@ -60,7 +61,7 @@ demo: $(VENV)/.built
 
 test: $(VENV)/.built
 	@echo "jsc: running the tests ..."
-	@$(PYTEST) -q -n auto --maxprocesses 8
+	@$(PYTEST) -q $(SIDE_BY_SIDE)
 	@echo "jsc: all tests passed"
 
 test-slow: $(VENV)/.built
@@ -74,7 +75,8 @@ test-data: $(VENV)/.built
 # Builds of their own, beside the ordinary one.
 test-debug: $(VENV)/.built
 	@JSC_DEBUG=1 sh scripts/variant.sh $(BIN)/python build/debug
-	@cd build/debug && PYTHONPATH=$$PWD/src OMP_WAIT_POLICY=passive ../../$(BIN)/python -m pytest -q
+	@cd build/debug && PYTHONPATH=$$PWD/src OMP_WAIT_POLICY=passive \
+		../../$(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
 
 fuzz mutate: $(VENV)/.built
 	@$(BIN)/python -W ignore -m tests.reliability.$@ --seconds $(SECONDS) --seed $(SEED)
@@ -92,7 +94,8 @@ differential: $(VENV)/.built
 
 emulate: $(VENV)/.built
 	@JSC_EMULATE=1 sh scripts/variant.sh $(BIN)/python build/emulate
-	@cd build/emulate && PYTHONPATH=$$PWD/src OMP_WAIT_POLICY=passive ../../$(BIN)/python -m pytest -q \
+	@cd build/emulate && PYTHONPATH=$$PWD/src OMP_WAIT_POLICY=passive \
+		../../$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) \
 		tests/kernels tests/network tests/formats tests/methods
 	@cd build/emulate && PYTHONPATH=$$PWD/src ../../$(BIN)/python -W ignore -m tests.reliability.differential \
 		--cases $(CASES) --seed $(SEED)

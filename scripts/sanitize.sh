@@ -21,7 +21,7 @@ for emulate in ${JSC_EMULATE:-1}; do
         PYTHONMALLOC=malloc PYTHONPATH="$directory/src" OMP_WAIT_POLICY=passive \
         ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:log_path=$directory/report" \
         UBSAN_OPTIONS="print_stacktrace=1:log_path=$directory/report" \
-        "$python" -m pytest -q -p no:cacheprovider -k "not func_compile" $tests "$@"
+        "$python" -m pytest -q -n auto --maxprocesses 8 -p no:cacheprovider -k "not func_compile" $tests "$@"
     cd "$root"
     # Tests ask for more memory than there is: that it was refused is no fault.
     if cat "$directory"/report.* 2>/dev/null | grep -v "WARNING: AddressSanitizer failed to allocate"; then

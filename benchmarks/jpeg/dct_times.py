@@ -21,8 +21,9 @@ from benchmarks.jpeg import dct_files
 from benchmarks.jpeg.dct_files import Files
 from benchmarks.jpeg.dct_networks import inputs
 from benchmarks.peers import coefficients
+from jsc.network import choices
 
-DENSE = ("direct", "winograd2x2", "winograd2x4", "winograd4x4")
+DENSE = ("direct", *choices.TILES)
 TOLERANCE = 1e-4
 Runs = dict[str, Callable[[], Any]]
 

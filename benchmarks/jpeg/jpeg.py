@@ -22,7 +22,7 @@ import jsc
 from benchmarks.common import allocation, figures, report
 from benchmarks.common.harness import Ratio, WrongResult, check, interleave, num_threads
 from benchmarks.common.report import Figure
-from benchmarks.inputs import images, toy_networks
+from benchmarks.inputs import images
 from benchmarks.peers.diff_jpeg import CubicJPEG
 from benchmarks.peers.jpeg_dl import AuthorsJPEG
 
@@ -128,7 +128,7 @@ def _to_double(layer: nn.Module) -> None:
 def pictures(options: argparse.Namespace, count: int, size: int) -> Tensor:
     """Real photographs where there is a data folder, else smooth random images with noise."""
     if options.data is None:
-        x = 127.5 + 110 * toy_networks.image(count, size) + 4 * torch.randn(count, 3, size, size)
+        x = 127.5 + 110 * images.smooth(count, size) + 4 * torch.randn(count, 3, size, size)
         return x.clamp(0, 255).round()
     photos = images.ImageSet(options.data / "images" / "flowers12_224.npz")
     chosen = [photos[i * len(photos) // count][:size, :size] for i in range(count)]

@@ -120,7 +120,8 @@ def sceptic(rows: list[Row], network: str, base: Row, best: Row) -> list[str]:
     verdict = (
         f"compiled, only these are faster than the plain ReLUs: {', '.join(faster)}"
         if faster
-        else "compiled, no arm is faster than the plain ReLUs, whatever accuracy it gives up"
+        else "compiled, no arm is faster than the plain ReLUs beyond the spread of the rounds, "
+        "whatever accuracy it gives up"
     )
     return [
         *lines,

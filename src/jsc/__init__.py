@@ -8,6 +8,7 @@ from jsc import formats as formats
 from jsc import functional as functional
 from jsc import jpeg as jpeg
 from jsc import nn as nn
+from jsc._extras import MissingExtraError as MissingExtraError
 from jsc._installation import show_versions as show_versions
 from jsc._version import __version__ as __version__
 from jsc.network import CompiledNetwork as CompiledNetwork

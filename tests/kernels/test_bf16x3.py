@@ -25,7 +25,7 @@ def geometry(case, x, w):
 
 
 def run(x, w, b, g):
-    return bf16x3.run(x, bf16x3.pack(w, g), b, g)
+    return bf16x3.Convolution(bf16x3.pack(w, g), b, g)(x)
 
 
 @given(case=conv_cases(groups=1))

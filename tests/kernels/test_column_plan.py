@@ -31,7 +31,6 @@ def test_it_is_the_definition(W, Kw, Sw, Pw, Dw, sets):
     g = row(W, Kw, Sw, Pw, Dw)
     assume(g.Ow > 0)
     expected, made = oracle.plan(g), column_order.column_plan(g, sets=sets)
-    assert made.patterns == expected.patterns
     for name in ARRAYS:
         assert getattr(made, name).tolist() == getattr(expected, name), name
     bare = column_order.column_plan(g, sets=sets, pointers=False)

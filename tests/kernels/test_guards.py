@@ -13,7 +13,7 @@ from jsc.ops import bf16x3, cpc, cpc_grad, cpo, cps, lowering
 G = ConvGeometry(2, 70, 9, 8, 20, 3, 3, 1, 1, 1, 1)
 LOWERED = {
     "im2col": (lowering.im2col_pack, lowering.im2col_run),
-    "mec": (lowering.mec_pack, lowering.mec_run),
+    "mec": (lowering.im2col_pack, lowering.mec_run),
 }
 PREPARED = {"cpc": cpc.Convolution, "cpo": cpo.prepare, "cps": cps.prepare}
 METHODS = [*LOWERED, *PREPARED, "bf16x3"]

@@ -57,7 +57,7 @@ def test_mec_reads_its_lowered_matrix_in_place():
     x = torch.randn(1, 64, 28, 28).contiguous(memory_format=torch.channels_last)
     w = torch.randn(32, 64, 3, 3)
     g = geometry(x, w, padding=(1, 1))
-    packed = lowering.mec_pack(w, g)
+    packed = lowering.im2col_pack(w, g)
     with torch.profiler.profile(profile_memory=True) as profile:
         lowering.mec_run(x, packed, None, g)
     allocated = sum(

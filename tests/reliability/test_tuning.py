@@ -16,9 +16,10 @@ from typing import ClassVar
 import pytest
 import torch
 from fake_times import QUICK, Nested, timing_module
+from random_networks import randomise
 from torch import nn
 
-from benchmarks.inputs import toy_networks
+from benchmarks.inputs import architectures
 from jsc.tuning import apply, capture, restore, tune
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch alone takes:jsc.PlanWarning")
@@ -77,7 +78,7 @@ def cpc_everywhere(model, sample):
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return toy_networks.small_resnet(16).eval()
+    return randomise(architectures.resnet(10))
 
 
 X = (2, 3, 16, 16)

@@ -9,21 +9,15 @@ from torch import Tensor
 
 from jsc import _config
 from jsc._kernels.network.program import Program, Walk
+from jsc.network.emit import ACTIVATIONS
 
 SENTINEL = 12345.5
 CHANNELS = (1, 3, 8, 19, 70, 133)
 SPECIAL = (math.nan, math.inf, -math.inf)
-NOWHERE = dict.fromkeys(
-    ("region", "offset", "N", "H", "W", "C", "image", "row", "pixel", "channel"), 0
-)
-KINDS = (
-    "none", "clamp", "leaky", "elu", "sigmoid", "silu", "hard_sigmoid", "hard_swish", "tanh",
-    "gelu", "gelu_tanh", "threshold",
-)  # fmt: skip
 
 
 def act(kind="none", a=0.0, b=0.0):
-    return {"kind": KINDS.index(kind), "a": a, "b": b}
+    return {"kind": ACTIVATIONS.index(kind), "a": a, "b": b}
 
 
 def image(channels, size=(7, 10), special=False, batch=2):

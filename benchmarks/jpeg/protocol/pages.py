@@ -87,7 +87,7 @@ def masking(rows: Sequence[Row]) -> str:
         if arm == STANDARD:
             continue
         mine = statistics.of(rows, network, arm)
-        found = [text for text in signs(rows, network, mine, arm) if text]
+        found = [text for text in signs(rows, network, mine) if text]
         present = [text for text, is_sign in found if is_sign]
         absent = [text for text, is_sign in found if not is_sign]
         if not found:
@@ -98,9 +98,7 @@ def masking(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def signs(
-    rows: Sequence[Row], network: str, mine: Sequence[Row], arm: str
-) -> list[tuple[str, bool] | None]:
+def signs(rows: Sequence[Row], network: str, mine: Sequence[Row]) -> list[tuple[str, bool] | None]:
     """(what was found, whether it is a sign); None where the attacks were not made."""
 
     def ahead(weak: str, strong: str) -> tuple[str, bool] | None:

@@ -1,4 +1,4 @@
-"""Compiled kernels, by family. Nothing here imports torch or allocates: addresses come in.
+"""Compiled kernels, by family. Nothing here imports torch; calls get addresses.
 
     module       what its kernels do                                           header
     ----------   -----------------------------------------------------------   --------------------

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jsc.cli.states import load_state
 from jsc.jpeg import plot_tables, quality_tables, read_tables
 from jsc.jpeg.plots import NAMES
 
@@ -81,26 +82,12 @@ def _read(path: Path, key: str | None) -> Tensor:
             f"{path.name} is neither a JPEG ({', '.join(sorted(JPEGS))}) nor a state_dict "
             f"({', '.join(sorted(STATES))})"
         )
-    return _from_state(_load(path), path.name, key)
-
-
-def _load(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle raises errors of many types
-        raise ValueError(f"{path.name} holds no state_dict that can be read safely") from error
+    return _from_state(load_state(path), path.name, key)
 
 
 def _from_state(state: Any, name: str, key: str | None) -> Tensor:
     if isinstance(state, Tensor):
         state = {"tables": state}
-    for inner in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(inner), dict):
-            state = state[inner]
     found = {
         k: v.detach()
         for k, v in (state.items() if isinstance(state, dict) else ())

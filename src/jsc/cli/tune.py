@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from jsc.cli.states import load_state
 from jsc.methods import METHODS
 from jsc.tuning import tune
 
@@ -97,25 +98,11 @@ def load_sample(text: str) -> tuple[Any, bool]:
     return torch.load(path, map_location="cpu", weights_only=True), True
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state_dict; also one that a checkpoint keeps under "state_dict" or "model"."""
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        model.load_state_dict(load_file(path))
-        return
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    model.load_state_dict(state)
-
-
 def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     """Tune, print the table, save the plan."""
     model = load_model(options.model)
     if options.weights:
-        load_weights(model, options.weights)
+        model.load_state_dict(load_state(options.weights))
     sample, real = load_sample(options.sample)
     plan = tune(
         model,

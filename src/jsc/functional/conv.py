@@ -57,7 +57,8 @@ def conv2d(
     Raises
     ------
     TypeError   if an argument is no tensor, or a dtype is not supported or not shared.
-    ValueError  if shapes do not fit, or the method does not exist or cannot do this geometry.
+    ValueError  if shapes do not fit, or the method does not exist, cannot do this geometry or
+                cannot run on this CPU ("bf16x3" without AMX).
 
     Notes
     -----

@@ -60,7 +60,7 @@ def jpeg(
         given. (K, 1, 1, 1) is one number a round.
     quantizer : str
         "soft"    the mean of the levels, see :func:`soft_quantize`
-        "hard"    rounding, ties to even; derivative 0 in x
+        "hard"    rounding, ties to even; derivative 0 in x, round(z / q) in the tables
         "ste"     rounding, with derivative 1 in x and round(u) - u in the tables (straight-through)
         "sample"  a level drawn from P(k | z), clamped to `levels`, with the derivative of "soft"
     window, levels : int, optional

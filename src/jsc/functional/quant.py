@@ -47,10 +47,10 @@ def soft_quantize(
     alpha, kappa : Tensor or float, >= 0, broadcastable to `z`; exactly one of them
         Sharpness per squared unit of `z`, or hardness: kappa ties alpha to q by alpha = kappa /
         q^2, and the gradient of q is then that at constant kappa.
-    window : int, odd, optional
+    window : int, odd, from 3 to 23, optional
         Sum over the `window` levels nearest to z only. 5 is the operator of the authors' code,
         which jumps at cell edges and is not the identity where kappa < 1.
-    levels : int, optional
+    levels : int, at least 1 and (window - 1) / 2, optional
         Saturation: `|k| <= levels`. Without a window z is clamped to the range, so that saturated
         values give +-levels q with slope 0; with one its index is clamped, as the authors do
         with 127.

@@ -76,9 +76,8 @@ def jpeg_rate(
     coefficient; given `levels` only below 0.01, and then approximate near the last level. kappa
     below 1e-8 acts as 1e-8.
     Cost: 2 w + 1 levels a coefficient, w = 1 / 2 + 4 / sqrt(kappa), each an exponential and an
-    addition into a histogram, in plain torch: some 35 times the layer, with backward 25 times
-    (kappa = 2, one thread). A part of the batch often does. Memory: a copy of the coefficients and
-    their gradient.
+    addition into a histogram, in plain torch, which takes many times as long as the layer itself. A
+    part of the batch often does. Memory: a copy of the coefficients and their gradient.
 
     References
     ----------

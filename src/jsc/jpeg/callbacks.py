@@ -50,7 +50,8 @@ def log_tables(writer: Any, model: nn.Module, step: int) -> None:
 
 def lightning_callback() -> Any:
     """A callback for `lightning.Trainer(callbacks=[...])`: :func:`log_tables` after each epoch of
-    training, to those of the trainer's loggers that write to TensorBoard."""
+    training, to those of the trainer's loggers that write to TensorBoard. Raises ImportError
+    without lightning."""
     callback: Any = import_module("lightning.pytorch").Callback
 
     class LogTables(callback):
@@ -66,7 +67,7 @@ def lightning_callback() -> Any:
 
 def trainer_callback(writer: Any) -> Any:
     """A callback for `transformers.Trainer(callbacks=[...])`: :func:`log_tables` to `writer` after
-    each epoch."""
+    each epoch. Raises ImportError without transformers."""
     callback: Any = import_module("transformers").TrainerCallback
 
     class LogTables(callback):

@@ -58,9 +58,9 @@ def sensitivity(
 
     Returns
     -------
-    Tensor, (3, 8, 8), float64, natural order; Y, Cb, Cr. One running sum: memory does not grow with
-    N. With "share", the bits do not depend on the number of processes, provided that each of them
-    has the same number of threads.
+    Tensor, (3, 8, 8), float64, in squared units of the loss per squared grey level; natural order;
+    Y, Cb, Cr. One running sum: memory does not grow with N. With "share", the bits do not depend on
+    the number of processes, provided that each of them has the same number of threads.
 
     Raises
     ------
@@ -114,10 +114,11 @@ def mean_absolute(
     processes: Processes = "share",
     progress: bool = True,
 ) -> Tensor:
-    """Mean `|Z[c, m]|` over images and blocks: (3, 8, 8), float64, natural order; Y, Cb, Cr.
+    """Mean `|Z[c, m]|` over images and blocks, in grey levels of an 8-bit image: (3, 8, 8),
+    float64, natural order; Y, Cb, Cr.
 
     `loader` yields image batches, or tuples that start with one; the rest as in
-    :func:`sensitivity`.
+    :func:`sensitivity`, as are the errors.
     """
     options = JpegOptions(mean=mean, std=std, peak=peak)
 

@@ -40,7 +40,8 @@ ZIGZAG = tuple(
 
 def quality_tables(quality: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """The (2, 8, 8) tables that libjpeg writes for `quality` 1 to 100: Y, and Cb and Cr; whole
-    numbers from 1 to 255. 50 is Annex K itself.
+    numbers from 1 to 255, of `dtype`. 50 is Annex K itself. Raises ValueError unless quality is a
+    whole number from 1 to 100.
 
     Source: jcparam.c of libjpeg, `jpeg_quality_scaling` and `jpeg_add_quant_table` (baseline).
     """
@@ -56,7 +57,10 @@ def quality_tables(quality: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def to_zigzag(tables: Tensor) -> Tensor:
-    """(..., 8, 8) in natural order -> (..., 64) in zig-zag order."""
+    """(..., 8, 8) in natural order -> (..., 64) in zig-zag order, any dtype.
+
+    Raises TypeError for what is no tensor, ValueError for another shape.
+    """
     _checks.require_tensor(tables, "tables")
     if tables.ndim < 2 or tables.shape[-1] != 8 or tables.shape[-2] != 8:
         raise ValueError(f"tables must be (..., 8, 8), got {tuple(tables.shape)}")
@@ -64,7 +68,10 @@ def to_zigzag(tables: Tensor) -> Tensor:
 
 
 def from_zigzag(coefficients: Tensor) -> Tensor:
-    """(..., 64) in zig-zag order -> (..., 8, 8) in natural order."""
+    """(..., 64) in zig-zag order -> (..., 8, 8) in natural order, any dtype.
+
+    Raises TypeError for what is no tensor, ValueError for another shape.
+    """
     _checks.require_tensor(coefficients, "coefficients")
     if coefficients.ndim < 1 or coefficients.shape[-1] != 64:
         raise ValueError(f"coefficients must be (..., 64), got {tuple(coefficients.shape)}")

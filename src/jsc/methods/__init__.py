@@ -11,12 +11,9 @@ Modules, functions and tuning ask these for everything they need to know of a me
 
 from jsc.methods.base import Method as Method
 from jsc.methods.convolve import geometry as geometry
-from jsc.methods.convolve import is_channels_last as is_channels_last
 from jsc.methods.convolve import kept_pack as kept_pack
 from jsc.methods.convolve import likely_fastest_first as likely_fastest_first
 from jsc.methods.convolve import output_format as output_format
-from jsc.methods.convolve import pack as pack
-from jsc.methods.convolve import plain as plain
 from jsc.methods.convolve import prepare as prepare
 from jsc.methods.convolve import unsupported as unsupported
 from jsc.methods.operator import Conv2d as Conv2d

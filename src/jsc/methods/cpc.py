@@ -14,9 +14,6 @@ class Cpc(Method):
     sparse = True
     trains = True
 
-    def unsupported(self, g: ConvGeometry) -> str | None:
-        return cpc.unsupported(g)
-
     def pack(self, weight: Tensor, g: ConvGeometry) -> Tensor:
         return cpc.pack(weight, g)
 

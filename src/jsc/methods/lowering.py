@@ -16,9 +16,6 @@ class Im2col(Method):
 
     name = "im2col"
 
-    def unsupported(self, g: ConvGeometry) -> str | None:
-        return lowering.im2col_unsupported(g)
-
     def pack(self, weight: Tensor, g: ConvGeometry) -> Tensor:
         return lowering.im2col_pack(weight, g)
 
@@ -41,7 +38,7 @@ class Mec(Method):
         return lowering.mec_unsupported(g)
 
     def pack(self, weight: Tensor, g: ConvGeometry) -> Tensor:
-        return lowering.mec_pack(weight, g)
+        return lowering.im2col_pack(weight, g)
 
     def prepare(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:
         return lambda input: lowering.mec_run(input, packed, bias, g)

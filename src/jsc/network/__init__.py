@@ -8,7 +8,7 @@
     saving, loading           networks in files
     lowering/    from ATen operators to operations over channels-last maps
     graph        what operations and maps are
-    passes       padding, epilogues, concatenation: what is fused and what is gone
+    passes       padding, epilogues, concatenation: what becomes part of what, and what is gone
     memory       stages, and where maps lie
     choices, tune             which method a convolution takes
     blocking, packing, emit   how operations become instructions

@@ -44,11 +44,10 @@ def measure(
     for ours, theirs, truth in zip(*leaves, strict=True):
         if not isinstance(truth, Tensor) or not truth.is_floating_point() or truth.numel() == 0:
             continue
-        finite = truth.isfinite()
-        largest = truth[finite].abs().max().item() if finite.any() else 0.0
+        largest = largest_number(truth)
         if largest == 0.0:
             continue
-        errors = [_largest_error(o, truth, finite) / largest for o in (ours, theirs)]
+        errors = [largest_error(o, truth) / largest for o in (ours, theirs)]
         if errors[0] > worst.error:
             worst = Accuracy(errors[0], errors[1])
     if worst.error > max(ALLOWED * worst.torch_error, SMALLEST):
@@ -56,9 +55,16 @@ def measure(
     return worst
 
 
-def _largest_error(y: Tensor, truth: Tensor, finite: Tensor) -> float:
-    """NaN in place of a number is an infinite error."""
-    return (y.double() - truth)[finite].abs().nan_to_num(float("inf")).max().item()
+def largest_number(truth: Tensor) -> float:
+    """Of the finite ones; 0 where there is none."""
+    finite = truth[truth.isfinite()]
+    return finite.abs().max().item() if finite.numel() else 0.0
+
+
+def largest_error(y: Tensor, truth: Tensor) -> float:
+    """Where `truth` is finite; NaN in place of a number is an infinite error."""
+    off = (y.double() - truth.double())[truth.isfinite()].abs().nan_to_num(float("inf"))
+    return off.max().item() if off.numel() else 0.0
 
 
 def _double(tree: Any) -> Any:

@@ -12,6 +12,8 @@ BAND_BYTES = 192 << 10  # of the input of a task: second cache
 BLOCK_BYTES = 128 << 10  # of a block's weights that each tile goes past: second cache
 TILES_FIRST_BYTES = 160 << 10  # of all weights, where a tile goes through all of them
 TILE_BYTES = 128 << 10  # of a task's sums in `cpc`: a share of the second cache
+SCRATCH_BYTES = 256 << 10  # of a task's transformed tiles in `winograd`: second cache
+MOST_TILES = 96  # of such a task
 TASKS = 8  # at least, if there is work for so many: two to four for each thread of a small machine
 TASK_MACS = 1 << 20
 FEW_PIXELS = 48  # of a band: with fewer, weights go past for too little work
@@ -79,3 +81,14 @@ def blocking(conv: Convolution, lanes: int) -> Blocking:
     bands = N * -(-Oh // band_rows)
     task_blocks = blocks if bands >= TASKS else max(1, blocks * bands // TASKS)
     return Blocking(vectors, chunk, band_rows, task_blocks, tiles_first)
+
+
+def tiles_of_a_task(conv: Convolution, tile: tuple[int, int], lanes: int) -> int:
+    """Tiles that are transformed together: as many as the scratch holds, in equal tasks."""
+    N, H, W, _ = conv.out.shape
+    total = N * -(-H // tile[0]) * -(-W // tile[1])
+    positions = (tile[0] + 2) * (tile[1] + 2)
+    step = 12 if vectors_of(conv.out.C, lanes) == 1 else 6
+    most = max(step, min(MOST_TILES, SCRATCH_BYTES // (4 * positions * conv.inputs[0].C)))
+    tasks = max(-(-total // most), 2 if total >= 4 * step else 1)
+    return math.ceil(total / tasks / step) * step

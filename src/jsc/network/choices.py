@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels.amx import bf16x3 as bf16x3_kernel
-from jsc.network.blocking import vectors_of
 from jsc.network.graph import Convolution, Value
 from jsc.ops import bf16x3
 
@@ -17,48 +14,36 @@ TILES = {"winograd2x2": (2, 2), "winograd2x4": (2, 4), "winograd4x4": (4, 4)}
 METHODS = ("direct", "depthwise", "grouped", "cpc", "amx", *TILES)
 FEW_CHANNELS = 32  # of a group
 LEAST_CHANNELS = 16  # for `cpc`
-SCRATCH_BYTES = 256 << 10  # of a task's transformed tiles: second cache
-MOST_TILES = 96
 # Beside sizes and what `bf16x3.cut` says.
 AMX_FIELDS = ("x_pitch", "out_pitch", "residual_pitch", "weight", "bias", "relu")
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A method by name, one of METHODS."""
-
-    method: str
-
-
-CPC, AMX = Choice("cpc"), Choice("amx")
-
-
-def choices_of(plan: Mapping[str, str]) -> dict[str, Choice]:
-    """The choices of a plan, which names methods. ValueError for one that there is not."""
+def checked_plan(plan: Mapping[str, str]) -> dict[str, str]:
+    """Methods of convolutions by name. ValueError for a method that there is not."""
     for name, method in plan.items():
         if method not in METHODS:
             raise ValueError(
                 f"plan: the method of {name} must be one of {', '.join(METHODS)}; got {method!r}"
             )
-    return {name: Choice(method) for name, method in plan.items()}
+    return dict(plan)
 
 
-def candidates(conv: Convolution, lanes: int) -> list[Choice]:
+def candidates(conv: Convolution, lanes: int) -> list[str]:
     """The ways to do this convolution with vectors of `lanes`, the rule's own first."""
     if conv.depthwise:
-        return [Choice("depthwise")]
-    found = [Choice("direct")]
+        return ["depthwise"]
+    found = ["direct"]
     if grouped_fits(conv, lanes):
-        found.insert(0, Choice("grouped"))
+        found.insert(0, "grouped")
     geometry = (*conv.kernel, *conv.stride, *conv.dilation)
     plain = geometry == (3, 3, 1, 1, 1, 1)
     if plain and conv.groups == 1 and conv.inputs[0].C >= 8 and conv.out.C >= 8:
         _, H, W, _ = conv.out.shape
-        found += [Choice(name) for name, (v, h) in TILES.items() if v <= H and h <= W]
+        found += [name for name, (v, h) in TILES.items() if v <= H and h <= W]
     if sparse_fits(conv):
-        found.append(CPC)
+        found.append("cpc")
     if tiles_fit(conv):
-        found.append(AMX)
+        found.append("amx")
     return found
 
 
@@ -119,14 +104,3 @@ def grouped_fits(conv: Convolution, lanes: int) -> bool:
         and conv.out.C // conv.groups >= narrowest
         and conv.out.shape[2] >= 4
     )
-
-
-def tiles_of_a_task(conv: Convolution, tile: tuple[int, int], lanes: int) -> int:
-    """Tiles that are transformed together: as many as the scratch holds, in equal tasks."""
-    N, H, W, _ = conv.out.shape
-    total = N * -(-H // tile[0]) * -(-W // tile[1])
-    positions = (tile[0] + 2) * (tile[1] + 2)
-    step = 12 if vectors_of(conv.out.C, lanes) == 1 else 6
-    most = max(step, min(MOST_TILES, SCRATCH_BYTES // (4 * positions * conv.inputs[0].C)))
-    tasks = max(-(-total // most), 2 if total >= 4 * step else 1)
-    return math.ceil(total / tasks / step) * step

@@ -29,7 +29,7 @@ from jsc.network.calls import (
 )
 from jsc.network.capture import capture, frozen_copy
 from jsc.network.captured import Captured
-from jsc.network.choices import Choice, choices_of
+from jsc.network.choices import checked_plan
 from jsc.network.constants import Store
 from jsc.network.errors import CompileError
 from jsc.network.graph import Convolution
@@ -53,11 +53,11 @@ def compile(
 ) -> CompiledNetwork:
     """The network as one native program for inference.
 
-    Convolution (with batch-norm, residual and activation in its store), linear layers, pooling,
-    normalisations and arithmetic run in kernels of our own over channels-last memory that is
-    planned beforehand; concatenation, padding and views cost nothing; any other operator runs in
-    torch in between. The result is *frozen*: it has the weights, the structure and the mode
-    (eval) of the moment of compiling. `refresh` gives it new weights.
+    Convolution (which applies batch-norm, residual and activation while it writes its result),
+    linear layers, pooling, normalisations and arithmetic run in kernels of our own over
+    channels-last memory that is planned beforehand; concatenation, padding and views cost nothing;
+    any other operator runs in torch in between. The result is *frozen*: it has the weights, the
+    structure and the mode (eval) of the moment of compiling. `refresh` gives it new weights.
 
     Parameters
     ----------
@@ -67,12 +67,12 @@ def compile(
         A real input: methods are timed on it, one of which passes over zeros. Other batch and image
         sizes work too; each is planned when it first comes.
     budget : float
-        Seconds for timing each convolution's methods in its place, with torch's number of threads;
-        when they are over, the other convolutions take the method of the rule. 0 takes the rule's
-        everywhere.
+        Seconds that timing the methods of all convolutions may take, each in its place, with
+        torch's number of threads. Convolutions that are not reached by then take the default
+        method: depthwise or grouped where these fit, else direct. 0 times nothing.
     plan : mapping, optional
         Methods of convolutions by the names of their weights, as another network's `plan` has them:
-        nothing is timed, and what the plan does not name takes the rule's.
+        nothing is timed, and what the plan does not name takes the default method.
     check : bool
         Compare the outputs for the sample with those of the model in float64, and warn where they
         are further off than twice torch's own float32.
@@ -91,9 +91,14 @@ def compile(
     CompileError  if the model cannot be captured, or if that would lose something in silence:
                   hooks, attributes or buffers that its forward writes.
     TypeError, ValueError  for a model, sample or plan of the wrong kind.
+
+    Warns
+    -----
+    RuntimeWarning  where the outputs are off by more than twice torch's error and by more than 1e-6
+                    of the largest output; where most operations run in torch.
     """
     args, kwargs = arguments_of(sample)
-    choices = None if plan is None else choices_of(plan)
+    choices = None if plan is None else checked_plan(plan)
     leaves, structure = pytree.tree_flatten((args, kwargs))
     with _compiling, torch.no_grad():
         frozen = frozen_copy(model)
@@ -111,7 +116,14 @@ class CompiledNetwork(nn.Module):
     """A frozen network for inference; made by `jsc.compile`.
 
     It may be called from several threads at a time. The number of threads of a call is torch's
-    (`torch.set_num_threads`); results have the same bits for each number of them.
+    (`torch.set_num_threads`); results have the same bits for each number of them. A call raises
+    RuntimeError if an input requires a gradient, TypeError for arguments of another structure,
+    dtype or number of dimensions, CompileError for a size that a loaded file does not have.
+
+    Attributes
+    ----------
+    accuracy : largest error of the outputs for the sample against float64, over the largest output,
+        and torch's float32 beside it (`error`, `torch_error`); None with check=False.
     """
 
     def __init__(
@@ -132,7 +144,7 @@ class CompiledNetwork(nn.Module):
         self._persistent = frozenset(model.state_dict() if model is not None else ())
         self._captured: list[Captured] = []
         self._store: Store | None = None
-        self._choices: dict[str, Choice] = {}
+        self._choices: dict[str, str] = {}
         self._lock = Lock()
         self._programs: OrderedDict[Key, NetworkProgram] = OrderedDict()
         self._last: LastCall | None = None
@@ -140,7 +152,7 @@ class CompiledNetwork(nn.Module):
         super().train(False)
 
     def _start(
-        self, leaves: list[Any], budget: float, choices: dict[str, Choice] | None, progress: bool
+        self, leaves: list[Any], budget: float, choices: dict[str, str] | None, progress: bool
     ) -> None:
         """Captures the network for a sample and chooses methods on it."""
         self._check(leaves)
@@ -190,7 +202,8 @@ class CompiledNetwork(nn.Module):
         """Writes the network to a file that `jsc.load` reads: weights as safetensors, the captured
         graphs and the methods as JSON in their header. Call it once with each image size, and with
         two images or more, that the loaded network is to take. Raises TypeError if the network
-        calls an operator that is not torch's own.
+        calls an operator that is not torch's own, ValueError if it has not been called, OSError if
+        the file cannot be written.
         """
         with self._lock:
             if not self._programs:
@@ -213,7 +226,7 @@ class CompiledNetwork(nn.Module):
     @property
     def plan(self) -> dict[str, str]:
         """The methods of convolutions, by the names of their weights."""
-        return {name: choice.method for name, choice in self._choices.items()}
+        return dict(self._choices)
 
     def _last_sizes(self) -> tuple[Any, ...]:
         key = next(reversed(self._programs))

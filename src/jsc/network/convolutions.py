@@ -10,8 +10,14 @@ import torch.nn.functional as F
 
 from jsc._kernels.cpc.forward import tile_columns
 from jsc.network import packing
-from jsc.network.blocking import band_rows_of, blocking, sparse_band_rows, vectors_of
-from jsc.network.choices import TILES, geometry_of, tiles_of_a_task
+from jsc.network.blocking import (
+    band_rows_of,
+    blocking,
+    sparse_band_rows,
+    tiles_of_a_task,
+    vectors_of,
+)
+from jsc.network.choices import TILES, geometry_of
 from jsc.network.constants import Constant
 from jsc.network.graph import Convolution
 from jsc.ops import bf16x3, cpc

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jsc._kernels.network.program import Program
 from jsc.network import convolutions
-from jsc.network.choices import AMX, CPC, Choice, candidates
+from jsc.network.choices import candidates
 from jsc.network.constants import Constant, Store
 from jsc.network.graph import (
     Activation,
@@ -43,9 +43,7 @@ NOWHERE = dict.fromkeys(
 class Emitter:
     """Makes the instructions of one program."""
 
-    def __init__(
-        self, program: Program, memory: Memory, store: Store, choices: Mapping[str, Choice]
-    ):
+    def __init__(self, program: Program, memory: Memory, store: Store, choices: Mapping[str, str]):
         self.program = program
         self.memory = memory
         self.store = store
@@ -121,7 +119,7 @@ class Emitter:
     def maps(self, operation: Operation) -> dict[str, Any]:
         return {"x": self.place(operation.inputs[0]), "out": self.place(operation.out)}
 
-    def choice(self, conv: Convolution) -> Choice:
+    def choice(self, conv: Convolution) -> str:
         """The method chosen for a convolution, the rule's where there is none that fits it."""
         fitting = candidates(conv, self.lanes)
         chosen = self.choices.get(conv.name)
@@ -129,16 +127,16 @@ class Emitter:
             return fitting[0]
         return chosen
 
-    def options(self, conv: Convolution) -> list[Choice]:
+    def options(self, conv: Convolution) -> list[str]:
         """The ways to do a convolution with its weights, the rule's own first."""
         return [c for c in candidates(conv, self.lanes) if self.takes_weights(conv, c)]
 
-    def takes_weights(self, conv: Convolution, choice: Choice) -> bool:
+    def takes_weights(self, conv: Convolution, choice: str) -> bool:
         """`cpc` would lose inf times zero, and for `amx` a large number has no pieces."""
-        return choice not in (CPC, AMX) or self.store.bounded(self.weight(conv))
+        return choice not in ("cpc", "amx") or self.store.bounded(self.weight(conv))
 
-    def convolution(self, conv: Convolution, choice: Choice) -> int:
-        return convolutions.emit(self, conv, choice.method)
+    def convolution(self, conv: Convolution, choice: str) -> int:
+        return convolutions.emit(self, conv, choice)
 
     def geometry(self, conv: Convolution | Pool) -> dict[str, Any]:
         (Kh, Kw), (Sh, Sw), (Ph, Pw), (Dh, Dw) = (
@@ -172,7 +170,7 @@ def linear(e: Emitter, op: Linear) -> int:
 def pool(e: Emitter, op: Pool) -> int:
     fields = {
         **e.geometry(op), "average": int(op.mode == "average"), "divisor": op.divisor,
-        "count_padding": int(op.count_padding is not None), "act": e.activation(op.act),
+        "count_padding": int(op.count_padding), "act": e.activation(op.act),
     }  # fmt: skip
     return int(e.program.add_pool(fields))
 

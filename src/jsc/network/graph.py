@@ -160,7 +160,7 @@ class Pool(Activated):
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
-    count_padding: tuple[int, int] | None = None  # counted below and to the right, None: not at all
+    count_padding: bool = False
     divisor: int = 0  # instead of the count
 
 

@@ -13,7 +13,7 @@ from jsc import _config
 from jsc.network import saving
 from jsc.network.accuracy import Accuracy
 from jsc.network.calls import kind_of
-from jsc.network.choices import choices_of
+from jsc.network.choices import checked_plan
 from jsc.network.compiled import CompiledNetwork
 from jsc.network.constants import Store
 
@@ -24,16 +24,17 @@ def load(path: str | PathLike[str]) -> CompiledNetwork:
     """The network that `CompiledNetwork.save` wrote, here or on another machine.
 
     It takes the image sizes that the saved network had been called with, in any batch if it had
-    been called with two or more images. Convolutions keep their methods, which run on every
-    processor; if they were timed with another instruction set, the logger "jsc" says so. Kernels
-    are those of this processor. Nothing in the file is run as code. Raises ValueError
-    (`FileError`) for any other or a damaged file.
+    been called with two or more images. Convolutions keep their methods, but for "amx", in whose
+    place the direct kernel runs where the processor has no tiles; if they were timed with another
+    instruction set, the logger "jsc" says so. Kernels are those of this processor. Nothing in the
+    file is run as code. Raises ValueError (`FileError`) for any other or a damaged file, OSError if
+    it cannot be read.
     """
     about, graphs = saving.read(path)
     try:
         structure = pytree.treespec_loads(about["structure"])
         net = CompiledNetwork(about["name"], structure, about["kinds"])
-        net._choices = choices_of(about["plan"])
+        net._choices = checked_plan(about["plan"])
         net._persistent = frozenset(about["persistent"])
         net.accuracy = None if about["accuracy"] is None else Accuracy(*about["accuracy"])
         net._captured, net._isa = graphs, str(about.get("isa", net._isa))

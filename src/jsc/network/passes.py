@@ -89,7 +89,7 @@ def fold_padding(graph: Graph) -> None:
 
 
 def fuse(graph: Graph) -> None:
-    """Batch-norm, residual and activation become part of the store of what comes before them.
+    """Shift, residual and activation are done as what comes before them writes its result.
 
     convolution -> batch-norm -> add -> activation, each read by the next alone.
     """

@@ -15,7 +15,7 @@ from jsc import _config
 from jsc._kernels.network.program import Program, Walk
 from jsc.network import memory, passes
 from jsc.network.captured import Captured
-from jsc.network.choices import Choice, workspace_of
+from jsc.network.choices import workspace_of
 from jsc.network.constants import Store
 from jsc.network.emit import Emitter
 from jsc.network.graph import Convolution, Copy, Graph, Operation, TensorRef, TorchCall, Value
@@ -43,7 +43,7 @@ class NetworkProgram:
         captured: Captured,
         channels_last: tuple[bool, ...],
         store: Store,
-        choices: Mapping[str, Choice],
+        choices: Mapping[str, str],
     ):
         self.graph: Graph = lower(captured, channels_last)
         passes.simplify(self.graph)
@@ -51,7 +51,6 @@ class NetworkProgram:
         self.planar = [not last for last in channels_last]
         self.store = store
         self.isa = _config.isa()
-        self.lanes = (4, 8, 16)[self.isa]
         self.outputs = [self._output(o, channels_last) for o in self.graph.outputs]
         for operation in self.graph.operations:
             if isinstance(operation, Convolution):
@@ -114,7 +113,7 @@ class NetworkProgram:
         if isinstance(operation, TorchCall):
             return "torch"
         if isinstance(operation, Convolution):
-            return self.emitter.choice(operation).method
+            return self.emitter.choice(operation)
         return "native"
 
     def walk_singly(
@@ -142,7 +141,7 @@ class NetworkProgram:
         scratch = torch.empty(walk.scratch_bytes * threads + 64, dtype=torch.uint8)
         return lambda: walk.run(regions, _aligned(scratch.data_ptr()), threads)
 
-    def alternative(self, conv: Convolution, choice: Choice) -> Callable[[], None]:
+    def alternative(self, conv: Convolution, choice: str) -> Callable[[], None]:
         """While `walk_singly` stands at a convolution: a function that does it another way."""
         program, store = Program(self.isa), Store(self.store.state)
         emitter = Emitter(program, self.memory, store, {})

@@ -18,14 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jsc._progress import Progress
-from jsc.network.choices import CPC, Choice
+from jsc.network.accuracy import ALLOWED, largest_error
 from jsc.network.constants import Constant
 from jsc.network.graph import Convolution, Operation
 
 if TYPE_CHECKING:
     from jsc.network.program import NetworkProgram
 
-ALLOWED_ERROR = 2.0  # times torch's own
 REPEATS = 5
 DENSITIES = 8  # classes of it
 CHECKED_MACS = 1 << 25  # of a layer in float64: some 10 ms
@@ -35,17 +34,17 @@ SPARSE_GAIN = 0.9  # and `cpc`, whose branches are foreseen better on one sample
 
 def tune(
     program: NetworkProgram, tensors: list[Tensor], budget: float, progress: bool
-) -> dict[str, Choice]:
+) -> dict[str, str]:
     """The choices for the convolutions of `program`, by `Convolution.name`."""
     deadline = time.perf_counter() + budget
-    chosen: dict[str, Choice] = {}
-    by_shape: dict[Any, Choice] = {}
+    chosen: dict[str, str] = {}
+    by_shape: dict[Any, str] = {}
 
     def visit(operation: Operation, run: Callable[[], None]) -> None:
         if isinstance(operation, Convolution):
             options = program.emitter.options(operation)
             shape = _shape(operation)
-            if CPC in options:
+            if "cpc" in options:
                 shape += (round(DENSITIES * program.density(operation)),)
             choice = by_shape.get(shape)
             if choice is None and len(options) > 1 and time.perf_counter() < deadline:
@@ -68,19 +67,19 @@ def _shape(conv: Convolution) -> tuple[Any, ...]:
 
 
 def _fastest(
-    program: NetworkProgram, conv: Convolution, options: list[Choice], run: Callable[[], None]
-) -> Choice:
+    program: NetworkProgram, conv: Convolution, options: list[str], run: Callable[[], None]
+) -> str:
     functions = {options[0]: run}
     for choice in options[1:]:
         functions[choice] = program.alternative(conv, choice)
-    times: dict[Choice, list[float]] = {choice: [] for choice in options}
+    times: dict[str, list[float]] = {choice: [] for choice in options}
     for _ in range(REPEATS):
         for choice, function in functions.items():
             start = time.perf_counter()
             function()
             times[choice].append(time.perf_counter() - start)
     best = {choice: min(taken) for choice, taken in times.items()}
-    gain = {options[0]: 1.0, CPC: SPARSE_GAIN}
+    gain = {options[0]: 1.0, "cpc": SPARSE_GAIN}
     ranked = sorted(options, key=lambda choice: best[choice] / gain.get(choice, GAIN))
     check = None
     for choice in ranked:
@@ -117,7 +116,7 @@ class _Check:
         affordable = conv.out.shape[1] * CHECKED_MACS // max(1, conv.macs)
         self.rows = max(4, min(conv.out.shape[1], affordable))
         self.exact = self._compute(torch.float64)
-        self.torch_error = self._error(self._compute(torch.float32))
+        self.torch_error = largest_error(self._compute(torch.float32), self.exact)
 
     def _compute(self, dtype: torch.dtype) -> Tensor:
         """The first rows of the output by torch."""
@@ -146,12 +145,7 @@ class _Check:
             y = y + view(conv.residual)[:, :, :rows].to(dtype)
         return ACTIVATIONS[conv.act.kind](y, conv.act)
 
-    def _error(self, y: Tensor) -> float:
-        """The largest, where the exact numbers are finite; NaN in their place is no small one."""
-        difference = (y.double() - self.exact)[self.exact.isfinite()].abs().nan_to_num(float("inf"))
-        return difference.max().item() if difference.numel() else 0.0
-
     def passes(self) -> bool:
         """Is the error of what stands in the output now at most twice torch's?"""
         out = self.program.map_view(self.conv.out)[:, :, : self.rows]
-        return self._error(out) <= ALLOWED_ERROR * self.torch_error
+        return largest_error(out, self.exact) <= ALLOWED * self.torch_error

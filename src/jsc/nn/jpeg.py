@@ -35,7 +35,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 class JPEG(Hardness):
     """A trainable JPEG encoder and decoder in front of a network (see :func:`jsc.functional.jpeg`).
 
-    (N, 3, H, W) or (N, 1, H, W) -> same shape, any H and W, float32 or float64.
+    (N, 3, H, W) or (N, 1, H, W), or one image without N -> same shape and dtype, any H and W;
+    float32 or float64, or float16 and bfloat16, which are computed in float32.
 
     Parameters
     ----------
@@ -64,6 +65,12 @@ class JPEG(Hardness):
     options : JpegOptions
         The options, checked once, here. Assign `dataclasses.replace(layer.options, ...)` to change
         some of them.
+
+    Raises
+    ------
+    TypeError   if an argument or the input is of the wrong type or dtype.
+    ValueError  if a shape does not fit, tables are not positive and finite, or an option does not
+                exist.
 
     Notes
     -----
@@ -145,7 +152,8 @@ class JPEG(Hardness):
         cls, m: Tensor, bits: int = 8, *, dc_as_first_ac: bool = False, **options: Any
     ) -> JPEG:
         """q = 2 m / sqrt(2^(bits - 1)) with the mean absolute coefficients m of
-        :func:`jsc.jpeg.mean_absolute`, Cb and Cr pooled (LSQ, Esser et al., ICLR 2020).
+        :func:`jsc.jpeg.mean_absolute`, (3, 8, 8) or (3, 64) in zig-zag order, Cb and Cr pooled
+        (LSQ, Esser et al., ICLR 2020); `bits` from 1 to 32.
 
         `dc_as_first_ac` gives DC the step of the AC coefficient beside it, as the authors' code
         does unless it sets a smallest step."""

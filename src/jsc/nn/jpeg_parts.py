@@ -17,7 +17,7 @@ torch.fx.wrap("block_idct")
 
 
 class SoftQuantizer(Hardness):
-    """:func:`jsc.functional.soft_quantize` with trainable steps.
+    """:func:`jsc.functional.soft_quantize` with trainable steps: any shape -> the same shape.
 
     Parameters
     ----------

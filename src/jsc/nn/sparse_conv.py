@@ -68,6 +68,10 @@ class SparseConv2d(nn.Conv2d):
         "dense", "im2col", "mec", "cpo", "cps", "cpc" or "bf16x3".
     in_channels, out_channels, kernel_size, ...
         As in :class:`torch.nn.Conv2d`.
+
+    (N, C, H, W) or (C, H, W) -> (N, K, Oh, Ow) or (K, Oh, Ow); float32 and float64 on the CPU run
+    the method, anything else torch's own convolution. Raises ValueError for a method that does not
+    exist; wrong input is torch's own error.
     """
 
     # By the size of the input: the state it was prepared in, the call, the weight's memory.

@@ -189,7 +189,6 @@ def jpeg(
     std: Sequence[float] = (1.0, 1.0, 1.0),
     peak: float = 1.0,
     chroma_offset: float = 0.0,
-    padding: str = "replicate",
 ) -> Tensor:
     """The whole layer at 4:4:4: x (N, 3 or 1, H, W), q and kappa ([rounds,] tables, 8, 8)."""
     channels, h, w = x.shape[1:]
@@ -197,7 +196,7 @@ def jpeg(
     grey = (x * std_ + mean_) * (255 / peak) - 128
     offset = x.new_tensor([0.0, chroma_offset, chroma_offset][:channels]).view(1, channels, 1, 1)
     planes = (colour(grey, RGB_TO_YCC) if channels == 3 else grey) + offset
-    z = block_dct(pad_to_multiple(planes, 8, 8, padding))
+    z = block_dct(pad_to_multiple(planes, 8, 8, "replicate"))
     table = [0, 1, 1][:channels]  # Cb and Cr share the second table
     rounds = (t[..., table, :, :].view(-1, 1, channels, 1, 1, 8, 8) for t in (q, kappa))
     for step, hardness in zip(*rounds, strict=True):

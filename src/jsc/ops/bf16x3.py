@@ -183,7 +183,3 @@ class Convolution:
         # In NCHW: torch 2.13 crashes for some narrow channels-last maps, with AVX-512.
         y = torch.conv2d(x.contiguous(), unpack(self._packed, g), self._bias[: g.K], *steps)
         return y.contiguous(memory_format=torch.channels_last)
-
-
-def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
-    return Convolution(packed, bias, g)(input)

@@ -32,7 +32,6 @@ class ColumnPlan:
     W: int
     Kw: int
     Ph: int
-    patterns: int
     sets: bool  # of CPS
     wide: bool  # indices need 32 bits
     column: NDArray[np.int32]  # (columns,) in stream order
@@ -138,7 +137,7 @@ def _plan(
     code = largest * 2**SET_ROWS if sets else (H + Ph) * Kw
     none = np.empty(0, np.int32)
     return ColumnPlan(
-        H, W, Kw, Ph, patterns, sets, max(code, H * W + 1) > 2**16,
+        H, W, Kw, Ph, sets, max(code, H * W + 1) > 2**16,
         order.astype(np.int32), kernel_column[order].astype(np.int32), rank.astype(np.int32),
         np.concatenate([none, *first]).astype(np.int32),
         np.concatenate([none, *last]).astype(np.int32),

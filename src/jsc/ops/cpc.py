@@ -16,10 +16,6 @@ SET = 64  # channels to a mask
 TILE_BYTES = 128 * 1024  # partial sums of one task: a share of L2 that leaves room for the weights
 
 
-def unsupported(g: ConvGeometry) -> str | None:
-    return None
-
-
 def vectors_of(K: int, Kw: int, Sw: int, Dw: int, lanes: int) -> int:
     """Vectors of filters to a block: as many as the accumulators leave registers for, without
     computing many filters that do not exist."""

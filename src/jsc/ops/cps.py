@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jsc._geometry import ConvGeometry
-from jsc.ops import column_order, cpc
+from jsc.ops import column_order
 from jsc.ops.column_conv import Convolution
 from jsc.ops.column_order import ColumnPlan
-
-unsupported = column_order.unsupported
-pack = cpc.pack
 
 
 class Streams(NamedTuple):
@@ -37,7 +34,3 @@ def encode(x: Tensor, plan: ColumnPlan) -> Streams:
 
 def prepare(packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:
     return Convolution(packed, bias, g, sets=True)
-
-
-def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
-    return prepare(packed, bias, g)(input)

@@ -1,4 +1,4 @@
-"""Operators of the fused JPEG layer: `jsc::jpeg`, `jsc::jpeg_backward`.
+"""Operators of the JPEG layer in one pass: `jsc::jpeg`, `jsc::jpeg_backward`.
 
 x is (N, C, H, W) with C = 3 or 1; q and kappa are (2, 8, 8), or (1, 8, 8) when C = 1. Only x is
 kept for the backward pass. Gradients are at constant kappa (see `jsc.ops.quant`), and second

@@ -24,10 +24,6 @@ SMALL_MAP = 256  # im2col turns planar maps of up to so many windows into channe
 LOWERED_BYTES = 64 * 1024 * 1024  # images are lowered together up to here
 
 
-def im2col_unsupported(g: ConvGeometry) -> str | None:
-    return None
-
-
 def mec_unsupported(g: ConvGeometry) -> str | None:
     if g.Dh > 1:
         return f"MEC reads consecutive rows: it has no vertical dilation, {g.Dh} given"
@@ -42,9 +38,6 @@ def mec_unsupported(g: ConvGeometry) -> str | None:
 def im2col_pack(weight: Tensor, g: ConvGeometry) -> Tensor:
     """(K, C, Kh, Kw) -> (Kh * Kw * C, K)."""
     return weight.detach().permute(2, 3, 1, 0).reshape(-1, g.K).contiguous()
-
-
-mec_pack = im2col_pack
 
 
 def _require(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:

@@ -1,7 +1,10 @@
 """Whole networks: instructions over channels-last maps, and the team of threads that walks them.
 
-convolution.h   direct convolution, any geometry   winograd.h     depthwise.h
-grouped.h       direct convolution of few channels, 3 wide
+instruction.h   maps, and what an instruction answers
+activation.h    what is done to a sum before it is stored
+convolution.h   direct convolution, any geometry       pointwise.h   1x1 without stride
+winograd.h      3x3 without stride                     depthwise.h   grouped.h, of few channels
+sparse.h        over the non-zeros (cpc)               tiles.h       on AMX tiles
 channels.h      loops over the channels of a pixel     power.h       logarithm, powers, exp
 pool.h          max, average   adaptive_pool.h         linear.h      elementwise.h
 normalise.h     lrn, softmax, layer-norm  resize.h      copy.h

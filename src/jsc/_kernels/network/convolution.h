@@ -14,12 +14,12 @@
 // between chunks the sums wait in the thread's scratch. Where a block's weights fit there whole, the tiles
 // are the outer loop instead (`tiles_first`): each tile's place is worked out once.
 //
-// While tiles go past a chunk's weights, the lines of the next chunk's are fetched into the second cache: the
-// hardware fetches ahead within a page only. On one thread of an AMD EPYC with AVX-512, whole networks (this
-// one, pointwise.h, linear.h and cpc/sweep.h together; the loops of tiles of one row too): MobileNetV2 1.04,
-// RegNet 1.04, SqueezeNet 1.05, ShuffleNetV2 1.03, EfficientNet 1.02, ResNet-50 1.02, GoogLeNet 1.01, ResNet-18
-// 1.00 times as fast. Tried and dropped: the same for the positions of winograd.h (nothing), and for kernel rows
-// of cpc's 3 x 3 (ResNet-18 1 % slower).
+// While tiles go past a chunk's weights, the lines of the next chunk's are fetched into the second cache:
+// the hardware fetches ahead within a page only. On one thread of an AMD EPYC with AVX-512, whole networks
+// (this one, pointwise.h, linear.h and cpc/sweep.h together; the loops of tiles of one row too):
+// MobileNetV2 1.04, RegNet 1.04, SqueezeNet 1.05, ShuffleNetV2 1.03, EfficientNet 1.02, ResNet-50 1.02,
+// GoogLeNet 1.01, ResNet-18 1.00 times as fast. Tried and dropped: the same for the positions of winograd.h
+// (nothing), and for kernel rows of cpc's 3 x 3 (ResNet-18 1 % slower).
 //
 // Weights: for each group, block of V vectors of filters, chunk: (Kh, Kw, chunk, V lanes). The last block
 // has as many vectors as are left; its last vector are the group's last filters, so that it is whole, and

@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from jsc.network.accuracy import largest_error, largest_number
+
 WRONG = 1e-2  # of the largest output: a contender that is further off is not timed
 WARM_UP = 3
 FEWEST = 5
@@ -74,9 +76,6 @@ def difference(outputs: Any, exact: Any) -> float | None:
     for y, t in zip(ours, truth, strict=True):
         if not t.is_floating_point() or t.numel() == 0:
             continue
-        finite = t.isfinite()
-        largest = t[finite].abs().max().item() if finite.any() else 0.0
-        if largest > 0:
-            off = (y.double() - t.double())[finite].abs().nan_to_num(math.inf).max().item()
-            worst = max(worst or 0.0, off / largest)
+        if (largest := largest_number(t)) > 0:
+            worst = max(worst or 0.0, largest_error(y, t) / largest)
     return worst

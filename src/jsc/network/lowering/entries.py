@@ -15,7 +15,6 @@ Forms, for a map of N x H x W pixels and C channels:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,8 +75,7 @@ class ViewOf:
 class Lowering:
     """The state of a walk over a graph."""
 
-    def __init__(self, state: Mapping[str, Tensor]):
-        self.state = state
+    def __init__(self) -> None:
         self.env: dict[fx.Node, Any] = {}
         self.operations: list[Operation] = []
         self.inputs: list[TensorRef] = []

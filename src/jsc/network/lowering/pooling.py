@@ -64,7 +64,7 @@ def avg_pool2d(
     operation = Pool(
         [value], out, mode="average", kernel=kernel, stride=pair(stride) if stride else kernel,
         padding=padding, divisor=divisor_override or 0,
-        count_padding=padding if count_include_pad else None,
+        count_padding=count_include_pad,
     )  # fmt: skip
     return Entry(low.emit(operation), "nchw")
 

@@ -35,7 +35,7 @@ def lower(captured: Captured, channels_last: tuple[bool, ...]) -> Graph:
     `channels_last` says of each tensor that the caller gives whether it lies so, its other layouts
     being made contiguous by the call.
     """
-    low = Lowering(captured.state)
+    low = Lowering()
     placeholders = iter(captured.placeholders)
     layouts = iter(channels_last)
     output: tuple[Any, ...] = ()

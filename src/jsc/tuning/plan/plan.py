@@ -170,7 +170,8 @@ class Plan:
     def override(self, methods: Mapping[str, MethodName]) -> Plan:
         """A plan with other methods for some layers: `plan.override({"conv1": "dense"})`.
 
-        The whole model has not been measured with it, so its tuned time is 0 and its gain 1.
+        The whole model has not been measured with it, so its tuned time is 0 and its gain 1. Raises
+        PlanError for a layer or method that there is not.
         """
         unknown = sorted(set(methods) - {layer.name for layer in self.layers})
         if unknown:
@@ -209,7 +210,7 @@ class Plan:
         return cls(**body)
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON."""
+        """Write the plan as JSON. Raises OSError if the file cannot be written."""
         Path(path).write_text(strict_json.dumps(self.to_dict()), encoding="utf-8")
 
     @classmethod

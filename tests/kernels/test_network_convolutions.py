@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from network_maps import NOWHERE, Maps, act, close
+from network_maps import Maps, act, close
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
@@ -13,6 +13,7 @@ from jsc._kernels.amx.bf16x3 import Convolution as Tiles
 from jsc._kernels.cpc.forward import tile_columns
 from jsc.network import packing
 from jsc.network.choices import AMX_FIELDS
+from jsc.network.emit import NOWHERE
 from jsc.ops import bf16x3, cpc
 
 LANES = {"base": 4, "avx2": 8, "avx512": 16}

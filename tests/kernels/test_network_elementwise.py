@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from network_maps import CHANNELS, NOWHERE, act, close, image
+from network_maps import CHANNELS, act, close, image
+
+from jsc.network.emit import NOWHERE
 
 OPERATIONS = {
     "identity": lambda x, b: x + 0 * b, "add": torch.add, "sub": torch.sub, "mul": torch.mul,

@@ -10,6 +10,7 @@ import torch
 from jsc import _installation
 from jsc.cli import demo, doctor, extras
 from jsc.cli.main import main
+from jsc.cli.states import load_state
 from jsc.tuning import Plan
 
 # Small networks are really tuned here, and torch alone may be faster.
@@ -84,6 +85,19 @@ def test_self_test_can_fail(monkeypatch):
     errors = [test["error"] for test in doctor.examine()["self_test"] if "conv" in test["kernel"]]
     assert errors
     assert all(errors)
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_weights_that_are_damaged_missing_or_a_folder_are_refused_in_words(tmp_path, name):
+    damaged = tmp_path / name
+    damaged.write_bytes(b"\x80 no weights")
+    with pytest.raises(ValueError, match=f"{name} holds no state_dict"):
+        load_state(damaged)
+    with pytest.raises(FileNotFoundError):
+        load_state(tmp_path / f"missing-{name}")
+    (tmp_path / "folder" / name).mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        load_state(tmp_path / "folder" / name)
 
 
 def test_tune(net, tmp_path, capsys):

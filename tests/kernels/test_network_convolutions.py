@@ -98,6 +98,27 @@ def test_direct(maps, isa, seed):
     close(ours, exact)
 
 
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 3)])
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4])
+def test_direct_over_rows_longer_than_a_tile(maps, isa, vectors, stride):
+    """Tiles lie within one row, go on in the next, and hang over either border."""
+    lanes = LANES[isa]
+    if vectors == 4 and lanes < 16:
+        pytest.skip("blocks of four vectors are for AVX-512")
+    r = random.Random(vectors)
+    g = {
+        "N": 2, "C": 5, "H": 6, "W": 13 * stride[1] + 20, "K": vectors * lanes + 3, "groups": 1,
+        "kernel": (3, 3), "stride": stride, "padding": (1, 2), "dilation": (1, 2),
+    }  # fmt: skip
+    for chunk, tiles_first in ((5, 1), (2, 0)):
+        ours, exact = convolution(
+            maps, r, g, "convolution", special=chunk == 2, groups=1, vectors=vectors, chunk=chunk,
+            band_rows=4, task_blocks=1, tiles_first=tiles_first,
+            weight=lambda w, c=chunk: maps.constant(packing.direct(w, 1, lanes, vectors, c)),
+        )  # fmt: skip
+        close(ours, exact)
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_pointwise(maps, isa, seed):
     """1x1 at stride 1, whose pixels lie one step apart: tails of pixels and of filters, chunks."""

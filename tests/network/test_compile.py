@@ -8,6 +8,7 @@ from random_networks import randomise
 from torch import nn
 
 import jsc
+from jsc.network import captured
 from jsc.network.graph import Convolution, TorchCall
 
 
@@ -79,6 +80,32 @@ def test_sizes_are_free_and_programs_are_few():
     for width in range(8, 30):
         net(torch.randn(1, 3, 8, width))
     assert len(net._programs) == 16
+
+
+class WithOnes(nn.Module):
+    """Makes a tensor on the CPU whose size is that of the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x):
+        return (self.conv(x) + torch.ones(x.shape[0], 8, 1, 1)).relu()
+
+
+@pytest.mark.parametrize(("make", "mixes"), [(lambda: small()[:6], False), (WithOnes, True)])
+def test_another_batch_is_planned_also_where_devices_mix(make, mixes, monkeypatch):
+    """By meta tensors, or where these fail by fake ones: with the same results."""
+    used = []
+    real = captured.FakeTensorMode
+    monkeypatch.setattr(captured, "FakeTensorMode", lambda **given: used.append(1) or real(**given))
+    model = randomise(make())
+    net = compiled(model, torch.randn(X))
+    assert net._captured[0].free
+    before = len(used)
+    x = torch.randn(5, *X[1:])
+    close(net(x), model(x))
+    assert (len(used) > before) == mixes
 
 
 def test_layouts_of_inputs():

@@ -8,7 +8,6 @@ from jsc._geometry import ConvGeometry
 
 
 class Plan(NamedTuple):
-    patterns: int
     column: list[int]
     kernel_column: list[int]
     rank: list[int]
@@ -27,7 +26,7 @@ def plan(g: ConvGeometry) -> Plan:
     read = [(j, found) for j, found in read if found]
     patterns = max((len(found) for _, found in read), default=0)
     edge = [w[0][0] for _, w in read if len(w) == 1]
-    made = Plan(patterns, [], [], [], [], [])
+    made = Plan([], [], [], [], [])
     for p in range(1, patterns + 1):
         base, ends = len(made.column), [len(made.column)]
         for s in range(g.Ow):

@@ -4,6 +4,9 @@ All operators have the same tables (quality 50), a batch of 8 images of 224x224 
 the gradients of images and tables. `x.clone()` is the floor: what reading and writing the images
 costs. Operators with the authors' definition are checked against it in float64, gradients too;
 those defined otherwise (4:2:0, cubic rounding) are checked against their own result in float64.
+
+The second table has the layer's own settings against its plain one, 4:4:4 in one round: chroma
+subsampled, three rounds of the quantiser, levels drawn, 8-bit images that it normalises itself.
 """
 
 from __future__ import annotations
@@ -29,6 +32,13 @@ from benchmarks.peers.jpeg_dl import AuthorsJPEG
 TOLERANCE = 1e-4  # of the largest value or gradient
 PEER_DECIBELS = 50.0  # cubic rounding jumps: a few coefficients may fall on the other side
 AUTHORS = "JPEG-DL authors' operator"
+PLAIN, CLONE = "jsc, exact", "x.clone()"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "4:2:2": {"subsampling": "4:2:2"}, "4:2:0": {"subsampling": "4:2:0"}, "3 rounds": {"rounds": 3},
+    "levels drawn": {"quantizer": "sample"},
+}  # fmt: skip
+BYTES, NORMALISED = "jsc, 8-bit images", "8-bit images made float by torch, then jsc"
+OTHERS_420 = ("Diff-JPEG style (4:2:0, cubic)", "kornia jpeg_codec_differentiable")  # 4:2:0, both
 
 # ITU-T T.81, tables K.1 and K.2: quality 50.
 LUMA = """16 11 10 16 24 40 51 61  12 12 14 19 26 58 60 55  14 13 16 24 40 57 69 56
@@ -55,8 +65,23 @@ class Clone(nn.Module):
         return x.clone()
 
 
+class Normalised(nn.Module):
+    """What a data pipeline does today: 8-bit images made float before the layer has them."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    @property
+    def tables(self) -> Tensor:
+        return self.layer.tables  # type: ignore[return-value]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.to(self.tables.dtype))
+
+
 class Kornia(nn.Module):
-    """kornia.enhance.jpeg_codec_differentiable, which takes images in [0, 1]."""
+    """kornia.enhance.jpeg_codec_differentiable, which takes images in [0, 1]; at 4:2:0."""
 
     def __init__(self, tables: Tensor) -> None:
         super().__init__()
@@ -79,26 +104,31 @@ def contenders(kappa: float) -> dict[str, tuple[nn.Module, nn.Module | None]]:
     window64 = AuthorsJPEG(tables.double(), alpha.double(), chroma_offset=0.0)
     options = {"alpha": alpha, "peak": 255.0}  # as the authors': alpha does not follow the tables
     found: dict[str, tuple[nn.Module, nn.Module | None]] = {
-        "jsc, exact": (jsc.nn.JPEG(tables, **options), exact64),
+        PLAIN: (jsc.nn.JPEG(tables, **options), exact64),
         "jsc, window 5, levels 127": (
             jsc.nn.JPEG(tables, window=5, levels=127, **options),
             window64,
         ),
-        "jsc, exact, 4:2:0": (jsc.nn.JPEG(tables, subsampling="4:2:0", **options), None),
+        **{
+            f"jsc, {name}": (jsc.nn.JPEG(tables, **options, **setting), None)
+            for name, setting in SETTINGS.items()
+        },
+        BYTES: (jsc.nn.JPEG(tables, **options), None),
+        NORMALISED: (Normalised(jsc.nn.JPEG(tables, **options)), None),
         AUTHORS: (AuthorsJPEG(tables, alpha, chroma_offset=0.0), window64),
-        "Diff-JPEG style (4:2:0, cubic)": (CubicJPEG(tables), None),
+        OTHERS_420[0]: (CubicJPEG(tables), None),
     }
     try:
-        found["kornia jpeg_codec_differentiable"] = (Kornia(tables), None)
+        found[OTHERS_420[1]] = (Kornia(tables), None)
     except ImportError:
         print("kornia is not installed: left out (pip install kornia)")
-    found["x.clone()"] = (Clone(tables), None)
+    found[CLONE] = (Clone(tables), None)
     return found
 
 
 def gradients(layer: nn.Module, x: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
     y = layer(x)
-    wanted = (x, layer.tables)
+    wanted = (x, layer.tables) if x.is_floating_point() else (layer.tables,)
     return (y, *torch.autograd.grad(y, wanted, grad, allow_unused=True, materialize_grads=True))
 
 
@@ -106,7 +136,10 @@ def verify(name: str, layer: nn.Module, oracle: nn.Module | None, x: Tensor, gra
     """`WrongResult` unless output and gradients are those of the definition."""
     exact = oracle or copy.deepcopy(layer).double()
     _to_double(exact)
-    wanted = gradients(exact, x.detach().double().requires_grad_(), grad.double())
+    exact_x = x.detach().double().requires_grad_() if x.is_floating_point() else x
+    torch.manual_seed(0)  # the same levels are drawn
+    wanted = gradients(exact, exact_x, grad.double())
+    torch.manual_seed(0)
     given = gradients(layer, x, grad)
     if oracle is not None:
         for what, result, reference in zip(("", ", dx", ", dq"), given, wanted, strict=True):
@@ -139,35 +172,41 @@ def measure(options: argparse.Namespace, count: int, size: int) -> list[dict[str
     x = pictures(options, count, size).requires_grad_()
     grad = torch.randn_like(x)
     layers = contenders(options.kappa)
+    pixels = x.detach().to(torch.uint8)
+    images = {name: pixels if name in (BYTES, NORMALISED) else x for name in layers}
     for name, (layer, oracle) in layers.items():
-        verify(name, layer, oracle, x, grad)
+        verify(name, layer, oracle, images[name], grad)
 
-    def forward(layer: nn.Module) -> Callable[[], Tensor]:
-        return torch.no_grad()(lambda: layer(x))
+    def forward(name: str) -> Callable[[], Tensor]:
+        return torch.no_grad()(lambda: layers[name][0](images[name]))
 
-    def both(layer: nn.Module) -> Callable[[], Any]:
-        return lambda: gradients(layer, x, grad)
+    def both(name: str) -> Callable[[], Any]:
+        return lambda: gradients(layers[name][0], images[name], grad)
 
     rows = []
     passes = {"forward": forward, "forward+backward": both}
     for threads, what in report.progress(product(options.threads, passes), "passes"):
-        runs = {name: passes[what](layer) for name, (layer, _) in layers.items()}
+        runs = {name: passes[what](name) for name in layers}
         with num_threads(threads):
             times = interleave(runs, options.rounds)
         for name, timing in times.items():
-            ratio = Ratio.of(times[AUTHORS], timing)
+            ratio, plain = Ratio.of(times[AUTHORS], timing), Ratio.of(timing, times[PLAIN])
             rows.append({
                 "operator": name, "threads": threads, "pass": what,
                 "ms per image": 1e3 * timing.median / count, "ratio": ratio.value,
                 "low": ratio.low, "high": ratio.high,
+                "of plain": f"{plain.value:.2f} ({plain.low:.2f}–{plain.high:.2f})",
+                "of 4:2:0": Ratio.of(timing, times["jsc, 4:2:0"]).value,
             })  # fmt: skip
     return rows + [
         {
             "operator": name,
-            "saved MB": allocation.saved_bytes(lambda m=layer: m(x), (x, layer.tables))
+            "saved MB": allocation.saved_bytes(
+                lambda m=layer, x=images[name]: m(x), (images[name], layer.tables)
+            )
             / 1e6
             / count,
-            "peak MB": allocation.peak_bytes(both(layer)) / 1e6 / count,
+            "peak MB": allocation.peak_bytes(both(name)) / 1e6 / count,
         }
         for name, (layer, _) in layers.items()
     ]
@@ -184,6 +223,26 @@ def time_table(rows: list[dict[str, Any]]) -> str:
     return report.table(list(shown.values()))
 
 
+def settings_table(rows: list[dict[str, Any]]) -> str:
+    """The time of each setting as a multiple of the plain layer's; the quartiles of its rounds."""
+    names = [*(f"jsc, {name}" for name in SETTINGS), BYTES, NORMALISED, CLONE]
+    shown: dict[str, dict[str, Any]] = {name: {"setting": name} for name in names}
+    for row in rows:
+        if "pass" in row and row["operator"] in shown:
+            shown[row["operator"]][f"{row['pass']}, {row['threads']} thr."] = row["of plain"]
+    return report.table(list(shown.values()))
+
+
+def others_table(rows: list[dict[str, Any]]) -> str:
+    """How many times faster the layer is at 4:2:0 than others at theirs."""
+    shown: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if "pass" in row and row["operator"] in OTHERS_420:
+            line = shown.setdefault(row["operator"], {"operator": row["operator"]})
+            line[f"{row['pass']}, {row['threads']} thr."] = row["of 4:2:0"]
+    return report.table(list(shown.values()))
+
+
 def main(arguments: list[str]) -> None:
     parser = report.parser("jpeg", __doc__)
     parser.add_argument(
@@ -197,6 +256,8 @@ def main(arguments: list[str]) -> None:
     memory = [row for row in rows if "saved MB" in row]
     page = {
         f"Milliseconds per image, {count} x {size}x{size}; ratio to the authors'": time_table(rows),
+        "Settings: time as a multiple of jsc, exact": settings_table(rows),
+        "jsc at 4:2:0: how many times faster than others at 4:2:0": others_table(rows),
         "MB per image: saved for backward, and peak of forward+backward": report.table(memory),
     }
     data = {"rows": rows, "batch": count, "size": size, "kappa": options.kappa}

@@ -51,14 +51,16 @@ def require_same_device(value: Tensor, name: str, other: Tensor, other_name: str
         )
 
 
-def as_computed(value: Tensor, name: str) -> Tensor:
-    """`value` in the precision that the JPEG layer computes in: half precision in float32."""
+def as_computed(value: Tensor, name: str, or_bytes: bool = False) -> Tensor:
+    """`value` in the precision that the JPEG layer computes in: half precision in float32, and
+    8-bit images (where they may be given) as they are."""
     if value.dtype in HALF_DTYPES:
         return value.float()
-    if value.dtype not in KERNEL_DTYPES:
+    if value.dtype not in KERNEL_DTYPES and not (or_bytes and value.dtype == torch.uint8):
+        floats = "float16, bfloat16, float32"
+        known = f"{floats}, float64 or uint8" if or_bytes else f"{floats} or float64"
         raise TypeError(
-            f"{name} must be float16, bfloat16, float32 or float64, got {value.dtype}; "
-            f"convert it with {name}.float()"
+            f"{name} must be {known}, got {value.dtype}; convert it with {name}.float()"
         )
     return value
 

@@ -73,7 +73,7 @@ def test_gradcheck(shape, kappa):
 @pytest.mark.parametrize(
     "options", [{"subsampling": "4:2:0"}, {"subsampling": "4:2:2"}, {"padding": "zero"}]
 )
-def test_gradcheck_step_by_step(options):
+def test_gradcheck_at_other_settings(options):
     x = torch.rand((1, 3, 13, 18), dtype=torch.float64, requires_grad=True)
     tables = (torch.rand(2, 8, 8, dtype=torch.float64) * 20 + 20).requires_grad_()
     f = lambda x, t: jpeg(x, t, kappa=1.5, **options)  # noqa: E731
@@ -81,16 +81,16 @@ def test_gradcheck_step_by_step(options):
     assert torch.autograd.gradgradcheck(f, (x, tables), fast_mode=True, atol=1e-4)
 
 
-def test_fused_is_step_by_step(dtype):
+def test_padding(dtype):
     # 21 columns are 24 with three repeated; with zeros there the first two blocks of a row are the
     # same
     x, tables = torch.rand(2, 3, 24, 21, dtype=dtype), torch.rand(2, 8, 8, dtype=dtype) * 20 + 1
-    fused = jpeg(x, tables, kappa=3.0)
+    y = jpeg(x, tables, kappa=3.0)
     padded = torch.nn.functional.pad(x, (0, 3, 0, 0), mode="replicate")
-    torch.testing.assert_close(jpeg(padded, tables, kappa=3.0)[..., :21], fused, rtol=0, atol=1e-6)
-    stepwise = jpeg(x, tables, kappa=3.0, padding="zero")
-    torch.testing.assert_close(stepwise[..., :16], fused[..., :16], rtol=0, atol=1e-5)
-    assert (stepwise - fused).abs().max() > 1e-3
+    torch.testing.assert_close(jpeg(padded, tables, kappa=3.0)[..., :21], y, rtol=0, atol=1e-6)
+    zeros = jpeg(x, tables, kappa=3.0, padding="zero")
+    torch.testing.assert_close(zeros[..., :16], y[..., :16], rtol=0, atol=1e-5)
+    assert (zeros - y).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("needs", [(True, False), (False, True), (True, True)])
@@ -162,11 +162,8 @@ def test_strides_do_not_count(options, restride):
     y, expected = gradients(f, *inputs, g=g)
     strided = restride(inputs[0]), inputs[1].transpose(1, 2).contiguous().transpose(1, 2)
     other, found = gradients(f, *strided, g=restride(g))
-    if options:  # library products, which may add in another order
-        torch.testing.assert_close((other, *found), (y, *expected), rtol=1e-5, atol=1e-4)
-    else:
-        assert torch.equal(other, y)
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert torch.equal(other, y)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("options", [{}, {"subsampling": "4:2:0"}, {"quantizer": "sample"}])
@@ -197,7 +194,8 @@ def test_inputs_are_left_alone():
         ({"x": torch.zeros(4, 8, 8)}, ValueError, "one image without N"),
         ({"x": torch.zeros(1, 1, 3, 8, 8)}, ValueError, r"\(N, 3, H, W\)"),
         ({"x": torch.zeros(1, 4, 8, 8)}, ValueError, r"\(N, 3, H, W\)"),
-        ({"x": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, TypeError, "float32 or float64"),
+        ({"x": torch.zeros(1, 3, 8, 8, dtype=torch.int16)}, TypeError, "float32, float64 or uint8"),
+        ({"x": torch.zeros(1, 4, 8, 5, dtype=torch.uint8)}, ValueError, r"\(N, 3, H, W\)"),
         ({"tables": torch.ones(3, 8, 8)}, ValueError, r"\(2, 8, 8\)"),
         ({"tables": torch.ones(1, 8, 8)}, ValueError, r"\(2, 8, 8\)"),
         ({"tables": torch.ones(2, 8, 8, dtype=torch.float64)}, TypeError, "dtype"),

@@ -31,17 +31,20 @@ def test_operators(channels, n, h, w, dtype_, transposed):
     x = x.transpose(2, 3).contiguous().transpose(2, 3) if transposed else x
     tables = 1 if channels == 1 else 2
     q, kappa = torch.rand(tables, 8, 8, dtype=dtype_) + 1, torch.rand(tables, 8, 8, dtype=dtype_)
-    options = (0, 0, 0, [0.5] * channels, [0.2] * channels, 1.0, 0.5)
-    opcheck(torch.ops.jsc.jpeg.default, (x, q, kappa, *options))
-    for wanted in (1, 2, 3):
-        opcheck(torch.ops.jsc.jpeg_backward.default, (x, x, q, kappa, *options, wanted))
+    scales = ([0.5] * channels, [0.2] * channels, 1.0, 0.5)
+    chroma = (2, 2) if channels == 3 else (1, 1)
+    layer = (x, q[None], kappa[None])
+    for seed, mode in ((None, 0), (torch.tensor([5]), 3)):
+        options = (seed, mode, 0, 0, *chroma, False, *scales)
+        opcheck(torch.ops.jsc.jpeg.default, (*layer, *options))
+        for wanted in (1, 2, 3):
+            opcheck(torch.ops.jsc.jpeg_backward.default, (x, *layer, *options, wanted))
     z = torch.rand(n, channels, 5, 64, dtype=dtype_)
     q, kappa = (
         q[:1].reshape(1, 64).expand(channels, 64),
         kappa[:1].reshape(1, 64).expand(channels, 64),
     )
     opcheck(torch.ops.jsc.soft_quantize.default, (z, q, kappa, 0, 5, 0))
-    opcheck(torch.ops.jsc.sample_quantize.default, (z, q, kappa, torch.rand_like(z), 0, 0))
     opcheck(torch.ops.jsc.soft_quantize_backward.default, (z, z, q, kappa, 0, 0, 127))
     if h % 8 == 0:
         opcheck(torch.ops.jsc.block_dct.default, (x,))

@@ -1,4 +1,5 @@
-"""The fused layer against the reference, on every instruction set, with one and two threads."""
+"""The layer at every setting against the reference, on every instruction set, with one and two
+threads."""
 
 import pytest
 import torch
@@ -7,6 +8,10 @@ from hypothesis import strategies as st
 from samples import gradients, same_bits
 
 from jsc.functional import jpeg
+from jsc.functional.options import JpegOptions
+from jsc.ops._threefry import threefry
+from jsc.ops._torch_jpeg import layer
+from jsc.ops.jpeg import Jpeg
 from jsc.reference import jpeg as reference
 
 SCALES = {3: {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}, 1: {"mean": [0.5], "std": [0.2]}}
@@ -17,18 +22,22 @@ SCALES = {3: {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}, 1: {"mean": [0.
     n=st.integers(0, 3), channels=st.sampled_from([1, 3]),
     h=st.integers(1, 33), w=st.integers(1, 40),
     quantizer=st.sampled_from(["soft", "hard", "ste"]), window=st.sampled_from([None, 5]),
-    levels=st.sampled_from([None, 4]), seed=st.integers(0, 99),
+    levels=st.sampled_from([None, 4]), rounds=st.integers(1, 3),
+    subsampling=st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]),
+    padding=st.sampled_from(["replicate", "zero"]), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_value_and_gradients(
-    isa, num_threads, dtype, n, channels, h, w, quantizer, window, levels, seed
-):
+    isa, num_threads, dtype, n, channels, h, w, quantizer, window, levels, rounds, subsampling,
+    padding, seed,
+):  # fmt: skip
     # In double precision and compared as such: a hard layer in float32 rounds ties either way.
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn((n, channels, h, w), generator=generator, dtype=torch.float64)
-    tables = torch.rand((2, 8, 8), generator=generator, dtype=torch.float64) * 30 + 2
-    kappa = torch.rand((2, 8, 8), generator=generator, dtype=torch.float64) * 8
+    tables = torch.rand((rounds, 2, 8, 8), generator=generator, dtype=torch.float64) * 30 + 2
+    kappa = torch.rand((rounds, 2, 8, 8), generator=generator, dtype=torch.float64) * 8
     g = torch.randn((n, channels, h, w), generator=generator, dtype=torch.float64)
     options = {"quantizer": quantizer, "window": window, "levels": levels, **SCALES[channels]}
+    options |= {"subsampling": subsampling, "padding": padding, "chroma_offset": 0.5}
     if dtype == torch.float32:
         if quantizer != "soft" or window:
             return  # values jump there
@@ -41,7 +50,7 @@ def test_value_and_gradients(
         kappa.double(),
         g=g,
     )
-    rtol = 1e-10 if dtype == torch.float64 else 1e-4
+    rtol = 1e-10 if dtype == torch.float64 else 1e-4 * rounds
     torch.testing.assert_close(y.double(), expected, rtol=0, atol=rtol / 5)
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(
@@ -49,16 +58,97 @@ def test_value_and_gradients(
         )
 
 
-def test_same_bits_for_threads_instruction_sets_and_batches(num_threads, dtype):
-    x, g = torch.rand(5, 3, 40, 72, dtype=dtype), torch.randn(5, 3, 40, 72, dtype=dtype)
-    tables, kappa = torch.rand(2, 8, 8, dtype=dtype) * 20 + 1, torch.rand(2, 8, 8, dtype=dtype) * 50
+SETTINGS = [
+    {}, {"subsampling": "4:2:2"}, {"subsampling": "4:2:0"}, {"subsampling": "4:2:0", "rounds": 3},
+    {"padding": "zero"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", SETTINGS)
+def test_same_bits_for_threads_instruction_sets_and_batches(num_threads, dtype, options):
+    options = dict(options)
+    shape = (options.pop("rounds", 1), 2, 8, 8)
+    # Of more bands than one chunk of the gradient, and of fewer columns than whole blocks.
+    x, g = torch.rand(5, 3, 150, 69, dtype=dtype), torch.randn(5, 3, 150, 69, dtype=dtype)
+    tables, kappa = torch.rand(shape, dtype=dtype) * 20 + 1, torch.rand(shape, dtype=dtype) * 50
 
     def run():
-        return gradients(lambda *a: jpeg(a[0], a[1], kappa=a[2]), x, tables, kappa, g=g)
+        return gradients(lambda *a: jpeg(a[0], a[1], kappa=a[2], **options), x, tables, kappa, g=g)
 
     y, _ = same_bits(run)
-    split = torch.cat([jpeg(part, tables, kappa=kappa) for part in x.split([1, 4])])
+    split = torch.cat([jpeg(part, tables, kappa=kappa, **options) for part in x.split([1, 4])])
     assert torch.equal(split, y)
+
+
+def drawn(x, tables, kappa, seed, **options):
+    """Value and gradients of the kernel and of plain torch, for the same seed."""
+    settings = JpegOptions(quantizer="sample", **options).settings(x.shape[1])
+    g = torch.rand_like(x)
+    for f in (Jpeg.call, layer):
+        yield gradients(
+            lambda *a, f=f: f(*a, torch.tensor([seed]), settings), x, tables, kappa, g=g
+        )
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize(("channels", "rounds"), [(3, 1), (3, 3), (1, 2)])
+@pytest.mark.parametrize("seed", [0, 1, 2**62 + 2**31 + 5])
+def test_draws_are_those_of_plain_torch(
+    isa, num_threads, dtype, subsampling, channels, rounds, seed
+):
+    x = torch.rand(3, channels, 45, 70, dtype=dtype)
+    shape = (rounds, min(channels, 2), 8, 8)
+    tables, kappa = (
+        torch.rand(shape, dtype=dtype) * 20 + 4,
+        torch.rand(shape, dtype=dtype) * 6 + 0.05,
+    )
+    (y, found), (expected, wanted) = drawn(x, tables, kappa, seed, subsampling=subsampling)
+    # A number that falls on the bound of two levels may draw either of them in float32.
+    apart = (y - expected).abs() > 1e-4
+    assert apart.double().mean() <= (0 if dtype == torch.float64 else 0.01)
+    if not apart.any():
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-3 * (1 + b.abs().max().item()))
+    again, _ = next(drawn(x, tables, kappa, seed + 1, subsampling=subsampling))
+    assert not torch.equal(again, y)
+
+
+def test_numbers_are_threefrys():
+    """The first vectors of kat_vectors of Random123 1.14 for threefry4x32, 20 rounds."""
+    for word, key, expected in (
+        (0, 0, (0x9C6CA96A, 0xE17EAE66, 0xFC10ECD4, 0x5256A7D8)),
+        (0xFFFFFFFF, 0xFFFFFFFF, (0x2A881696, 0x57012287, 0xF6C7446E, 0xA16A6732)),
+    ):
+        words, keys = ([torch.tensor(v)] * 4 for v in (word, key))
+        assert tuple(int(w) for w in threefry(words, keys)) == expected
+
+
+@pytest.mark.parametrize("options", SETTINGS[:3])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_8_bits(isa, num_threads, dtype, channels, options):
+    """The same as pixels normalised beforehand, of any strides; tables learn from them."""
+    pixels = torch.randint(0, 256, (3, channels, 21, 45), dtype=torch.uint8)
+    tables, g = (
+        torch.rand(2, 8, 8, dtype=dtype) * 20 + 4,
+        torch.randn(3, channels, 21, 45, dtype=dtype),
+    )
+    for peak in (1.0, 255.0):
+        scale = {k: [peak * v for v in values] for k, values in SCALES[channels].items()}
+        mean, std = (torch.tensor(scale[k], dtype=dtype).view(-1, 1, 1) for k in ("mean", "std"))
+        x = (pixels.to(dtype) * (peak / 255) - mean) / std
+        f = lambda x, t: jpeg(x, t, kappa=3.0, peak=peak, **scale, **options)  # noqa: B023, E731
+        y, (_, expected) = gradients(f, x, tables, g=g)
+        last = pixels.permute(0, 2, 3, 1).contiguous()
+        wide = torch.stack([pixels, pixels], -1)[..., 0]
+        for held in (pixels, last, wide, last.permute(0, 3, 1, 2)):
+            other, (found,) = gradients(lambda t, held=held: f(held, t), tables, g=g)  # noqa: B023
+            assert other.shape == y.shape
+            assert other.is_contiguous()
+            torch.testing.assert_close(other, y, rtol=0, atol=1e-4 * peak)
+            limit = 1e-4 * expected.abs().max().item()
+            torch.testing.assert_close(found, expected, rtol=0, atol=limit)
+        one = f(last[0], tables)
+        torch.testing.assert_close(one, y[0], rtol=0, atol=1e-4 * peak)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -4,7 +4,9 @@ import pytest
 import torch
 from samples import gradients
 
+from jsc.functional.options import JpegOptions
 from jsc.ops import _torch
+from jsc.ops._torch_jpeg import layer
 from jsc.reference import jpeg as reference
 from jsc.reference import rate as oracle
 
@@ -57,19 +59,26 @@ def test_block_dct():
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("quantizer", ["soft", "hard", "ste"])
-@pytest.mark.parametrize("rounds", [(), (3,)])
-def test_the_whole_layer(channels, quantizer, rounds):
+@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("padding", ["replicate", "zero"])
+def test_the_whole_layer(channels, quantizer, rounds, subsampling, padding):
     x = torch.rand(2, channels, 13, 18, dtype=F64)
-    shape = (*rounds, min(channels, 2), 8, 8)
+    shape = (rounds, min(channels, 2), 8, 8)
     q, kappa = torch.rand(shape, dtype=F64) * 20 + 3, torch.rand(shape, dtype=F64) * 6
     g = torch.randn_like(x)
     options = {
         "quantizer": quantizer, "mean": [0.4, 0.5, 0.6][:channels], "levels": 9,
         "std": [0.2, 0.25, 0.3][:channels], "peak": 2.0, "chroma_offset": 0.5,
+        "subsampling": subsampling, "padding": padding,
     }  # fmt: skip
+    settings = JpegOptions(**options).settings(channels)
     (y, found), (expected, wanted) = (
-        gradients(lambda *a, f=f: f(*a, **options), x, q, kappa, g=g)
-        for f in (_torch.jpeg, reference.jpeg)
+        gradients(f, x, q, kappa, g=g)
+        for f in (
+            lambda *a: layer(*a, None, settings),
+            lambda *a: reference.jpeg(*a, **options),
+        )
     )
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-10)
     for a, b in zip(found, wanted, strict=True):

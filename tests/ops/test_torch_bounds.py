@@ -70,7 +70,7 @@ def test_at_the_last_level_all_three_are_one(isa, quantizer, other):
 
     def kernel(z, tables, kappa):
         z, tables, kappa = z.view(1, 1, 1, 7), tables.view(1, 7), kappa.view(1, 7)
-        return SoftQuantize.apply(z, tables, kappa, None, options).view(7)
+        return SoftQuantize.apply(z, tables, kappa, options).view(7)
 
     def plain(z, tables, kappa):
         if quantizer == "ste":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from jsc import _config
+from jsc import _config, functional
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -41,3 +41,13 @@ def same_bits(run):
         assert torch.equal(y, results[0][0])
         assert all(torch.equal(a, b) for a, b in zip(found, results[0][1], strict=True))
     return results[0]
+
+
+def drawn_levels(u, q, kappa, n, **options):
+    """n (a multiple of 64) levels that the layer draws for coefficients z = u q, in float64: of a
+    grey image whose coefficients they all are."""
+    z = torch.full((1, 1, 1, n // 64, 8, 8), u * q, dtype=torch.float64)
+    tables = torch.full((2, 8, 8), q, dtype=torch.float64)
+    grey = {"mean": 128.0, "peak": 255.0, "quantizer": "sample"}  # no shift of levels
+    y = functional.jpeg(functional.block_idct(z), tables, kappa=kappa, **grey, **options)
+    return functional.block_dct(y).flatten() / q

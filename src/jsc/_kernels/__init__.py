@@ -10,7 +10,7 @@
     gradient     gradients over the non-zeros of a map only                    cpc/gradient.h
     dct          orthonormal 8x8 DCT of stacks of planes                       jpeg/dct.h
     jpeg         the whole JPEG layer in one pass, and its gradients           jpeg/jpeg.h
-    quant        soft, windowed, hard, sampled quantiser, and gradients        jpeg/quant.h
+    quant        soft, windowed and hard quantiser, and gradients              jpeg/quant.h
     lowering     matrices behind im2col and MEC                                lowering/lowering.h
     program      whole networks: instructions, and the walk over them          network/instruction.h
 

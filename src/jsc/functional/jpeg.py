@@ -3,18 +3,16 @@ tables."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from jsc import _checks
-from jsc.functional import planes
-from jsc.functional.dct import block_dct, block_idct, kernel_runs
+from jsc.functional.dct import kernel_runs
 from jsc.functional.options import JpegOptions, Scale
-from jsc.functional.quant import hardness_of, positive, quantize
+from jsc.functional.quant import hardness_of, positive
+from jsc.ops._library import recorded
+from jsc.ops._torch_jpeg import layer
 from jsc.ops.jpeg import Jpeg
-from jsc.ops.quant import MODES
 from jsc.typing import ImagePadding, Quantizer, Subsampling
 
 torch.fx.wrap("jpeg_with")  # one node of a graph: its checks cannot ask a Proxy
@@ -49,8 +47,10 @@ def jpeg(
     x : Tensor, (N, 3, H, W) RGB or (N, 1, H, W) grey, or one image without N; any H, W and strides
         In [0, peak], then normalised with `mean` and `std` if those are given. float32 or float64;
         float16 and bfloat16 are computed in float32, and rounded at the end.
+        Or uint8, as a file has it: pixels in 0 .. 255 whatever `peak`, `mean` and `std` are, which
+        say what comes out; also (N, H, W, 3) and (N, H, W, 1), unless H is 1 or 3.
     tables : Tensor, (2, 8, 8) or (K, 2, 8, 8), > 0; for grey images 1 in place of 2 does
-        In the precision of `x`; float16, bfloat16 and float32 go with each other.
+        In the precision of `x`; float16, bfloat16 and float32 go with each other, all with uint8.
         Quantisation steps of Y and of Cb and Cr, natural order, in grey levels of an 8-bit image
         whatever the peak. Entries below 1e-5 act as 1e-5, and still receive gradients that would
         raise them. K tables are K rounds of the quantiser, one after the other between one DCT and
@@ -87,7 +87,8 @@ def jpeg(
     -------
     Tensor, shape, dtype and memory format of `x`: channels-last if that is, else contiguous. Not
     clipped to [0, peak] and not rounded. Inside autocast, half precision gives float32, as with
-    torch's own precision-sensitive functions.
+    torch's own precision-sensitive functions. Of uint8 images (N, C, H, W), contiguous, in the
+    dtype of `tables`.
 
     Raises
     ------
@@ -101,12 +102,11 @@ def jpeg(
     `torch.func` take the layer as it is; `torch.vmap` calls it once for each element, so prefer a
     batch of images. `torch.jit.trace` and `torch.onnx.export` write down torch's own operators, for
     any size: what they save runs without jsc. `torch.jit.script` cannot compile it, and says so.
-    At 4:4:4 the layer is one pass over memory, forward and backward; only x is kept in between.
-    Other subsamplings and zero padding of partial blocks run plane by plane, "sample" and several
-    rounds step by step; so does everything on devices other than the CPU, in plain torch.
-    In one pass, the same bits for any number of threads and any split of the batch (tables'
-    gradients: of threads only).
-    A NaN stays in its block.
+    The layer is one pass over memory, forward and backward, at every setting; only x is kept in
+    between. On devices other than the CPU it is plain torch.
+    The same bits for any number of threads and any split of the batch (tables' gradients, and
+    "sample": of threads only).
+    A NaN stays in its block, and where chroma is subsampled reaches the pixels around it.
 
     References
     ----------
@@ -142,11 +142,15 @@ def jpeg_with(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """:func:`jpeg` with options that are checked already."""
-    images, tables = checked(x, tables)
-    y = _computed(options, images, tables, alpha, kappa, generator).to(_checks.result_dtype(x))
-    # A library would take a tensor for channels-last that has channels, and them innermost.
-    last = images.shape[1] > 1 and images.stride(1) == 1 and not images.is_contiguous()
-    y = y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    images, steps = checked(x, tables, or_bytes=True)
+    y = _computed(options, images, steps, alpha, kappa, generator)
+    if images.dtype == torch.uint8:
+        y = y.to(_checks.result_dtype(tables))
+    else:
+        y = y.to(_checks.result_dtype(x))
+        # A library would take a tensor for channels-last that has channels, and them innermost.
+        last = images.shape[1] > 1 and images.stride(1) == 1 and not images.is_contiguous()
+        y = y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     return y if x.ndim == 4 else y.squeeze(0)
 
 
@@ -161,36 +165,35 @@ def _computed(
     """Of what :func:`checked` returns."""
     channels = x.shape[1]
     q = positive(tables)
-    hardness = hardness_of(q, alpha if kappa is None else None, kappa, x)
-    hardness = hardness.expand(q.shape)
+    hardness = hardness_of(q, alpha if kappa is None else None, kappa, q).expand(q.shape)
     if channels == 1:
         q, hardness = q.narrow(-3, 0, 1), hardness.narrow(-3, 0, 1)
-    if q.ndim == 4 and len(q) == 1:
-        q, hardness = q[0], hardness[0]
-    means, stds = options.normalisation(channels)
-    one_pass = (
-        (options.subsampling == "4:4:4" or channels == 1)
-        and options.quantizer != "sample"
-        and q.ndim == 3
-    )
-    # The sizes come last: in a traced program their comparison becomes a guard.
-    if (
-        one_pass
-        and kernel_runs(x)
-        and (options.padding == "replicate" or (x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0))
-    ):
-        scales = (means, stds, options.peak, options.chroma_offset)
-        return Jpeg.call(x, q, hardness, (*_quantizer_arguments(options), *scales))
-    return _step_by_step(options, x, q, hardness, generator)
+    if q.ndim == 3:  # one round
+        q, hardness = q.unsqueeze(0), hardness.unsqueeze(0)
+    settings = options.settings(channels)
+    draws = options.quantizer == "sample"
+    if kernel_runs(x):
+        return Jpeg.call(x, q, hardness, _seed(x, generator) if draws else None, settings)
+    seed = _seed(x, generator) if draws and not recorded() else None
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x, q, hardness, seed, settings)
 
 
-def checked(x: Tensor, tables: Tensor) -> tuple[Tensor, Tensor]:
+def _seed(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    if generator is None:  # traced programs do not take `generator=None`
+        return torch.randint(2**63 - 1, (1,), dtype=torch.int64, device=x.device)
+    return torch.randint(2**63 - 1, (1,), generator=generator, device=x.device)
+
+
+def checked(x: Tensor, tables: Tensor, or_bytes: bool = False) -> tuple[Tensor, Tensor]:
     """Images and tables that the layer takes, as it computes with them: (N, C, H, W), and in
-    float32 or float64."""
+    float32 or float64; with `or_bytes`, images of 8 bits as they are."""
     _checks.require_tensor(x, "x")
     _checks.require_tensor(tables, "tables")
-    x, tables = _checks.as_computed(x, "x"), _checks.as_computed(tables, "tables")
-    _checks.require_same_dtype(tables, "tables", x, "x")
+    tables = _checks.as_computed(tables, "tables")
+    x = _checks.as_computed(x, "x", or_bytes)
+    if x.dtype != torch.uint8:
+        _checks.require_same_dtype(tables, "tables", x, "x")
     _checks.require_same_device(tables, "tables", x, "x")
     x = as_batch(x)
     if (
@@ -207,49 +210,12 @@ def checked(x: Tensor, tables: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def as_batch(x: Tensor) -> Tensor:
-    """(N, 3, H, W) or (N, 1, H, W) of these or of one image."""
+    """(N, 3, H, W) or (N, 1, H, W) of these or of one image; 8-bit ones may have their channels
+    last."""
+    if x.dtype == torch.uint8 and x.ndim in (3, 4) and x.shape[-3] not in (1, 3):
+        x = x.movedim(-1, -3)
     if x.ndim not in (3, 4) or x.shape[-3] not in (1, 3):
         raise ValueError(
             f"x must be (N, 3, H, W) or (N, 1, H, W), or one image without N, got {tuple(x.shape)}"
         )
     return x if x.ndim == 4 else x.unsqueeze(0)
-
-
-def _quantizer_arguments(options: JpegOptions) -> tuple[int, int, int]:
-    """The options of the quantiser as operators take them: 0 stands for None."""
-    return MODES[options.quantizer], options.window or 0, options.levels or 0
-
-
-def _step_by_step(
-    options: JpegOptions,
-    x: Tensor,
-    q: Tensor,
-    kappa: Tensor,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """q and kappa: (tables, 8, 8), or (rounds, tables, 8, 8)."""
-    if x.numel() == 0:
-        return x * q.sum()  # the result stays part of the graph of x and q
-    sample = options.quantizer == "sample"
-    mode = "soft" if sample else options.quantizer
-    # A plane is a grey image, but for the level shift: `split` has done it, and mean 128 undoes it.
-    grey_image: Any = (*_quantizer_arguments(options), [128.0], [1.0], 255.0, 0.0)
-    out = []
-    for c, plane in enumerate(planes.split(x, options)):
-        step, hardness = (t[..., c, :, :].reshape(-1, 8, 8) for t in (q, kappa))
-        if len(step) == 1 and not sample and kernel_runs(x):
-            grey = plane.reshape(-1, 1, *plane.shape[2:])
-            out.append(Jpeg.call(grey, step, hardness, grey_image).view(plane.shape))
-            continue
-        z = block_dct(plane)
-        for steps, sharpness in zip(step, hardness, strict=True):
-            noise = _uniform_like(z, generator) if sample else None
-            z = quantize(z, steps, sharpness, mode, options.window, options.levels, noise)
-        out.append(block_idct(z))
-    return planes.join(out, x.shape[2:], options)
-
-
-def _uniform_like(z: Tensor, generator: torch.Generator | None) -> Tensor:
-    if generator is None:  # `rand` does not take symbolic sizes together with `generator=None`
-        return torch.rand_like(z)
-    return torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from numbers import Real
 
 from jsc import _checks
+from jsc.ops._torch_jpeg import Settings
 from jsc.ops.quant import MODES
 from jsc.typing import ImagePadding, Quantizer, Subsampling
 
@@ -82,6 +83,15 @@ class JpegOptions:
             _each_channel(self.mean, "mean", channels, 0.0),
             _each_channel(self.std, "std", channels, 1.0),
         )
+
+    def settings(self, channels: int) -> Settings:
+        """The options as operators take them, for images of `channels` channels."""
+        mean, std = self.normalisation(channels)
+        v, u = SUBSAMPLINGS[self.subsampling] if channels == 3 else (1, 1)
+        return Settings(
+            MODES[self.quantizer], self.window or 0, self.levels or 0, v, u,
+            self.padding == "zero", mean, std, self.peak, self.chroma_offset,
+        )  # fmt: skip
 
     def shown(self) -> str:
         """The options as arguments of a call, without those that are None."""

@@ -107,7 +107,6 @@ def quantize(
     mode: str,
     window: int | None,
     levels: int | None,
-    noise: Tensor | None = None,
 ) -> Tensor:
     """Checked arguments (q and kappa of one shape) -> operator or _torch."""
     folded = fold(tuple(z.shape), tuple(q.shape)) if kernel_runs(z) else None
@@ -117,14 +116,9 @@ def quantize(
             z.reshape(folded),
             q.reshape(groups, period),
             kappa.reshape(groups, period),
-            None if noise is None else noise.reshape(folded),
             (MODES[mode], window or 0, levels or 0),
         )
         return y.reshape(z.shape)
-    if noise is not None:
-        mean = _torch.soft_quantize(z, q, kappa, window, levels)
-        drawn = q * _torch.sample_levels(z, q, kappa, noise, window, levels)
-        return mean + (drawn - mean).detach()
     if mode == "soft":
         return _torch.soft_quantize(z, q, kappa, window, levels)
     return (_torch.hard_quantize if mode == "hard" else _torch.ste_quantize)(z, q, levels)

@@ -1,4 +1,5 @@
-"""The JPEG layer in plain torch, differentiable to any order: what runs where no kernel does.
+"""The steps of the JPEG layer in plain torch, differentiable to any order: what runs where no
+kernel does (the whole layer: `jsc.ops._torch_jpeg`).
 
 Devices without a compiled kernel run these functions, tables too large for the kernels do, and the
 operators compute their second derivatives with them. The equations are in the docstrings of
@@ -8,7 +9,6 @@ operators compute their second derivatives with them. The equations are in the d
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -161,12 +161,6 @@ def sample_levels(
     return k if levels is None else k.clamp(-levels, levels)
 
 
-def colour(x: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
-    """A 3x3 matrix applied to the channel axis of (N, 3, H, W)."""
-    r, g, b = x.unbind(1)
-    return torch.stack([row[0] * r + row[1] * g + row[2] * b for row in matrix], 1)
-
-
 def pad_to_multiple(x: Tensor, height: int, width: int, padding: str) -> Tensor:
     """Extend right and bottom to multiples of (height, width)."""
     pad = (0, -x.shape[3] % width, 0, -x.shape[2] % height)
@@ -175,35 +169,3 @@ def pad_to_multiple(x: Tensor, height: int, width: int, padding: str) -> Tensor:
     if pad == (0, 0, 0, 0) or x.numel() == 0:
         return x if x.numel() else F.pad(x, pad)
     return F.pad(x, pad, mode="replicate") if padding == "replicate" else F.pad(x, pad)
-
-
-def jpeg(
-    x: Tensor,
-    q: Tensor,
-    kappa: Tensor,
-    *,
-    quantizer: str = "soft",
-    window: int | None = None,
-    levels: int | None = None,
-    mean: Sequence[float] = (0.0, 0.0, 0.0),
-    std: Sequence[float] = (1.0, 1.0, 1.0),
-    peak: float = 1.0,
-    chroma_offset: float = 0.0,
-) -> Tensor:
-    """The whole layer at 4:4:4: x (N, 3 or 1, H, W), q and kappa ([rounds,] tables, 8, 8)."""
-    channels, h, w = x.shape[1:]
-    mean_, std_ = (x.new_tensor(v).view(1, channels, 1, 1) for v in (mean, std))
-    grey = (x * std_ + mean_) * (255 / peak) - 128
-    offset = x.new_tensor([0.0, chroma_offset, chroma_offset][:channels]).view(1, channels, 1, 1)
-    planes = (colour(grey, RGB_TO_YCC) if channels == 3 else grey) + offset
-    z = block_dct(pad_to_multiple(planes, 8, 8, "replicate"))
-    table = [0, 1, 1][:channels]  # Cb and Cr share the second table
-    rounds = (t[..., table, :, :].view(-1, 1, channels, 1, 1, 8, 8) for t in (q, kappa))
-    for step, hardness in zip(*rounds, strict=True):
-        if quantizer == "soft":
-            z = soft_quantize(z, step, hardness, window, levels)
-        else:
-            z = (hard_quantize if quantizer == "hard" else ste_quantize)(z, step, levels)
-    planes = block_idct(z)[:, :, :h, :w] - offset
-    grey = colour(planes, YCC_TO_RGB) if channels == 3 else planes
-    return ((grey + 128) * (peak / 255) - mean_) / std_

@@ -1,13 +1,14 @@
 """Operators of the JPEG layer in one pass: `jsc::jpeg`, `jsc::jpeg_backward`.
 
-x is (N, C, H, W) with C = 3 or 1; q and kappa are (2, 8, 8), or (1, 8, 8) when C = 1. Only x is
-kept for the backward pass. Gradients are at constant kappa (see `jsc.ops.quant`), and second
-derivatives are computed in plain torch (`jsc.ops._torch`).
+x is (N, C, H, W) with C = 3 or 1, in 8 bits or in the dtype of q; q and kappa are
+(rounds, 2, 8, 8), or (rounds, 1, 8, 8) when C = 1. Only x is kept for the backward pass. Gradients
+are at constant kappa (see `jsc.ops.quant`); where levels are drawn they are those of the mean, at
+what was drawn. Second derivatives are
+computed in plain torch (`jsc.ops._torch_jpeg`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +21,9 @@ from jsc._kernels.jpeg import jpeg
 from jsc.ops import _torch
 from jsc.ops._buffer import buffer
 from jsc.ops._library import Function, call, register
-from jsc.ops.quant import MODES, prepare
+from jsc.ops._scratch import LINE, memory
+from jsc.ops._torch_jpeg import SAMPLE, SOFT, Settings, layer
+from jsc.ops.quant import ENTRY_SIZE, prepare
 
 WORK = 64  # element operations a pixel and channel
 
@@ -32,10 +35,11 @@ def _colours(
     std: tuple[float, ...],
     peak: float,
     offset: float,
+    bytes: bool,
     dtype: str,
 ) -> np.ndarray:
     """(4, 12): x -> planes, planes -> y, and the transposes of both matrices, in the kernel's
-    order."""
+    order. With `bytes` x holds the 8-bit pixels themselves."""
     scale, shift = np.array(std) * (255 / peak), np.array(mean) * (255 / peak) - 128
     into, back = np.array(_torch.RGB_TO_YCC), np.array(_torch.YCC_TO_RGB)
     offsets = np.array([0.0, offset, offset])
@@ -44,8 +48,11 @@ def _colours(
         into = back = np.eye(3)
         offsets = np.zeros(3)
     analyse, synthesise = into * scale, back / scale[:, None]
+    first = np.append(analyse, into @ shift + offsets)
+    if bytes:
+        first = np.append(into, into @ np.full(3, -128.0) + offsets)
     rows = [
-        np.append(analyse, into @ shift + offsets),
+        first,
         np.append(synthesise, -(back @ offsets + shift) / scale),
         np.append(synthesise.T, np.zeros(3)),
         np.append(analyse.T, np.zeros(3)),
@@ -54,100 +61,143 @@ def _colours(
 
 
 def _constants(
-    x: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int,
-    mean: Sequence[float], std: Sequence[float], peak: float, offset: float,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    dtype = "float32" if x.dtype == torch.float32 else "float64"
-    entries = prepare(q.reshape(-1, 64), kappa.reshape(-1, 64), mode, window, levels)
-    return _colours(x.shape[1], tuple(mean), tuple(std), peak, offset, dtype), entries.numpy()
+    x: Tensor, q: Tensor, kappa: Tensor, mode: int, s: Settings
+) -> tuple[np.ndarray, np.ndarray]:
+    dtype = "float32" if q.dtype == torch.float32 else "float64"
+    entries = prepare(q.reshape(-1, 64), kappa.reshape(-1, 64), mode, s.window, s.levels)
+    colours = _colours(
+        x.shape[1], tuple(s.mean), tuple(s.std), s.peak, s.offset, x.dtype == torch.uint8, dtype
+    )
+    return colours, entries.numpy().reshape(len(q), -1, 64, ENTRY_SIZE)
+
+
+def _source(x: Tensor, q: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+    """As numbers or as 8-bit pixels, of which the kernel takes any strides."""
+    if x.dtype != torch.uint8:
+        return buffer(x), None
+    return q.new_empty((0, 0, 0, 0)).numpy(), x.detach().numpy()
+
+
+def _scratch(x: Tensor, q: Tensor, s: Settings, threads: int, backward: bool) -> np.ndarray:
+    """(threads, numbers) in the arena of this thread."""
+    dtype = np.dtype("float32" if q.dtype == torch.float32 else "float64")
+    _, channels, h, w = x.shape
+    numbers = jpeg.scratch_numbers(channels, h, w, s.v, s.u, len(q), backward, dtype.itemsize)
+    each = -(-numbers * dtype.itemsize // LINE) * LINE // dtype.itemsize
+    held = memory(threads * each * dtype.itemsize).bytes
+    return held[: threads * each * dtype.itemsize].view(dtype).reshape(threads, each)
+
+
+def _seed(seed: Tensor | None) -> int:
+    return 0 if seed is None else int(seed.item()) & 0xFFFFFFFFFFFFFFFF
+
+
+def _is_plain(x: Tensor, q: Tensor, s: Settings) -> bool:
+    """Whether the faster kernel, which has the plain setting only, computes this."""
+    if s.u > 1 or s.mode == SAMPLE or len(q) > 1 or x.dtype == torch.uint8:
+        return False
+    return not s.zero or (x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0)
 
 
 def _forward_cpu(
-    x: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int,
-    mean: Sequence[float], std: Sequence[float], peak: float, offset: float,
-) -> Tensor:  # fmt: skip
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    constants = _constants(x, q, kappa, mode, window, levels, mean, std, peak, offset)
-    threads = _config.num_threads(WORK * x.numel())
-    jpeg.forward(buffer(x), *constants, y.numpy(), _config.isa(), threads)
+    x: Tensor, q: Tensor, kappa: Tensor, seed: Tensor | None, *settings: Any
+) -> Tensor:
+    s = Settings(*settings)
+    y = q.new_empty(x.shape)
+    if not x.numel():
+        return y
+    isa, threads = _config.isa(), _config.num_threads(WORK * x.numel())
+    colours, entries = _constants(x, q, kappa, s.mode, s)
+    if _is_plain(x, q, s):
+        jpeg.forward(buffer(x), colours, entries[0], y.numpy(), isa, threads)
+        return y
+    jpeg.forward_bands(
+        *_source(x, q), colours, entries, y.numpy(), _scratch(x, q, s, threads, False),
+        s.v, s.u, s.zero, s.mode == SAMPLE, _seed(seed), isa, threads,
+    )  # fmt: skip
     return y
 
 
 def _backward_cpu(
-    g: Tensor, x: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int,
-    mean: Sequence[float], std: Sequence[float], peak: float, offset: float, wanted: int,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    n, channels, h, w = x.shape
-    dx = (
-        torch.empty_like(x, memory_format=torch.contiguous_format)
-        if wanted & 1
-        else x.new_empty((0, 0, 0, 0))
-    )
+    g: Tensor, x: Tensor, q: Tensor, kappa: Tensor, seed: Tensor | None, *settings_and_wanted: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    *settings, wanted = settings_and_wanted
+    s = Settings(*settings)
+    draws = s.mode == SAMPLE and len(q) > 1  # of the last round only the mean is asked for
+    dx = q.new_empty(x.shape if wanted & 1 else (0, 0, 0, 0))
     dq, dkappa = q.new_zeros(q.shape), q.new_zeros(q.shape)
-    chunks = -(-n * -(-h // 8) * -(-w // 8) // jpeg.CHUNK_BLOCKS)
-    partial = x.new_empty(
-        (chunks if wanted & 2 else 0, 128 if channels == 1 else 256), dtype=torch.float64
+    if not x.numel():
+        return dx, dq, dkappa
+    sums = dq.view(-1, 64).numpy(), dkappa.view(-1, 64).numpy()
+    isa, threads = _config.isa(), _config.num_threads(2 * WORK * x.numel())
+    mean = s._replace(mode=SOFT if s.mode == SAMPLE else s.mode)
+    colours, entries = _constants(x, q, kappa, mean.mode, s)
+    plain = _is_plain(x, q, mean)
+    n, channels, h, w = x.shape
+    chunks = (
+        -(-n * -(-h // 8) * -(-w // 8) // jpeg.CHUNK_BLOCKS)
+        if plain
+        else n * jpeg.gradient_chunks(channels, h, w, s.v, s.u)
     )
-    jpeg.backward(
-        buffer(g), buffer(x),
-        *_constants(x, q, kappa, mode, window, levels, mean, std, peak, offset),
-        dx.numpy(), partial.numpy(), dq.view(-1, 64).numpy(), dkappa.view(-1, 64).numpy(),
-        wanted, _config.isa(), _config.num_threads(2 * WORK * x.numel()),
+    partial = q.new_empty((chunks, 2 * q.numel()), dtype=torch.float64).numpy()
+    if plain:
+        jpeg.backward(
+            buffer(g), buffer(x), colours, entries[0], dx.numpy(), partial, *sums, wanted,
+            isa, threads,
+        )  # fmt: skip
+        return dx, dq, dkappa
+    drawn = _constants(x, q, kappa, SAMPLE, s)[1] if draws else entries
+    jpeg.backward_bands(
+        buffer(g), *_source(x, q), colours, entries, drawn, dx.numpy(), partial, *sums,
+        _scratch(x, q, s, threads, True), s.v, s.u, s.zero, draws, _seed(seed), wanted,
+        isa, threads,
     )  # fmt: skip
     return dx, dq, dkappa
 
 
-OPTIONS = "int mode, int window, int levels, float[] mean, float[] std, float peak, float offset"
+OPTIONS = (
+    "int mode, int window, int levels, int v, int u, bool zero, float[] mean, float[] std, "
+    "float peak, float offset"
+)
 
 register(
-    f"jpeg(Tensor x, Tensor q, Tensor kappa, {OPTIONS}) -> Tensor",
+    f"jpeg(Tensor x, Tensor q, Tensor kappa, Tensor? seed, {OPTIONS}) -> Tensor",
     _forward_cpu,
-    lambda x, *_: x.new_empty(x.shape),
+    lambda x, q, *_: q.new_empty(x.shape),
 )
 register(
-    f"jpeg_backward(Tensor g, Tensor x, Tensor q, Tensor kappa, {OPTIONS}, int wanted)"
-    " -> (Tensor, Tensor, Tensor)",
+    f"jpeg_backward(Tensor g, Tensor x, Tensor q, Tensor kappa, Tensor? seed, {OPTIONS},"
+    " int wanted) -> (Tensor, Tensor, Tensor)",
     _backward_cpu,
-    lambda g, x, q, kappa, *options: (
-        x.new_empty(x.shape if options[-1] & 1 else (0, 0, 0, 0)),
+    lambda g, x, q, kappa, seed, *options: (
+        q.new_empty(x.shape if options[-1] & 1 else (0, 0, 0, 0)),
         q.new_empty(q.shape),
         q.new_empty(q.shape),
     ),
 )
 
 
-def _plain(
-    x: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int,
-    mean: Sequence[float], std: Sequence[float], peak: float, offset: float,
-) -> Tensor:  # fmt: skip
-    quantizer = {number: name for name, number in MODES.items()}[mode]
-    return _torch.jpeg(
-        x, q, kappa, quantizer=quantizer, window=window or None, levels=levels or None,
-        mean=mean, std=std, peak=peak, chroma_offset=offset,
-    )  # fmt: skip
-
-
 class Jpeg(Function):
-    """`options` are the operator's arguments from `mode` on."""
-
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, q: Tensor, kappa: Tensor, options: tuple[Any, ...]) -> Tensor:
-        return call("jpeg", x, q, kappa, *options)
+    def forward(
+        x: Tensor, q: Tensor, kappa: Tensor, seed: Tensor | None, settings: Settings
+    ) -> Tensor:
+        return call("jpeg", x, q, kappa, seed, *settings)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, q, kappa, ctx.options = inputs
-        ctx.save_for_backward(x, q, kappa)
+        x, q, kappa, seed, ctx.settings = inputs
+        ctx.save_for_backward(x, q, kappa, seed)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, q, kappa = ctx.saved_tensors
+        x, q, kappa, seed = ctx.saved_tensors
         needs = ctx.needs_input_grad
         wanted = (1 if needs[0] else 0) | (2 if needs[1] or needs[2] else 0)
-        dx, dq, dkappa = JpegBackward.call(g, x, q, kappa, ctx.options, wanted)
-        return dx if needs[0] else None, dq, dkappa, None
+        dx, dq, dkappa = JpegBackward.call(g, x, q, kappa, seed, ctx.settings, wanted)
+        return dx if needs[0] else None, dq, dkappa, None, None
 
 
 class JpegBackward(Function):
@@ -155,21 +205,36 @@ class JpegBackward(Function):
 
     @staticmethod
     def forward(
-        g: Tensor, x: Tensor, q: Tensor, kappa: Tensor, options: tuple[Any, ...], wanted: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return call("jpeg_backward", g, x, q, kappa, *options, wanted)
+        g: Tensor, x: Tensor, q: Tensor, kappa: Tensor, seed: Tensor | None, settings: Settings,
+        wanted: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        return call("jpeg_backward", g, x, q, kappa, seed, *settings, wanted)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        g, x, q, kappa, ctx.options, ctx.wanted = inputs
-        ctx.save_for_backward(g, x, q, kappa)
+        g, x, q, kappa, seed, ctx.settings, ctx.wanted = inputs
+        ctx.save_for_backward(g, x, q, kappa, seed)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        def first_order(g: Tensor, *inputs: Tensor) -> Any:
-            return torch.func.vjp(lambda *a: _plain(*a, *ctx.options), *inputs)[1](g)
-
+        g, x, q, kappa, seed = ctx.saved_tensors
         dx, *dtables = grads
+
+        def plain(x: Tensor, q: Tensor, kappa: Tensor) -> Tensor:
+            return layer(x, q, kappa, seed, ctx.settings)
+
+        if x.dtype == torch.uint8:  # has no gradient
+
+            def first_order(g: Tensor, *tables: Tensor) -> Any:
+                return torch.func.vjp(lambda *t: plain(x, *t), *tables)[1](g)
+
+            dg, dq, dkappa = torch.func.vjp(first_order, g, q, kappa)[1](tuple(dtables))
+            return dg, None, dq, dkappa, None, None, None
+
+        def first_orders(g: Tensor, *inputs: Tensor) -> Any:
+            return torch.func.vjp(plain, *inputs)[1](g)
+
         if not ctx.wanted & 1:
-            dx = torch.zeros_like(ctx.saved_tensors[1])
-        return *torch.func.vjp(first_order, *ctx.saved_tensors)[1]((dx, *dtables)), None, None
+            dx = torch.zeros_like(x)
+        found = torch.func.vjp(first_orders, g, x, q, kappa)[1]((dx, *dtables))
+        return *found, None, None, None

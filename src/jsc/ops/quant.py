@@ -1,4 +1,4 @@
-"""Operators of the quantiser: `jsc::soft_quantize`, its backward, `jsc::sample_quantize`.
+"""Operators of the quantiser: `jsc::soft_quantize` and its backward.
 
 Tensors are (O, G, N, P): entry (g, p) of `q` and `kappa` belongs to z[:, g, :, p]. Gradients are at
 constant kappa; callers that hold alpha constant write kappa = alpha q^2, and autograd adds what
@@ -20,36 +20,27 @@ from jsc.ops._buffer import buffer
 from jsc.ops._library import Function, call, register
 
 MODES = {"soft": 0, "hard": 1, "ste": 2, "sample": 3}
+ENTRY_SIZE = quant.ENTRY_SIZE  # numbers that a kernel is told of each entry
 WORK = 32  # element operations a coefficient
 
 
 def prepare(q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Tensor:
     """What the kernels need to know of each entry of q and kappa (G, P)."""
-    entries = q.new_empty((*q.shape, quant.ENTRY_SIZE))
+    entries = q.new_empty((*q.shape, ENTRY_SIZE))
     if q.numel():
         quant.prepare(buffer(q), buffer(kappa), entries.numpy(), mode, window, levels)
     return entries
 
 
-def _quantized(z: Tensor, noise: Tensor, entries: Tensor) -> Tensor:
-    y = torch.empty_like(z, memory_format=torch.contiguous_format)
-    quant.forward(
-        buffer(z), buffer(noise), entries.numpy(), y.numpy(),
-        _config.isa(), _config.num_threads(WORK * z.numel()),
-    )  # fmt: skip
-    return y
-
-
 def _forward_cpu(
     z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int
 ) -> Tensor:
-    return _quantized(z, z.new_empty((0, 0, 0, 0)), prepare(q, kappa, mode, window, levels))
-
-
-def _sample_cpu(
-    z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor, window: int, levels: int
-) -> Tensor:
-    return _quantized(z, noise, prepare(q, kappa, MODES["sample"], window, levels))
+    y = torch.empty_like(z, memory_format=torch.contiguous_format)
+    quant.forward(
+        buffer(z), prepare(q, kappa, mode, window, levels).numpy(), y.numpy(),
+        _config.isa(), _config.num_threads(WORK * z.numel()),
+    )  # fmt: skip
+    return y
 
 
 def _backward_cpu(
@@ -73,12 +64,6 @@ register(
     "soft_quantize(Tensor z, Tensor q, Tensor kappa, int mode, int window, int levels) -> Tensor",
     _forward_cpu,
     lambda z, q, kappa, mode, window, levels: z.new_empty(z.shape),
-)
-register(
-    "sample_quantize(Tensor z, Tensor q, Tensor kappa, Tensor noise, int window, int levels)"
-    " -> Tensor",
-    _sample_cpu,
-    lambda z, q, kappa, noise, window, levels: z.new_empty(z.shape),
 )
 register(
     "soft_quantize_backward(Tensor g, Tensor z, Tensor q, Tensor kappa,"
@@ -123,29 +108,24 @@ class Floor(Function):
 
 
 class SoftQuantize(Function):
-    """`options`: mode, window, levels. With `noise`, the value is drawn from P(k | z), and the
-    derivative is that of its mean."""
+    """`options`: mode, window, levels."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        z: Tensor, q: Tensor, kappa: Tensor, noise: Tensor | None, options: tuple[int, int, int]
-    ) -> Tensor:
-        if noise is not None:
-            return call("sample_quantize", z, q, kappa, noise, *options[1:])
+    def forward(z: Tensor, q: Tensor, kappa: Tensor, options: tuple[int, int, int]) -> Tensor:
         return call("soft_quantize", z, q, kappa, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, q, kappa, _, ctx.options = inputs
+        z, q, kappa, ctx.options = inputs
         ctx.save_for_backward(z, q, kappa)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         z, q, kappa = ctx.saved_tensors
         dz, dq, dkappa = SoftQuantizeBackward.call(g, z, q, kappa, ctx.options)
-        return dz, dq, dkappa, None, None
+        return dz, dq, dkappa, None
 
 
 class SoftQuantizeBackward(Function):

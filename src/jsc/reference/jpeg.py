@@ -150,13 +150,14 @@ def jpeg(
     quantizer: str = "soft",
     window: int | None = None,
     levels: int | None = None,
+    subsampling: str = "4:4:4",
+    padding: str = "replicate",
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
     peak: float = 1.0,
     chroma_offset: float = 0.0,
 ) -> Tensor:
-    """The whole layer at 4:4:4, edges replicated: x (N, 3 or 1, H, W), q and kappa
-    ([rounds,] tables, 8, 8)."""
+    """The whole layer: x (N, 3 or 1, H, W), q and kappa ([rounds,] tables, 8, 8)."""
     channels, h, w = x.shape[1:]
     planes = [(x[:, c] * std[c] + mean[c]) * 255 / peak for c in range(channels)]
     if channels == 3:
@@ -166,7 +167,9 @@ def jpeg(
     q, kappa = q.reshape(-1, *q.shape[-3:]), kappa.reshape(-1, *kappa.shape[-3:])
     for c in range(channels):
         table = min(c, 1)  # Cb and Cr share the second
-        z = block_dct(_whole_blocks(planes[c]).unsqueeze(1))
+        v, u = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}[subsampling] if c else (1, 1)
+        samples = average(_whole_blocks(planes[c], 8 * v, 8 * u, padding), v, u)
+        z = block_dct(samples.unsqueeze(1))
         for step, hardness in zip(q[:, table], kappa[:, table], strict=True):
             if quantizer == "soft":
                 z = soft_quantize(z, step, hardness, window, levels)
@@ -174,7 +177,8 @@ def jpeg(
                 z = hard_quantize(z, step, levels)
             else:
                 z = ste_quantize(z, step, levels)
-        planes[c] = block_idct(z)[:, 0, :h, :w]
+        samples = block_idct(z)[:, 0, : -(-h // v), : -(-w // u)]
+        planes[c] = interpolate(samples, v, u)[:, :h, :w]
     planes[0] = planes[0] + 128
     if channels == 3:
         y, cb, cr = planes
@@ -184,9 +188,31 @@ def jpeg(
     )
 
 
-def _whole_blocks(plane: Tensor) -> Tensor:
-    """(N, H, W) -> rows and columns repeated at the end, up to multiples of 8."""
-    rows, columns = (
-        torch.arange(-(-size // 8) * 8).clamp(max=size - 1) for size in plane.shape[1:]
-    )
-    return plane[:, rows][:, :, columns]
+def _whole_blocks(plane: Tensor, height: int, width: int, padding: str) -> Tensor:
+    """(N, H, W) -> rows and columns at the end, up to multiples of (height, width): the last ones
+    repeated, or zeros."""
+    h, w = plane.shape[1:]
+    rows, columns = torch.arange(-(-h // height) * height), torch.arange(-(-w // width) * width)
+    filled = plane[:, rows.clamp(max=h - 1)][:, :, columns.clamp(max=w - 1)]
+    inside = (rows < h).unsqueeze(1) & (columns < w)
+    return torch.where(inside, filled, 0.0) if padding == "zero" else filled
+
+
+def average(plane: Tensor, v: int, u: int) -> Tensor:
+    """(N, v H, u W) -> (N, H, W): the mean of v x u pixels."""
+    n, h, w = plane.shape
+    return plane.reshape(n, h // v, v, w // u, u).mean((2, 4))
+
+
+def interpolate(samples: Tensor, v: int, u: int) -> Tensor:
+    """(N, H, W) -> (N, v H, u W): where there are two pixels to a sample, each has 3/4 of its own
+    sample and 1/4 of the next one on its side; the edge is repeated."""
+    for axis, factor in ((1, v), (2, u)):
+        if factor == 1:
+            continue
+        size = samples.shape[axis]
+        pixel = torch.arange(2 * size)
+        near, side = pixel // 2, 2 * (pixel % 2) - 1
+        far = (near + side).clamp(0, size - 1)
+        samples = samples.index_select(axis, near) * 0.75 + samples.index_select(axis, far) * 0.25
+    return samples

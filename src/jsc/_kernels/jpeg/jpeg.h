@@ -1,4 +1,5 @@
-// The whole JPEG layer in one pass over memory, a pack of blocks at a time (layout: dct.h):
+// The JPEG layer at its plain setting in one pass over memory, a pack of blocks at a time (layout: dct.h);
+// bands.h has the others. Plain is 4:4:4 in one round, of floats, with edges repeated.
 //   pixels -> colour transform (normalisation and level shift inside its matrix) -> 8x8 DCT
 //          -> quantiser (softquant.h) -> inverse DCT -> inverse colour transform -> pixels.
 // Nothing but the input is kept for the backward pass, which computes the coefficients again:
@@ -20,12 +21,9 @@
 //
 // A colour transform is 12 numbers: a 3x3 matrix and three constants (one channel: m[0] and m[9]).
 #pragma once
-#include "jpeg/softquant.h"
+#include "jpeg/blocks.h"
 
 namespace jsc {
-
-// Backward: which gradients are wanted.
-enum { GRADIENT_X = 1, GRADIENT_TABLES = 2 };
 
 template <class I, class T, int C>
 struct JpegPack {

@@ -9,8 +9,7 @@ namespace jsc {
 template <class T>
 struct QuantizeRows {
     template <class I>
-    JSC_INLINE void run(const T *z, const T *noise, T *y, ptrdiff_t rows, ptrdiff_t period,
-                        const T *entries) {
+    JSC_INLINE void run(const T *z, T *y, ptrdiff_t rows, ptrdiff_t period, const T *entries) {
         typedef SoftQuant<I, T> Q;
         typedef Vec<I, T> V;
         constexpr int L = lanes<I, T>;
@@ -20,9 +19,7 @@ struct QuantizeRows {
                 const bool whole = i + L <= rows;
                 const int left = (int)(rows - i);
                 V v = whole ? load<V>(z + i) : load_partial<V>(z + i, left);
-                if (noise)
-                    v = Q::sample(v, whole ? load<V>(noise + i) : load_partial<V>(noise + i, left), *e);
-                else v = Q::template quantize<false>(v, *e).value;
+                v = Q::template quantize<false>(v, *e).value;
                 if (whole) store(y + i, v);
                 else store_partial(y + i, v, left);
             }
@@ -30,21 +27,17 @@ struct QuantizeRows {
         }
         typedef Pack<I, T> P;
         for (ptrdiff_t i = 0; i < rows; i += L) {
-            const T *from[L], *chance[L];
+            const T *from[L];
             T *to[L];
             for (int l = 0; l < L; l++) {
                 ptrdiff_t row = i + l < rows ? i + l : rows - 1;  // spare lanes repeat the last row
                 from[l] = z + row * period, to[l] = y + row * period;
-                chance[l] = noise ? noise + row * period : nullptr;
             }
             for (ptrdiff_t j = 0; j < period; j += 8) {
                 const int width = period - j < 8 ? (int)(period - j) : 8;
-                V v[8], u[8] = {};
+                V v[8];
                 P::load_columns(from, j, width, v);
-                if (noise) P::load_columns(chance, j, width, u);
-                for (int k = 0; k < width; k++)
-                    v[k] = noise ? Q::sample(v[k], u[k], e[j + k])
-                                 : Q::template quantize<false>(v[k], e[j + k]).value;
+                for (int k = 0; k < width; k++) v[k] = Q::template quantize<false>(v[k], e[j + k]).value;
                 P::store_columns(to, j, width, v);
             }
         }
@@ -108,9 +101,8 @@ struct QuantizeRowsBackward {
 };
 
 template <class T>
-inline void quantize_rows(int isa, const T *z, const T *noise, T *y, ptrdiff_t rows, ptrdiff_t period,
-                          const T *entries) {
-    dispatch<QuantizeRows<T>>(isa, z, noise, y, rows, period, entries);
+inline void quantize_rows(int isa, const T *z, T *y, ptrdiff_t rows, ptrdiff_t period, const T *entries) {
+    dispatch<QuantizeRows<T>>(isa, z, y, rows, period, entries);
 }
 template <class T>
 inline void quantize_rows_backward(int isa, const T *g, const T *z, T *dz, ptrdiff_t rows, ptrdiff_t period,

@@ -1,4 +1,4 @@
-"""Quantiser family: soft, windowed, hard and sampled quantisation of coefficients, and the gradients.
+"""Quantiser family: soft, windowed and hard quantisation of coefficients, and the gradients.
 
 Data are (O, G, N, P): entry (g, p) of the tables belongs to z[:, g, :, p]. A chunk of rows has one
 owner; table gradients are partial sums of chunks, added in the order of the chunks.
@@ -12,7 +12,7 @@ cdef extern from "jpeg/quant.h" namespace "jsc" nogil:
     const Py_ssize_t CHUNK_BLOCKS
     void prepare_entry[T](T q, T kappa, int mode, int window, long levels, T *entry)
     void quantize_rows[T](
-        int isa, const T *z, const T *noise, T *y, Py_ssize_t rows, Py_ssize_t period, const T *entries
+        int isa, const T *z, T *y, Py_ssize_t rows, Py_ssize_t period, const T *entries
     )
     void quantize_rows_backward[T](
         int isa, const T *g, const T *z, T *dz, Py_ssize_t rows, Py_ssize_t period, const T *entries,
@@ -44,7 +44,6 @@ def prepare(
 
 def forward(
     const floating[:, :, :, ::1] z,   # IN   (O, G, N, P)
-    const floating[:, :, :, ::1] noise,  # IN   (O, G, N, P) uniform in [0, 1), or empty when not sampling
     const floating[:, :, ::1] entries,   # IN   (G, P, ENTRY_SIZE) from `prepare`
     floating[:, :, :, ::1] y,         # OUT  (O, G, N, P)
     int isa,
@@ -57,24 +56,20 @@ def forward(
     cdef Py_ssize_t task, rows = chunk_rows(P)
     cdef Py_ssize_t chunks = (N + rows - 1) // rows
     cdef const floating *source = &z[0, 0, 0, 0]
-    cdef const floating *chance = NULL
     cdef const floating *entry = &entries[0, 0, 0]
     cdef floating *target = &y[0, 0, 0, 0]
-    if noise.shape[0]:
-        chance = &noise[0, 0, 0, 0]
     for task in prange(z.shape[0] * G * chunks, nogil=True, num_threads=num_threads, schedule="static"):
-        forward_task(isa, source, chance, entry, target, task, G, N, P, rows, chunks)
+        forward_task(isa, source, entry, target, task, G, N, P, rows, chunks)
 
 
 cdef inline void forward_task(
-    int isa, const floating *z, const floating *noise, const floating *entries, floating *y,
+    int isa, const floating *z, const floating *entries, floating *y,
     Py_ssize_t task, Py_ssize_t G, Py_ssize_t N, Py_ssize_t P, Py_ssize_t rows, Py_ssize_t chunks,
 ) noexcept nogil:
     cdef Py_ssize_t plane = task // chunks, first = task % chunks * rows
     cdef Py_ssize_t start = (plane * N + first) * P
     quantize_rows(
-        isa, z + start, noise + start if noise else noise, y + start, min(rows, N - first), P,
-        entries + plane % G * P * SIZE
+        isa, z + start, y + start, min(rows, N - first), P, entries + plane % G * P * SIZE
     )
 
 

@@ -224,42 +224,63 @@ struct SoftQuant {
     // because kappa s^2 < 0.64 (the transform of DUAL again), then k = s k' + residue with k' from the
     // lattice of hardness kappa s^2 around (u - residue) / s.
     JSC_INLINE V sample(V z, V noise, const Entry &e) {
-        constexpr int MOST = 11;
-        V u = z / e.q, residue = constant(0), n, c;
-        V weight[2 * MOST + 1];
-        int taps;
-        if (e.half > 0) {
-            n = round_even(u), c = clamp(n, -e.highest, e.highest);
-            taps = e.half < MOST ? (int)e.half : MOST;
-            V f = u - c, nearest = clamp(n - c, -e.half, e.half);
-            for (int d = -taps; d <= taps; d++)
-                weight[taps + d] = exp_negative(-e.kappa * ((T)d - nearest) * ((T)d + nearest - 2 * f));
-        } else {
+        if (e.half > 0) return sample_window(z / e.q, noise, e);
+        V u = z * e.inverse_q, residue = constant(0);
+        if (e.step > 1) {
             V scaled = noise * e.step;
             residue = round_even(scaled);
             residue = residue > scaled ? residue - 1 : residue;  // floor
             noise = scaled - residue;
             u = (u - residue) / e.step;
-            c = n = round_even(u);
-            taps = (int)e.taps;
-            V f = u - n, up = exp_negative(e.kappa * (2 * f - 1)),
-              down = exp_negative(-e.kappa * (2 * f + 1));
-            V high = constant(1), low = high;
-            weight[taps] = high;
-            for (int d = 1; d <= taps; d++) {
-                weight[taps + d] = high *= up, weight[taps - d] = low *= down;
-                up *= e.e2, down *= e.e2;
-            }
         }
-        V total = constant(0), below = total, k = c - (T)taps;
-        for (int d = 0; d <= 2 * taps; d++) total += weight[d];
-        V threshold = noise * total;
+        V n = round_even(u), f = u - n, up, down;
+        if (e.kappa <= GENTLE) {
+            exp_pair(e.two_kappa * f, up, down);
+            up *= e.e1, down *= e.e1;
+        } else {
+            up = exp_negative(e.kappa * (2 * f - 1)), down = exp_negative(-e.kappa * (2 * f + 1));
+        }
+        V k = e.taps <= 3 ? n + inverted<3>(up, down, noise, 3, e)
+                          : n + inverted<MOST_TAPS>(up, down, noise, (int)e.taps, e);
+        if (e.step > 1) k = k * e.step + residue;
+        return e.q * clamp(k, -e.level, e.level);
+    }
+    static constexpr int MOST_TAPS = 11;
+
+    // The level -taps .. taps at which the sum of weights passes `noise` of their total. `up` and `down` are
+    // the weights of 1 and -1; each level's is its neighbour's times theirs, times E2 for each step.
+    template <int Most>
+    JSC_INLINE V inverted(V up, V down, V noise, int taps, const Entry &e) {
+        V weight[2 * Most + 1], high = constant(1), low = high, total = high;
+        if constexpr (Most == 3) taps = 3;
+        weight[taps] = high;
+#pragma GCC unroll 3
+        for (int d = 1; d <= taps; d++) {
+            weight[taps + d] = high *= up, weight[taps - d] = low *= down;
+            total += high + low;
+            up *= e.e2, down *= e.e2;
+        }
+        return passed(weight, taps, noise * total);
+    }
+    JSC_INLINE V passed(const V *weight, int taps, V threshold) {
+        V below = constant(0), k = constant((T)-taps);
+#pragma GCC unroll 6
         for (int d = 0; d < 2 * taps; d++) {
             below += weight[d];
             k = below < threshold ? k + 1 : k;
         }
-        if (e.step > 1) k = k * e.step + residue;
-        return e.q * clamp(k, -e.level, e.level);
+        return k;
+    }
+    JSC_INLINE V sample_window(V u, V noise, const Entry &e) {
+        V n = round_even(u), c = clamp(n, -e.highest, e.highest);
+        V weight[2 * MOST_TAPS + 1], total = constant(0);
+        const int taps = e.half < MOST_TAPS ? (int)e.half : MOST_TAPS;
+        V f = u - c, nearest = clamp(n - c, -e.half, e.half);
+        for (int d = -taps; d <= taps; d++) {
+            weight[taps + d] = exp_negative(-e.kappa * ((T)d - nearest) * ((T)d + nearest - 2 * f));
+            total += weight[taps + d];
+        }
+        return e.q * clamp(c + passed(weight, taps, noise * total), -e.level, e.level);
     }
 };
 

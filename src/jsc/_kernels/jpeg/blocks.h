@@ -1,0 +1,133 @@
+// The blocks of a band's plane: DCT, quantiser and inverse DCT in place, a pack of blocks at a time
+// (layout: dct.h), and their gradients. Lanes without a block take an empty one beside the plane: it holds
+// zeros, so that nothing is added to the sums.
+#pragma once
+#include "jpeg/softquant.h"
+#include "simd/threefry.h"
+
+namespace jsc {
+
+// Backward: which gradients are wanted.
+enum { GRADIENT_X = 1, GRADIENT_TABLES = 2 };
+
+template <class I, class T>
+struct BlockCoder {
+    typedef Pack<I, T> P;
+    typedef SoftQuant<I, T> Q;
+    typedef Vec<I, T> V;
+    typedef QuantEntry<T> Entry;
+    static constexpr int L = lanes<I, T>;
+
+    struct Part {
+        ptrdiff_t count, columns, pitch, empty;  // blocks, blocks a row, numbers a row, column of zeros
+        uint64_t number;                         // of the first block
+        ptrdiff_t first_plane, between;          // blocks of Cb, and those between them and Cr's
+        int table;                               // 0 of Y, 1 of Cb and Cr
+    };
+
+    JSC_INLINE void corners(const Part &p, T *plane, ptrdiff_t b, T *corner[L]) {
+        ptrdiff_t row = b / p.columns, column = b - row * p.columns;
+        for (int l = 0; l < L; l++) {
+            corner[l] = plane + (b + l < p.count ? 8 * (row * p.pitch + column) : p.empty);
+            if (++column == p.columns) column = 0, row++;
+        }
+    }
+    JSC_INLINE void empty(const Part &p, T *plane) {
+        for (int i = 0; i < 8; i++)
+            for (int j = 0; j < 8; j++) plane[p.empty + i * p.pitch + j] = 0;
+    }
+    JSC_INLINE void analyse(const Part &p, T *const corner[L], T *z) {
+        for (int i = 0; i < 8; i++) {
+            V v[8];
+            P::load_row(corner, i * p.pitch, v);
+            dct8(v);
+#pragma GCC unroll 8
+            for (int k = 0; k < 8; k++) store(z + (8 * i + k) * L, v[k]);
+        }
+        transform_columns<false, V>(z);
+    }
+    JSC_INLINE void synthesise(const Part &p, T *const corner[L], T *z) {
+        transform_columns<true, V>(z);
+        for (int i = 0; i < 8; i++) {
+            V v[8];
+#pragma GCC unroll 8
+            for (int k = 0; k < 8; k++) v[k] = load<V>(z + (8 * i + k) * L);
+            idct8(v);
+            P::store_row(corner, i * p.pitch, v);
+        }
+    }
+
+    // One round of the quantiser: from z to `to`, which may be the same.
+    template <class Call>
+    JSC_INLINE void quantise(const Call &c, const Part &p, ptrdiff_t b, int round, const T *z, T *to) {
+        const int table = (round * (c.channels == 3 ? 2 : 1) + p.table) * 64;
+        if (c.draws) return draw(c.seed, p, b, round, (const Entry *)c.drawn + table, z, to);
+        const Entry *e = (const Entry *)c.tables + table;
+        for (int i = 0; i < 64; i++)
+            store(to + i * L, Q::template quantize<false>(load<V>(z + i * L), e[i]).value);
+    }
+    // Levels drawn with numbers that follow from the seed, the block, the coefficient and the round.
+    JSC_INLINE void draw(const uint32_t seed[2], const Part &p, ptrdiff_t b, int round, const Entry *e,
+                         const T *z, T *to) {
+        typedef Threefry<L> F;
+        typename F::Word block[2] = {F::constant(0), F::constant(0)};
+        for (int l = 0; l < L; l++) {
+            const bool second = p.table == 1 && b + l >= p.first_plane;
+            const uint64_t number = p.number + b + l + (second ? p.between : 0);
+            block[0][l] = (uint32_t)number, block[1][l] = (uint32_t)(number >> 32);
+        }
+        for (int quad = 0; quad < 16; quad++) {
+            typename F::Word words[4] = {block[0], block[1], F::constant(quad), F::constant(round)};
+            F::run(words, seed);
+            for (int j = 0; j < 4; j++) {
+                const int i = 4 * quad + j;
+                store(to + i * L, Q::sample(load<V>(z + i * L), F::template uniform<V>(words[j]), e[i]));
+            }
+        }
+    }
+
+    template <class Call>
+    JSC_INLINE void forward(const Call &c, const Part &p, T *plane) {
+        alignas(64) T z[64 * L];
+        empty(p, plane);
+        for (ptrdiff_t b = 0; b < p.count; b += L) {
+            T *corner[L];
+            corners(p, plane, b, corner);
+            analyse(p, corner, z);
+            for (int round = 0; round < c.rounds; round++) quantise(c, p, b, round, z, z);
+            synthesise(p, corner, z);
+        }
+    }
+
+    // z: room for the coefficients before each round. sums: (rounds, tables, 64, 2, SUMS) of the gradients of
+    // q and kappa; a block's place among the SUMS does not depend on L.
+    template <class Call>
+    JSC_INLINE void backward(const Call &c, const Part &p, T *plane, T *gradient, T *z, T *sums,
+                             bool to_pixels) {
+        constexpr int S = SUMS<T>;
+        alignas(64) T dz[64 * L];
+        empty(p, plane), empty(p, gradient);
+        for (ptrdiff_t b = 0; b < p.count; b += L) {
+            T *corner[L];
+            corners(p, plane, b, corner), analyse(p, corner, z);
+            for (int round = 0; round < c.rounds - 1; round++)
+                quantise(c, p, b, round, z + round * 64 * L, z + (round + 1) * 64 * L);
+            corners(p, gradient, b, corner), analyse(p, corner, dz);
+            for (int round = c.rounds - 1; round >= 0; round--) {
+                const int table = (round * (c.channels == 3 ? 2 : 1) + p.table) * 64;
+                const Entry *e = (const Entry *)c.tables + table;
+                T *sum = sums + table * 2 * S + b % S;
+                for (int i = 0; i < 64; i++, sum += 2 * S) {
+                    const V up = load<V>(dz + i * L);
+                    const auto answer = Q::template quantize<true>(load<V>(z + (round * 64 + i) * L), e[i]);
+                    store(dz + i * L, up * answer.slope);
+                    store(sum, load<V>(sum) + up * answer.dq);
+                    store(sum + S, load<V>(sum + S) + up * answer.dkappa);
+                }
+            }
+            if (to_pixels) synthesise(p, corner, dz);
+        }
+    }
+};
+
+}  // namespace jsc

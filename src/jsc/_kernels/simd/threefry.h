@@ -1,0 +1,59 @@
+// Threefry-4x32 with 20 rounds (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3",
+// SC 2011): four random words from four words that count and a key, in every lane by itself. No state: the
+// same numbers whatever computes them, in any order. Only additions, rotations and exclusive ors.
+#pragma once
+#include "simd/simd.h"
+
+namespace jsc {
+
+template <int L>
+struct Threefry {
+    typedef typename VectorOf<uint32_t, 4 * L>::type Word;
+    typedef typename VectorOf<int32_t, 4 * L>::type Signed;
+
+    JSC_INLINE Word constant(uint32_t x) {
+        Word w = {};
+        return w + x;
+    }
+    template <int Bits>
+    JSC_INLINE Word rotate(Word w) {
+        return (w << Bits) | (w >> (32 - Bits));
+    }
+    template <int First, int Second>
+    JSC_INLINE void mix(Word w[4], bool swapped) {
+        const int b = swapped ? 3 : 1, d = swapped ? 1 : 3;
+        w[0] += w[b], w[b] = rotate<First>(w[b]) ^ w[0];
+        w[2] += w[d], w[d] = rotate<Second>(w[d]) ^ w[2];
+    }
+    JSC_INLINE void inject(Word w[4], const uint32_t key[5], int round) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) w[i] += key[(round + i) % 5];
+        w[3] += (uint32_t)round;
+    }
+    // words: what counts -> what is random. The key has 64 bits, and zeros.
+    JSC_INLINE void run(Word words[4], const uint32_t seed[2]) {
+        const uint32_t key[5] = {seed[0], seed[1], 0, 0, 0x1BD11BDA ^ seed[0] ^ seed[1]};
+        inject(words, key, 0);
+#pragma GCC unroll 5
+        for (int eight = 0; eight < 5; eight++) {  // four rounds, then the key
+            if (eight % 2 == 0) {
+                mix<10, 26>(words, false), mix<11, 21>(words, true);
+                mix<13, 27>(words, false), mix<23, 5>(words, true);
+            } else {
+                mix<6, 20>(words, false), mix<17, 11>(words, true);
+                mix<25, 10>(words, false), mix<18, 20>(words, true);
+            }
+            inject(words, key, eight + 1);
+        }
+    }
+
+    // In [0, 1): 24 bits of a word for float, 32 for double.
+    template <class V>
+    JSC_INLINE V uniform(Word w) {
+        using T = std::decay_t<decltype(V{}[0])>;
+        if constexpr (sizeof(T) == 4) return __builtin_convertvector((Signed)(w >> 8), V) * (T)0x1p-24;
+        else return __builtin_convertvector((Signed)(w >> 1), V) * (T)0x1p-31;
+    }
+};
+
+}  // namespace jsc

@@ -39,7 +39,9 @@ def drawn(seed):
     return r, g
 
 
-ACTS = [("none", 0, 0), ("clamp", 0, float("inf")), ("clamp", 0, 6), ("silu", 0, 0)]
+ACTS = [
+    ("none", 0, 0), ("clamp", 0, float("inf")), ("clamp", 0, 6), ("silu", 0, 0), ("softplus", 0, 0),
+]  # fmt: skip
 
 
 def convolution(
@@ -63,7 +65,11 @@ def convolution(
         exact = exact + shift.double()[:, None, None]
     if residual is not None:
         exact = exact + residual.double()
-    exact = {"none": lambda y: y, "clamp": lambda y: y.clamp(a, b), "silu": F.silu}[name](exact)
+    function = {
+        "none": lambda y: y, "clamp": lambda y: y.clamp(a, b), "silu": F.silu,
+        "softplus": F.softplus,
+    }[name]  # fmt: skip
+    exact = function(exact)
     out, _ = maps.place((N, H, W, K), around=3)
     own = {
         "x": maps.put(x, around=2), "out": out,

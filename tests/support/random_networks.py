@@ -98,7 +98,7 @@ def _same(kernel):
 
 ACTIVATIONS = [
     nn.ReLU, lambda: nn.ReLU(inplace=True), nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU, nn.Sigmoid,
-    nn.LeakyReLU, nn.ELU, nn.Tanh, nn.Hardsigmoid,
+    nn.LeakyReLU, nn.ELU, nn.Tanh, nn.Hardsigmoid, nn.Mish, nn.Softplus, nn.PReLU, nn.SELU,
 ]  # fmt: skip
 POOLS = [
     lambda: nn.MaxPool2d(2, ceil_mode=True), lambda: nn.MaxPool2d(3, 2, padding=1),
@@ -118,6 +118,9 @@ def randomise(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2)
+        if isinstance(module, nn.PReLU):
+            module.weight.data.uniform_(-0.5, 1.5)
+        if isinstance(module, nn.BatchNorm2d):
             module.weight.data.normal_(1, 0.2)
             module.bias.data.normal_(0, 0.2)
     return model.eval().requires_grad_(False)

@@ -34,6 +34,7 @@ ARENA = 0  # the region; those of the call's tensors follow
 ACTIVATIONS = (
     "none", "clamp", "leaky", "elu", "sigmoid", "silu", "hard_sigmoid", "hard_swish", "tanh",
     "gelu", "gelu_tanh", "threshold",
+    "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "softplus", "mish",
 )  # fmt: skip
 NOWHERE = dict.fromkeys(
     ("region", "offset", "N", "H", "W", "C", "image", "row", "pixel", "channel"), 0
@@ -182,7 +183,7 @@ def adaptive_pool(e: Emitter, op: AdaptivePool) -> int:
     )
 
 
-OPERATIONS = ("identity", "add", "sub", "mul", "div", "max", "min", "affine")
+OPERATIONS = ("identity", "add", "sub", "mul", "div", "max", "min", "affine", "prelu")
 OPERANDS = ("none", "map", "pixel", "channel", "vector", "scalar")
 
 

@@ -105,6 +105,14 @@ ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "gelu": lambda y, act: F.gelu(y),
     "gelu_tanh": lambda y, act: F.gelu(y, approximate="tanh"),
     "threshold": lambda y, act: F.threshold(y, act.a, act.b),
+    "abs": lambda y, act: y.abs(),
+    "exp": lambda y, act: y.exp(),
+    "log": lambda y, act: y.log(),
+    "sqrt": lambda y, act: y.sqrt(),
+    "rsqrt": lambda y, act: y.rsqrt(),
+    "reciprocal": lambda y, act: y.reciprocal(),
+    "softplus": lambda y, act: F.softplus(y),
+    "mish": lambda y, act: F.mish(y),
 }
 
 

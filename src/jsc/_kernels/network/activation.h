@@ -7,13 +7,12 @@
 //   hard_sigmoid   clamp(x / 6 + 1/2, 0, 1)   hard_swish   x hard_sigmoid(x)
 //   tanh           tanh(x)                    gelu         x (1 + erf(x / sqrt 2)) / 2
 //   gelu_tanh      x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
-//   threshold      x above a, else b
+//   threshold      x above a, else b          and the functions of functions.h
 //
 // NaN stays NaN everywhere. Largest errors: sigmoid and tanh 2e-7 of 1, gelu 3e-7 of x.
 // Source of erf: W. H. Press et al., Numerical Recipes, 2nd ed., 6.2 (erfcc, 1.2e-7).
 #pragma once
-#include "network/instruction.h"
-#include "simd/vmath.h"
+#include "network/functions.h"
 
 namespace jsc::network {
 
@@ -29,7 +28,8 @@ enum ActivationKind : int64_t {
     act_tanh,
     act_gelu,
     act_gelu_tanh,
-    act_threshold
+    act_threshold,
+    act_function  // the first FunctionKind; the others follow
 };
 
 struct Activation {
@@ -116,7 +116,12 @@ JSC_INLINE V activate(V x, const Activation &act) {
         return x < -1e10f ? V{} : y;
     }
     case act_threshold: return x <= a ? V{} + b : x;
-    default: return x;
+    default:
+        if (act.kind < act_function) return x;
+        alignas(64) float numbers[sizeof(V) / 4];
+        store(numbers, x);
+        function_apart<V>(numbers, sizeof(V) / 4, act.kind - act_function);
+        return load<V>(numbers);
     }
 }
 
@@ -147,7 +152,8 @@ JSC_INLINE V finish_partial(V sum, const Epilogue &e, int64_t k, const float *re
 template <class V>
 JSC_INLINE void activate_all(float *x, int64_t n, const Activation &act) {
     constexpr int L = sizeof(V) / 4;
-    if (act.kind == act_silu)
+    if (act.kind >= act_function) function_apart<V>(x, n, act.kind - act_function);
+    else if (act.kind == act_silu)
         for (int64_t i = 0; i < n; i += L) store(x + i, logistic<V>(load<V>(x + i), false));
     else
         for (int64_t i = 0; i < n; i += L) store(x + i, activate<V>(load<V>(x + i), act));

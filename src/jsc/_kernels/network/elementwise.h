@@ -2,6 +2,7 @@
 //
 //   identity  x          add  x + b     sub  x - b     mul  x b     div  x / b
 //   max, min  of x and b, NaN if one is               affine  scale[c] x + shift[c]
+//   prelu     x, or b x where x is not above 0
 //
 // b is a map of the same size, a map of one pixel (N, 1, 1, C) or one channel (N, H, W, 1), a number for each
 // channel (constant `scale`), or one number. `out` may lie where x or b does.
@@ -14,7 +15,17 @@
 
 namespace jsc::network {
 
-enum ElementwiseOp : int64_t { op_identity, op_add, op_sub, op_mul, op_div, op_max, op_min, op_affine };
+enum ElementwiseOp : int64_t {
+    op_identity,
+    op_add,
+    op_sub,
+    op_mul,
+    op_div,
+    op_max,
+    op_min,
+    op_affine,
+    op_prelu
+};
 enum OperandKind : int64_t {
     operand_none,
     operand_map,
@@ -43,6 +54,7 @@ struct ElementwiseKernel {
         case op_max: return larger_of<F>(x, b);
         case op_min: return smaller_of<F>(x, b);
         case op_affine: return x * b + shift;
+        case op_prelu: return x > 0.f ? x : x * b;
         default: return x;
         }
     }
@@ -93,6 +105,7 @@ struct ElementwiseKernel {
         case op_div: run_op<I, op_div>(*f, *call, n, first, count); break;
         case op_max: run_op<I, op_max>(*f, *call, n, first, count); break;
         case op_min: run_op<I, op_min>(*f, *call, n, first, count); break;
+        case op_prelu: run_op<I, op_prelu>(*f, *call, n, first, count); break;
         case op_affine: rows<I, op_affine, false>(*f, *call, n, first, count); break;
         default: rows<I, op_identity, false>(*f, *call, n, first, count);
         }

@@ -4,6 +4,8 @@
 //   power(x, p)       x^p for x >= 0 and p other than 0: exp(p ln x), error about |p ln x| ulp; 0 below
 //                     e^-87, infinite above e^88; NaN for x below zero
 //   exp_or_zero(x)    exp(x) for x <= 0; 0 below -87, where float32 ends; NaN stays
+//   exponential(x)    exp(x) of any x, with the numbers below 2^-126; 2 ulp
+//   any_logarithm(x)  ln x of any x: -inf of 0, NaN below, inf of inf
 //
 // ln x = n ln 2 + ln m with m in [sqrt(1/2), sqrt 2), and ln m = 2 artanh(s), s = (m - 1) / (m + 1): a series
 // in s^2.
@@ -45,6 +47,27 @@ JSC_INLINE V exp_or_zero(V x) {
     exp_pair<V>(x < -87.f ? V{} - 87.f : x, up, down);
     up = x < -87.f ? V{} : up;
     return x == x ? up : x;
+}
+// exp(x) = 2^h 2^h exp(r), x = 2 h ln 2 + r: one power of two would leave float32 before the result does.
+template <class V>
+JSC_INLINE V exponential(V x) {
+    using Format = FloatFormat<float>;
+    typedef decltype(x < x) Bits;
+    const V low = x < -104.f ? V{} - 104.f : x, inside = low > 89.f ? V{} + 89.f : low;
+    const V shifted = inside * .72134752f + Format::round, h = shifted - Format::round;
+    V up, down;
+    exp_pair<V>((inside - h * (2 * Format::ln2_high)) - h * (2 * Format::ln2_low), up, down);
+    const V half = (V)(((Bits)shifted << Format::mantissa) + 0x3f800000);
+    up = up * half * half;
+    return x == x ? up : x;
+}
+template <class V>
+JSC_INLINE V any_logarithm(V x) {
+    const V tiny = V{} + 1.17549435e-38f;
+    V y = logarithm<V>(x < tiny ? x * 16777216.f : x) - (x < tiny ? V{} + 16.6355323f : V{});
+    y = x > 0.f ? y : V{} - __builtin_inff();
+    y = x < 0.f ? V{} + __builtin_nanf("") : y;
+    return x < __builtin_inff() ? y : x;  // inf and NaN
 }
 
 }  // namespace jsc::network

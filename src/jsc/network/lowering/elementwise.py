@@ -9,8 +9,10 @@ from torch import fx
 
 from jsc.network.constants import Constant
 from jsc.network.graph import Activation, Elementwise, Value
+from jsc.network.lowering.convolving import parameter
 from jsc.network.lowering.entries import Entry, Lowering, Parameter, Unsupported, out_shape
 
+CHANNELS_SECOND = ("nchw", "nc")
 INFINITE = float("inf")
 Function = Callable[..., Any]
 
@@ -43,6 +45,18 @@ def elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Act
     return Activation("elu", float(alpha))
 
 
+def celu(alpha: float = 1.0) -> Activation:
+    if alpha != 1:
+        raise Unsupported("celu with alpha other than 1")
+    return Activation("elu", 1.0)
+
+
+def softplus(beta: float = 1.0, threshold: float = 20.0) -> Activation:
+    if beta != 1 or threshold != 20:
+        raise Unsupported("softplus with beta other than 1 or threshold other than 20")
+    return Activation("softplus")
+
+
 def gelu(*, approximate: str = "none") -> Activation:
     return Activation("gelu" if approximate == "none" else "gelu_tanh")
 
@@ -51,6 +65,7 @@ def plain(kind: str) -> Callable[[], Activation]:
     return lambda: Activation(kind)
 
 
+FUNCTIONS = ("abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "mish")
 ACTIVATIONS: dict[str, Callable[..., Activation]] = {
     "relu.default": lambda: Activation("clamp", 0.0, INFINITE),
     "hardtanh.default": lambda low=-1.0, high=1.0: clamp(low, high),
@@ -66,6 +81,9 @@ ACTIVATIONS: dict[str, Callable[..., Activation]] = {
     "hardswish.default": plain("hard_swish"),
     "tanh.default": plain("tanh"),
     "gelu.default": gelu,
+    "celu.default": celu,
+    "softplus.default": softplus,
+    **{f"{kind}.default": plain(kind) for kind in FUNCTIONS},
     "threshold.default": lambda above, value: Activation("threshold", float(above), float(value)),
 }
 
@@ -98,6 +116,66 @@ def arithmetic(op: str, commutes: bool) -> Function:
         return Entry(low.emit(made), entry.form)
 
     return function
+
+
+def negate(low: Lowering, node: fx.Node, x: Any) -> Entry:
+    return arithmetic("mul", True)(low, node, x, -1)
+
+
+def subtract_from(low: Lowering, node: fx.Node, x: Any, number: Any, alpha: Any = 1) -> Entry:
+    """number - x."""
+    if alpha != 1:
+        raise Unsupported("alpha is not 1")
+    return arithmetic("add", True)(low, node, negate(low, node, x), number)
+
+
+def square(low: Lowering, node: fx.Node, x: Any) -> Entry:
+    return arithmetic("mul", True)(low, node, x, x)
+
+
+def power(low: Lowering, node: fx.Node, x: Any, exponent: Any) -> Entry:
+    """The exponents that torch too computes by other means."""
+    if exponent in POWERS:
+        return activation(plain(POWERS[exponent]))(low, node, x)
+    if exponent == 2:
+        return square(low, node, x)
+    if exponent == 3:
+        return arithmetic("mul", True)(low, node, square(low, node, x), x)
+    raise Unsupported(f"the power of {exponent}")
+
+
+POWERS = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
+SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
+
+
+def selu(low: Lowering, node: fx.Node, x: Any) -> Entry:
+    alpha, scale = SELU
+    below = activation(lambda: Activation("elu", alpha))(low, node, x)
+    return arithmetic("mul", True)(low, node, below, scale)
+
+
+def glu(low: Lowering, node: fx.Node, x: Any, dim: int = -1) -> Entry:
+    """The first half of the channels, times the sigmoid of the second."""
+    entry = low.native(x, *CHANNELS_SECOND)
+    if dim % len(entry.shape) != 1:
+        raise Unsupported(f"glu of dimension {dim}")
+    half = entry.value.C // 2
+    values, gates = (Entry(entry.value.part((c, half)), entry.form) for c in (0, half))
+    gates = activation(plain("sigmoid"))(low, node, gates)
+    return arithmetic("mul", True)(low, node, values, gates)
+
+
+def prelu(low: Lowering, node: fx.Node, x: Any, weight: Any) -> Entry:
+    entry, slopes = low.native(x), parameter(weight, "weight")
+    out_shape(node)
+    if slopes.meta.numel() == 1:
+        vector = _vector(slopes, entry)
+    elif entry.form in CHANNELS_SECOND:
+        vector = slopes.constant.then("vector", lambda t: t.reshape(-1))
+    else:
+        raise Unsupported("its channels are not the second dimension")
+    made = Elementwise([entry.value], Value(entry.value.shape), op="prelu", vector=vector)
+    return Entry(low.emit(made), entry.form)
 
 
 def _broadcasts(b: Value, a: Value) -> bool:
@@ -135,4 +213,11 @@ TABLE: dict[str, Function] = {
     "mul.Scalar": arithmetic("mul", True),
     "sub.Scalar": arithmetic("sub", False),
     "div.Scalar": arithmetic("div", False),
+    "rsub.Scalar": subtract_from,
+    "neg.default": negate,
+    "pow.Tensor_Scalar": power,
+    "square.default": square,
+    "selu.default": selu,
+    "glu.default": glu,
+    "prelu.default": prelu,
 }

@@ -7,7 +7,6 @@ from typing import Any
 from torch import fx
 
 from jsc.network.graph import Copy, Value
-from jsc.network.lowering.elementwise import arithmetic
 from jsc.network.lowering.entries import (
     Entry,
     Lowering,
@@ -177,16 +176,6 @@ def expand(low: Lowering, node: fx.Node, x: Any, size: Any, *, implicit: bool = 
     return entry
 
 
-def square(low: Lowering, node: fx.Node, x: Any, exponent: Any = 2) -> Any:
-    if exponent != 2:
-        raise Unsupported(f"the power of {exponent}")
-    return arithmetic("mul", True)(low, node, x, x)
-
-
-def negate(low: Lowering, node: fx.Node, x: Any) -> Any:
-    return arithmetic("mul", True)(low, node, x, -1)
-
-
 def unsqueeze(low: Lowering, node: fx.Node, x: Any, dim: int) -> Any:
     return view(low, node, x, None)
 
@@ -209,9 +198,6 @@ TABLE = {
     "squeeze.default": squeeze,
     "unsqueeze.default": unsqueeze,
     "expand.default": expand,
-    "pow.Tensor_Scalar": square,
-    "square.default": square,
-    "neg.default": negate,
     "permute.default": permute,
     "transpose.int": transpose,
     "t.default": lambda low, node, x: transpose(low, node, x, 0, 1),

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from network_maps import image
 
+from jsc.network.emit import BORDERS
+
 COPIES = [  # N, H, W, C
     (2, 7, 9, 1), (2, 6, 11, 2), (2, 9, 21, 3), (1, 5, 33, 4), (2, 7, 7, 12), (1, 3, 5, 70),
     (2, 12, 31, 19), (1, 33, 65, 3),
@@ -26,11 +28,34 @@ def test_copy(maps, source, to, border):
         x = image(C, (H, W), batch=N)
         out, _ = maps.place((N, H + top + bottom, W + left + right, C), **LAYOUTS[to])
         fields = {
-            "x": maps.put(x, **LAYOUTS[source]), "out": out, "top": top, "left": left, "fill": -1.5,
-            "order": 0,
+            "x": maps.put(x, **LAYOUTS[source]), "out": out, "top": top, "left": left, "border": 0,
+            "fill": -1.5, "order": 0,
         }  # fmt: skip
         exact = F.pad(x, (left, right, top, bottom), value=-1.5)
         assert torch.equal(maps.run("copy", fields), exact)
+
+
+@pytest.mark.parametrize(
+    "border", [(1, 2, 3, 1), (0, 3, 0, 0), (2, 2, 2, 2), (2, 0, 2, 4)], ids=str
+)
+@pytest.mark.parametrize("to", LAYOUTS)
+@pytest.mark.parametrize("source", LAYOUTS)
+@pytest.mark.parametrize("mode", BORDERS[1:])
+def test_borders_of_the_map_itself(maps, mode, source, to, border):
+    top, left, bottom, right = border
+    for N, H, W, C in [*COPIES, (1, 4, 5, 9)]:
+        x = image(C, (H, W), batch=N)
+        x[0, 0, 1, 1] = float("nan")
+        if max(top, bottom) >= H:
+            continue
+        out, _ = maps.place((N, H + top + bottom, W + left + right, C), **LAYOUTS[to])
+        fields = {
+            "x": maps.put(x, **LAYOUTS[source]), "out": out, "top": top, "left": left,
+            "border": BORDERS.index(mode), "fill": -1.5, "order": 0,
+        }  # fmt: skip
+        exact = F.pad(x, (left, right, top, bottom), mode=mode)
+        ours = maps.run("copy", fields)
+        torch.testing.assert_close(ours, exact, rtol=0, atol=0, equal_nan=True)
 
 
 def copy_in_order(maps, x, order, **options):
@@ -42,6 +67,7 @@ def copy_in_order(maps, x, order, **options):
         "out": out,
         "top": 0,
         "left": 0,
+        "border": 0,
         "fill": 7.0,
         "order": numbers,
     }
@@ -85,6 +111,7 @@ def test_pixel_shuffle_is_a_copy_for_each_row_of_it(maps, r, C):
             "out": rows,
             "top": 0,
             "left": 0,
+            "border": 0,
             "fill": 0.0,
             "order": maps.constant(order),
         }

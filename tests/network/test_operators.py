@@ -32,6 +32,9 @@ def of(function):
     return lambda: Of(function)
 
 
+MODES = ("reflect", "replicate", "circular")
+
+
 def slopes(layer):
     layer.weight.data.uniform_(-0.5, 1.5)
     return layer
@@ -55,7 +58,21 @@ ELEMENTWISE = {
     "norm of a vector": of(lambda y: y / (y.square().sum(1, keepdim=True) + 1e-6).sqrt()),
     "abs of a flat map": of(lambda y: y.flatten(1).abs()),
 }
-MODELS = {**ELEMENTWISE}
+PADDING = {
+    "padding of convolutions": lambda: nn.Sequential(
+        *(nn.Conv2d(3, 3, 3, padding=1, padding_mode=mode) for mode in MODES),
+    ),
+    "padding of one side": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReflectionPad2d((2, 0, 0, 1)), nn.ReLU(),
+        nn.ReplicationPad2d((0, 3, 12, 1)), nn.Conv2d(8, 6, 3), nn.CircularPad2d((0, 1, 2, 0)),
+    ),
+    "padding of the image": lambda: nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(3, 8, 7)),
+    "padding of a part": of(lambda y: F.pad(y[:, 1:6, 2:], (1, 1, 1, 2), mode="reflect")),
+    "padding in a concatenation": of(
+        lambda y: torch.cat([F.pad(y, (1, 2, 3, 4), mode=m) for m in MODES], 1).relu()
+    ),
+}  # fmt: skip
+MODELS = {**ELEMENTWISE, **PADDING}
 
 
 def torch_targets(net):

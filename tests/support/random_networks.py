@@ -108,7 +108,8 @@ POOLS = [
     lambda: nn.LocalResponseNorm(5),
     lambda: nn.Upsample(scale_factor=2), lambda: nn.Upsample(size=(7, 9), mode="bilinear"),
     lambda: nn.Softmax(1), lambda: nn.ZeroPad2d((1, 0, 2, 1)), lambda: nn.ChannelShuffle(1),
-    lambda: nn.ReflectionPad2d(1),
+    lambda: nn.ReflectionPad2d(1), lambda: nn.ReplicationPad2d((1, 0, 2, 1)),
+    lambda: nn.CircularPad2d((0, 1, 1, 0)),
 ]  # fmt: skip
 
 

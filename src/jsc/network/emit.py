@@ -231,6 +231,9 @@ def normalise(e: Emitter, op: Lrn | Softmax | LayerNorm) -> int:
     return int(e.program.add_normalise(fields))
 
 
+BORDERS = ("constant", "reflect", "replicate", "circular")
+
+
 def copy(e: Emitter, op: Copy) -> int:
     order = 0
     if op.order is not None:
@@ -238,7 +241,10 @@ def copy(e: Emitter, op: Copy) -> int:
         e.kept.append(numbers)
         order = numbers.data_ptr()
     top, left = op.border[:2]
-    fields = {**e.maps(op), "top": top, "left": left, "fill": op.fill, "order": order}
+    fields = {
+        **e.maps(op), "top": top, "left": left, "border": BORDERS.index(op.mode),
+        "fill": op.fill, "order": order,
+    }  # fmt: skip
     return int(e.program.add_copy(fields))
 
 

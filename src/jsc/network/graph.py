@@ -215,12 +215,14 @@ class Resize(Operation):
 
 @dataclass(eq=False)
 class Copy(Operation):
-    """out = inputs[0] between two layouts, with a border around it that has the value `fill`.
+    """out = inputs[0] between two layouts, with a border around it that has the value `fill`, or
+    what torch's other modes of padding say.
 
     `order` says for each output channel which input channel it is, -1 for `fill`.
     """
 
     border: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
+    mode: str = "constant"  # reflect, replicate, circular
     fill: float = 0.0
     order: tuple[int, ...] | None = None
 

@@ -68,7 +68,8 @@ def fold_padding(graph: Graph) -> None:
     max-pool."""
     readers, results = graph.readers(), wanted(graph)
     for copy in [o for o in graph.operations if isinstance(o, Copy)]:
-        if copy.border == (0, 0, 0, 0) or copy.order is not None or copy.out.root in results:
+        plain = copy.order is None and copy.mode == "constant"
+        if copy.border == (0, 0, 0, 0) or not plain or copy.out.root in results:
             continue
         users = readers.get(copy.out, [])
         top, left = copy.border[:2]

@@ -1,6 +1,9 @@
-// A map copied to another place and layout, with a border of one value around it.
+// A map copied to another place and layout, with a border around it.
 //
-//   out[n, y + top, x + left, c] = in[n, y, x, order[c]],   fill elsewhere
+//   out[n, y + top, x + left, c] = in[n, y, x, order[c]],   in the border as torch's modes of padding say:
+//
+//   fill        one value               reflect    in[-y] above, in[2 (H - 1) - y] below, columns likewise
+//   replicate   the nearest pixel       circular   in[y + H] above, in[y - H] below
 //
 // The one instruction that takes maps with any step between channels. Planar images (NCHW) become
 // channels-last and back by transposes in registers: L x L numbers at a time, 4 x 4 where there are fewer;
@@ -20,9 +23,11 @@
 
 namespace jsc::network {
 
+enum BorderKind : int64_t { border_fill, border_reflect, border_replicate, border_circular };
+
 struct CopyFields {
     Map x, out;
-    int64_t top, left;
+    int64_t top, left, border;
     double fill;
     uint64_t order;
 };
@@ -159,6 +164,32 @@ struct CopyKernel {
         for (int64_t w = first; w < end; w++)
             for (int64_t c = 0; c < f.out.C; c++) out[w * f.out.pixel + c * f.out.channel] = (float)f.fill;
     }
+    // The row or column of n that stands at i; -1 for none. Torch has borders that one turn reaches.
+    static inline __attribute__((always_inline)) int64_t source(int64_t i, int64_t n, int64_t border) {
+        if (i >= 0 && i < n) return i;
+        switch (border) {
+        case border_reflect: return i < 0 ? -i : 2 * (n - 1) - i;
+        case border_replicate: return i < 0 ? 0 : n - 1;
+        case border_circular: return i < 0 ? i + n : i - n;
+        default: return -1;
+        }
+    }
+    // Pixels first, ..., end - 1 of the border, beside row x of the map.
+    template <class I>
+    JSC_INLINE void beside(const CopyFields &f, const float *x, float *out, int64_t first, int64_t end) {
+        if (f.border == border_fill) return fill(f, out, first, end);
+        for (int64_t w = first; w < end; w++) {
+            const float *from = x + source(w - f.left, f.x.W, f.border) * f.x.pixel;
+            float *to = out + w * f.out.pixel;
+            if (f.x.channel == 1 && f.out.channel == 1)
+                each_channel<I, 1>(0, f.out.C, [&](auto group, int64_t c) JSC_BODY {
+                    using F = typename decltype(group)::Vector;
+                    store(to + c, load<F>(from + c));
+                });
+            else
+                for (int64_t c = 0; c < f.out.C; c++) to[c * f.out.channel] = from[c * f.x.channel];
+        }
+    }
     // Rows y, ..., of which pixels w, ..., w_end - 1.
     template <class I>
     JSC_INLINE void run(const CopyFields *fields, int64_t groups, int64_t n, int64_t first, int64_t rows,
@@ -166,19 +197,19 @@ struct CopyKernel {
         const CopyFields &f = *fields;
         for (int64_t y = first; y < first + rows; y++) {
             float *out = at(f.out, *call, n, y);
-            const int64_t from = y - f.top;
-            if (from < 0 || from >= f.x.H) {
+            const int64_t from = source(y - f.top, f.x.H, f.border);
+            if (from < 0) {
                 fill(f, out, 0, f.out.W);
                 continue;
             }
             const int64_t inside = std::max(w, f.left), inside_end = std::min(w_end, f.left + f.x.W);
-            fill(f, out, w, f.left);
-            const float *x = at(f.x, *call, n, from, inside - f.left);
+            const float *begin = at(f.x, *call, n, from), *x = begin + (inside - f.left) * f.x.pixel;
+            beside<I>(f, begin, out, w, f.left);
             const int64_t pixels = inside_end - inside;
             float *to = out + inside * f.out.pixel;
             if (f.order) ordered_row<I>(f, groups, x, to, pixels);
             else row<I>(x, to, {pixels, f.out.C, f.x.pixel, f.x.channel, f.out.pixel, f.out.channel});
-            fill(f, out, f.left + f.x.W, w_end);
+            beside<I>(f, begin, out, f.left + f.x.W, w_end);
         }
     }
 };

@@ -66,7 +66,7 @@ cdef extern from "network/normalise.h" namespace "jsc::network" nogil:
 cdef extern from "network/copy.h" namespace "jsc::network" nogil:
     cdef struct CopyFields:
         Map x, out
-        int64_t top, left
+        int64_t top, left, border
         double fill
         uint64_t order
 

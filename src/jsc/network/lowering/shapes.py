@@ -137,11 +137,9 @@ def pad(
 ) -> Entry:
     entry = low.native(x, "nchw")
     if isinstance(mode, str):
-        if mode != "constant":
-            raise Unsupported(f"padding of mode {mode}")
         fill = 0.0 if value is None else float(value)
     else:
-        fill = float(mode or 0.0)
+        mode, fill = "constant", float(mode or 0.0)
     pads = [*pads, *[0] * (6 - len(pads))]
     left, right, top, bottom, before, after = pads[:6]
     if len(pads) > 6 or min(pads) < 0:
@@ -151,8 +149,13 @@ def pad(
     order = None
     if before or after:
         order = (*[-1] * before, *range(C), *[-1] * after)
-    made = Copy([entry.value], out, border=(top, left, bottom, right), fill=fill, order=order)
+    border = (top, left, bottom, right)
+    made = Copy([entry.value], out, border=border, mode=mode, fill=fill, order=order)
     return Entry(low.emit(made), "nchw")
+
+
+def pad_by(mode: str) -> Any:
+    return lambda low, node, x, pads: pad(low, node, x, pads, mode)
 
 
 BROADCASTING = ("add.Tensor", "mul.Tensor", "sub.Tensor", "div.Tensor")
@@ -208,4 +211,6 @@ TABLE = {
     "cat.default": cat,
     "constant_pad_nd.default": pad,
     "pad.default": pad,
+    "reflection_pad2d.default": pad_by("reflect"),
+    "replication_pad2d.default": pad_by("replicate"),
 }  # fmt: skip

@@ -72,7 +72,16 @@ PADDING = {
         lambda y: torch.cat([F.pad(y, (1, 2, 3, 4), mode=m) for m in MODES], 1).relu()
     ),
 }  # fmt: skip
-MODELS = {**ELEMENTWISE, **PADDING}
+NORMS = {
+    "group-norm": lambda: after(nn.GroupNorm(2, 8))(),
+    "group-norm and ReLU": lambda: after(nn.GroupNorm(8, 8), nn.ReLU())(),
+    "group-norm of one group": lambda: after(nn.GroupNorm(1, 8, affine=False), nn.Mish())(),
+    "group-norm of a part": of(lambda y: F.group_norm(y[:, 2:, 1:, :5], 3) + y[:, 2:, 1:, :5]),
+    "group-norm of a vector": of(lambda y: F.group_norm(y.mean((2, 3)), 4)),
+    "instance-norm": lambda: after(nn.InstanceNorm2d(8, affine=True), nn.SiLU())(),
+    "instance-norm by statistics": lambda: after(nn.InstanceNorm2d(8, track_running_stats=True))(),
+}  # fmt: skip
+MODELS = {**ELEMENTWISE, **PADDING, **NORMS}
 
 
 def torch_targets(net):

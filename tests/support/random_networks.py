@@ -67,7 +67,9 @@ class RandomNetwork(nn.Module):
             self.layers.append(self.random.choice(ACTIVATIONS)())
             widths.append(width)
         elif kind == "norm":
-            self.layers.append(nn.BatchNorm2d(width))
+            groups = self.random.choice([g for g in range(1, width + 1) if width % g == 0])
+            norm = self.random.choice([nn.BatchNorm2d, lambda C: nn.GroupNorm(groups, C)])
+            self.layers.append(norm(width))
             widths.append(width)
         else:
             self.layers.append(nn.Conv2d(width, width, 1))
@@ -121,7 +123,7 @@ def randomise(model: nn.Module) -> nn.Module:
             module.running_var.uniform_(0.5, 2)
         if isinstance(module, nn.PReLU):
             module.weight.data.uniform_(-0.5, 1.5)
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)) and module.weight is not None:
             module.weight.data.normal_(1, 0.2)
             module.bias.data.normal_(0, 0.2)
     return model.eval().requires_grad_(False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from jsc.network.graph import Convolution
+from jsc.network.graph import Convolution, Value
 
 CHUNK_BYTES = 48 << 10  # of the weights that the tiles of a band go past: first or second cache
 BAND_BYTES = 192 << 10  # of the input of a task: second cache
@@ -18,6 +18,8 @@ TASKS = 8  # at least, if there is work for so many: two to four for each thread
 TASK_MACS = 1 << 20
 FEW_PIXELS = 48  # of a band: with fewer, weights go past for too little work
 LONGEST_CHUNK = 256  # channels: zero_line of convolution.h
+NORM_FLOATS = 32768  # of a task of a group norm
+NORM_TASKS = 32  # of an image at most: one thread adds up what they found
 LONGEST_CHAIN = 288  # products that are added up in one chain, for the sake of accuracy
 
 
@@ -92,3 +94,17 @@ def tiles_of_a_task(conv: Convolution, tile: tuple[int, int], lanes: int) -> int
     most = max(step, min(MOST_TILES, SCRATCH_BYTES // (4 * positions * conv.inputs[0].C)))
     tasks = max(-(-total // most), 2 if total >= 4 * step else 1)
     return math.ceil(total / tasks / step) * step
+
+
+def pixels_of_a_task(value: Value) -> int:
+    """Pixels to a task of a group norm."""
+    _, H, W, C = value.shape
+    return max(1, NORM_FLOATS // C, -(-H * W // NORM_TASKS))
+
+
+def norm_floats(value: Value, groups: int) -> int:
+    """What the threads of a group norm share: sums of each task and group in float64, then mean,
+    scale and shift for each channel of each image."""
+    N, H, W, C = value.shape
+    tasks = -(-H * W // pixels_of_a_task(value))
+    return N * (tasks * groups * 4 + 3 * C)

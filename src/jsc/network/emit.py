@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jsc._kernels.network.program import Program
 from jsc.network import convolutions
+from jsc.network.blocking import pixels_of_a_task
 from jsc.network.choices import candidates
 from jsc.network.constants import Constant, Store
 from jsc.network.graph import (
@@ -19,6 +20,7 @@ from jsc.network.graph import (
     Convolution,
     Copy,
     Elementwise,
+    GroupNorm,
     LayerNorm,
     Linear,
     Lrn,
@@ -231,6 +233,17 @@ def normalise(e: Emitter, op: Lrn | Softmax | LayerNorm) -> int:
     return int(e.program.add_normalise(fields))
 
 
+def group_norm(e: Emitter, op: GroupNorm) -> int:
+    assert op.workspace is not None
+    fields = {
+        **e.maps(op), "groups": op.groups, "pixels": pixels_of_a_task(op.inputs[0]),
+        "workspace": e.memory.offsets[op.workspace], "eps": op.eps,
+        "weight": e.address(op.weight), "shift": e.address(op.shift),
+        "act": e.activation(op.act),
+    }  # fmt: skip
+    return int(e.program.add_group_norm(fields))
+
+
 BORDERS = ("constant", "reflect", "replicate", "circular")
 
 
@@ -267,6 +280,7 @@ EMIT: dict[type[Operation], Callable[[Emitter, Any], int]] = {
     Lrn: normalise,
     Softmax: normalise,
     LayerNorm: normalise,
+    GroupNorm: group_norm,
     Copy: copy,
     Resize: resize,
 }

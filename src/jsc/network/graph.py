@@ -207,6 +207,14 @@ class LayerNorm(Operation):
 
 
 @dataclass(eq=False)
+class GroupNorm(Activated):
+    groups: int = 1
+    weight: Constant | None = None
+    shift: Constant | None = None
+    eps: float = 1e-5
+
+
+@dataclass(eq=False)
 class Resize(Operation):
     mode: str = "nearest"
     align_corners: bool = False

@@ -8,7 +8,7 @@ sparse.h        over the non-zeros (cpc)               tiles.h       on AMX tile
 groups.h        loops over the channels of a pixel     power.h       logarithm, powers, exp
 functions.h     numbers by rarer functions             channels.h    activations and bounds in loops
 pool.h          max, average   adaptive_pool.h         linear.h      elementwise.h
-normalise.h     lrn, softmax, layer-norm  resize.h      copy.h
+normalise.h     lrn, softmax, layer-norm  group_norm.h  resize.h      copy.h
 team.h          stages of independent instructions, a barrier, the walk
 program.pyx     a list of instructions made from named fields, and its call
 """

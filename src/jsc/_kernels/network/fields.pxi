@@ -63,6 +63,14 @@ cdef extern from "network/normalise.h" namespace "jsc::network" nogil:
         double alpha, beta, k, eps
         uint64_t weight, shift
 
+cdef extern from "network/group_norm.h" namespace "jsc::network" nogil:
+    cdef struct GroupNormFields:
+        Map x, out
+        int64_t groups, pixels, workspace
+        double eps
+        uint64_t weight, shift
+        Activation act
+
 cdef extern from "network/copy.h" namespace "jsc::network" nogil:
     cdef struct CopyFields:
         Map x, out

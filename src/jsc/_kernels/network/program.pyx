@@ -63,6 +63,10 @@ cdef extern from "network/normalise.h" namespace "jsc::network" nogil:
     cdef cppclass Normalise(Instruction):
         Normalise(const NormaliseFields &) except +
 
+cdef extern from "network/group_norm.h" namespace "jsc::network" nogil:
+    cdef cppclass GroupNorm(Instruction):
+        GroupNorm(const GroupNormFields &) except +
+
 cdef extern from "network/copy.h" namespace "jsc::network" nogil:
     cdef cppclass Copy(Instruction):
         Copy(const CopyFields &) except +
@@ -163,6 +167,10 @@ cdef class Program:
     def add_normalise(self, fields):
         cdef NormaliseFields f = fields
         return self.add(new Normalise(f))
+
+    def add_group_norm(self, fields):
+        cdef GroupNormFields f = fields
+        return self.add(new GroupNorm(f))
 
     def add_copy(self, fields):
         cdef CopyFields f = fields

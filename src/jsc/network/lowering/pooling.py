@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from jsc.network.blocking import norm_floats
 from jsc.network.constants import Constant
 from jsc.network.graph import (
     AdaptivePool,
     Convolution,
     Elementwise,
+    GroupNorm,
     LayerNorm,
     Lrn,
     Pool,
@@ -19,8 +21,8 @@ from jsc.network.graph import (
     Softmax,
     Value,
 )
-from jsc.network.lowering.convolving import optional
-from jsc.network.lowering.elementwise import arithmetic
+from jsc.network.lowering.convolving import batch_norm, optional
+from jsc.network.lowering.elementwise import CHANNELS_SECOND, arithmetic
 from jsc.network.lowering.entries import Entry, Lowering, Unsupported, map_shape, out_shape, pair
 from jsc.network.lowering.patterns import match_layer_norm, match_lrn
 
@@ -157,6 +159,38 @@ def native_layer_norm(low: Lowering, node: fx.Node, *args: Any) -> Any:
     return layer_norm(low, _Meta(node, node.meta["val"][0]), *args), None, None  # type: ignore[arg-type]
 
 
+def group_norm(
+    low: Lowering, node: fx.Node, x: Any, groups: int, weight: Any = None, bias: Any = None,
+    eps: float = 1e-5, cudnn_enabled: bool = True,
+) -> Entry:  # fmt: skip
+    entry = low.native(x, *CHANNELS_SECOND)
+    out_shape(node)
+    floats = norm_floats(entry.value, groups)
+    operation = GroupNorm(
+        [entry.value], Value(entry.value.shape), groups=groups, weight=optional(weight, "weight"),
+        shift=optional(bias, "bias"), eps=eps, workspace=Value((1, 1, 1, floats)),
+    )  # fmt: skip
+    return Entry(low.emit(operation), entry.form)
+
+
+def native_group_norm(
+    low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any, N: int, C: int, pixels: int,
+    groups: int, eps: float,
+) -> Any:  # fmt: skip
+    first = _Meta(node, node.meta["val"][0])
+    return group_norm(low, first, x, groups, weight, bias, eps), None, None  # type: ignore[arg-type]
+
+
+def instance_norm(
+    low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any, mean: Any, var: Any,
+    use_input: bool, momentum: float, eps: float, cudnn_enabled: bool = True,
+) -> Entry:  # fmt: skip
+    if not use_input:
+        return batch_norm(low, node, x, weight, bias, mean, var, momentum, eps)[0]
+    entry = low.native(x, "nchw")
+    return group_norm(low, node, x, entry.value.C, weight, bias, eps)
+
+
 def resize(mode: str) -> Any:
     def function(low: Lowering, node: fx.Node, x: Any, size: Any, *rest: Any) -> Entry:
         value = low.map(x, "nchw")
@@ -207,6 +241,9 @@ TABLE = {
     "_softmax.default": softmax,
     "layer_norm.default": layer_norm,
     "native_layer_norm.default": native_layer_norm,
+    "group_norm.default": group_norm,
+    "native_group_norm.default": native_group_norm,
+    "instance_norm.default": instance_norm,
     "upsample_nearest2d.vec": resize("nearest"),
     "upsample_nearest2d.default": resize("nearest"),
     "upsample_bilinear2d.vec": resize("bilinear"),

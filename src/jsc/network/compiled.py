@@ -53,11 +53,12 @@ def compile(
 ) -> CompiledNetwork:
     """The network as one native program for inference.
 
-    Convolution (which applies batch-norm, residual and activation while it writes its result),
-    linear layers, pooling, normalisations and arithmetic run in kernels of our own over
-    channels-last memory that is planned beforehand; concatenation, padding and views cost nothing;
-    any other operator runs in torch in between. The result is *frozen*: it has the weights, the
-    structure and the mode (eval) of the moment of compiling. `refresh` gives it new weights.
+    Convolution of one and two dimensions (which applies batch-norm, residual and activation while
+    it writes its result), linear layers, pooling, normalisations and arithmetic run in kernels of
+    our own over channels-last memory that is planned beforehand; concatenation, padding with zeros
+    and views cost nothing; any other operator runs in torch in between. The result is *frozen*: it
+    has the weights, the structure and the mode (eval) of the moment of compiling. `refresh` gives
+    it new weights.
 
     Parameters
     ----------

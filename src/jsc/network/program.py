@@ -87,7 +87,8 @@ class NetworkProgram:
             return entry
         value, shape = entry.value, entry.shape
         _, H, W, C = value.shape
-        planar = H * W > 1 and C > 1 and not any(channels_last) and entry.form in ("nchw", "flat")
+        planes = entry.form in ("nchw", "flat") and not any(channels_last)
+        planar = H * W > 1 and C > 1 and (planes or entry.form == "ncl")
         ref = TensorRef(self.graph.tensors, shape, planar)
         self.graph.tensors += 1
         out = Value(value.shape, tensor=ref)
@@ -248,7 +249,7 @@ class NetworkProgram:
             return nchw.permute(0, 2, 3, 1)
         if view.form == "nlc":
             return nchw.permute(0, 2, 3, 1)[:, 0]
-        return nchw.reshape(N, -1, 1) if view.form == "nc1" else nchw.reshape(N, -1)
+        return nchw[:, :, 0] if view.form == "ncl" else nchw.reshape(N, -1)
 
 
 class OutputRef:

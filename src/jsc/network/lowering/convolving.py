@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from jsc.network.constants import Constant
 from jsc.network.graph import Affine, Convolution, Linear, Value
 from jsc.network.lowering.entries import (
+    CHANNELS_SECOND,
     Entry,
     Lowering,
     Parameter,
@@ -54,13 +55,35 @@ def conv2d(
     return Entry(low.emit(operation), "nchw")
 
 
+def conv1d(
+    low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any = None, stride: Any = 1,
+    padding: Any = 0, dilation: Any = 1, groups: int = 1,
+) -> Entry:  # fmt: skip
+    """A convolution of maps of one row."""
+    w = parameter(weight, "weight")
+    value = low.row(x).value
+    stride, dilation = pair(stride)[0], pair(dilation)[0]
+    if isinstance(padding, str):
+        padding = dilation * (w.shape[2] - 1) // 2 if padding == "same" else 0
+    operation = Convolution(
+        [value], Value(map_shape(out_shape(node), "ncl")),
+        weight=w.constant.then("one row", lambda t: t.unsqueeze(2)), shift=optional(bias, "bias"),
+        kernel=(1, w.shape[2]), stride=(1, stride), padding=(0, pair(padding)[0]),
+        dilation=(1, dilation), groups=groups,
+    )  # fmt: skip
+    return Entry(low.emit(operation), "ncl")
+
+
 def convolution(
     low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any, stride: Any, padding: Any,
     dilation: Any, transposed: bool, output_padding: Any, groups: int,
 ) -> Entry:  # fmt: skip
     if transposed:
         raise Unsupported("transposed convolution")
-    return conv2d(low, node, x, weight, bias, stride, padding, dilation, groups)
+    one = isinstance(weight, Parameter) and len(weight.shape) == 3
+    return (conv1d if one else conv2d)(
+        low, node, x, weight, bias, stride, padding, dilation, groups
+    )
 
 
 def linear(low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> Entry:
@@ -107,7 +130,7 @@ def batch_norm(
     low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any, mean: Any, var: Any,
     momentum: float, eps: float,
 ) -> tuple[Entry, None, None]:  # fmt: skip
-    entry = low.native(x, "nchw", "nc")
+    entry = low.native(x, *CHANNELS_SECOND)
     if mean is None or var is None:
         raise Unsupported("batch-norm without running statistics")
     scale, shift = scale_and_shift(
@@ -125,6 +148,8 @@ def batch_norm(
 TABLE = {
     "conv2d.default": conv2d,
     "conv2d.padding": conv2d,
+    "conv1d.default": conv1d,
+    "conv1d.padding": conv1d,
     "convolution.default": convolution,
     "linear.default": linear,
     "_native_batch_norm_legit_no_training.default": batch_norm,

@@ -10,9 +10,15 @@ from torch import fx
 from jsc.network.constants import Constant
 from jsc.network.graph import Activation, Elementwise, Value
 from jsc.network.lowering.convolving import parameter
-from jsc.network.lowering.entries import Entry, Lowering, Parameter, Unsupported, out_shape
+from jsc.network.lowering.entries import (
+    CHANNELS_SECOND,
+    Entry,
+    Lowering,
+    Parameter,
+    Unsupported,
+    out_shape,
+)
 
-CHANNELS_SECOND = ("nchw", "nc")
 INFINITE = float("inf")
 Function = Callable[..., Any]
 
@@ -195,7 +201,7 @@ def _vector(b: Parameter, entry: Entry) -> Constant:
         return b.constant.then(("expand", C), lambda t: t.reshape(1).expand(C))
     rank = len(entry.shape)
     shape = (1,) * (rank - len(b.shape)) + b.shape
-    axis = {"nchw": 1, "nc": 1, "nhwc": 3, "nlc": 2}.get(entry.form)
+    axis = {"nchw": 1, "nc": 1, "ncl": 1, "nhwc": 3, "nlc": 2}.get(entry.form)
     if axis is None or len(shape) != rank or shape[axis] != C or b.meta.numel() != C:
         raise Unsupported(f"broadcasts {b.shape} to {entry.shape}")
     return b.constant.then("vector", lambda t: t.reshape(-1))

@@ -10,7 +10,7 @@ Forms, for a map of N x H x W pixels and C channels:
     nchw   (N, C, H, W)         nhwc   (N, H, W, C)
     nc     (N, C), H = W = 1    nlc    (N, W, C), H = 1
     flat   (N, C H W), a view of an nchw map
-    nc1    (N, C, 1), of the same, on the way to (N, C, 1, 1)
+    ncl    (N, C, W), H = 1: what one-dimensional layers have
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from torch import Tensor, fx
 
 from jsc.network.constants import Constant
 from jsc.network.graph import Copy, Operation, TensorRef, Value, numel
+
+CHANNELS_SECOND = ("nchw", "nc", "ncl")
 
 
 class Unsupported(Exception):
@@ -40,7 +42,7 @@ class Entry:
         if self.form == "flat":
             return (N, C * H * W)
         return {
-            "nchw": (N, C, H, W), "nhwc": (N, H, W, C), "nc": (N, C), "nc1": (N, C, 1),
+            "nchw": (N, C, H, W), "nhwc": (N, H, W, C), "nc": (N, C), "ncl": (N, C, W),
             "nlc": (N, W, C),
         }[self.form]  # fmt: skip
 
@@ -134,6 +136,17 @@ class Lowering:
             raise Unsupported(f"its input is {describe(entry)}")
         return entry.value
 
+    def row(self, entry: Any) -> Entry:
+        """An (N, C, L) tensor as a map of one row; one of the caller's or of torch's is copied."""
+        ref = entry.ref if isinstance(entry, Opaque) else None
+        if isinstance(entry, Entry) and entry.form == "nlc":
+            ref = entry.value.tensor
+        if ref is None or len(ref.shape) != 3 or 0 in ref.shape:
+            return self.native(entry, "ncl")
+        as_planes = TensorRef(ref.index, ref.shape, planar=True)
+        value = Value(map_shape(ref.shape, "ncl"), tensor=as_planes)
+        return Entry(self.emit(Copy([value], Value(value.shape))), "ncl")
+
     def native(self, entry: Any, *forms: str) -> Entry:
         """An entry that has one of the forms (any, where none is named)."""
         if not isinstance(entry, Entry) or (forms and entry.form not in forms):
@@ -176,6 +189,8 @@ def map_shape(shape: tuple[int, ...], form: str) -> tuple[int, int, int, int]:
         return (shape[0], 1, 1, shape[1])
     if form == "nlc":
         return (shape[0], 1, shape[1], shape[2])
+    if form == "ncl":
+        return (shape[0], 1, shape[2], shape[1])
     raise AssertionError(form)
 
 

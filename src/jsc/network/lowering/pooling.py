@@ -22,8 +22,16 @@ from jsc.network.graph import (
     Value,
 )
 from jsc.network.lowering.convolving import batch_norm, optional
-from jsc.network.lowering.elementwise import CHANNELS_SECOND, arithmetic
-from jsc.network.lowering.entries import Entry, Lowering, Unsupported, map_shape, out_shape, pair
+from jsc.network.lowering.elementwise import arithmetic
+from jsc.network.lowering.entries import (
+    CHANNELS_SECOND,
+    Entry,
+    Lowering,
+    Unsupported,
+    map_shape,
+    out_shape,
+    pair,
+)
 from jsc.network.lowering.patterns import match_layer_norm, match_lrn
 
 
@@ -85,16 +93,52 @@ def adaptive_max_pool2d(low: Lowering, node: fx.Node, x: Any, size: Any) -> Any:
     return Entry(low.emit(AdaptivePool([value], out, mode="max")), "nchw"), None
 
 
+def max_pool1d(
+    low: Lowering, node: fx.Node, x: Any, kernel: Any, stride: Any = (), padding: Any = 0,
+    dilation: Any = 1, ceil_mode: bool = False,
+) -> Entry:  # fmt: skip
+    operation = _pool_of_rows(low, node, x, kernel, stride, padding)
+    operation.dilation = (1, pair(dilation)[0])
+    return Entry(low.emit(operation), "ncl")
+
+
+def avg_pool1d(
+    low: Lowering, node: fx.Node, x: Any, kernel: Any, stride: Any = (), padding: Any = 0,
+    ceil_mode: bool = False, count_include_pad: bool = True,
+) -> Entry:  # fmt: skip
+    operation = _pool_of_rows(low, node, x, kernel, stride, padding)
+    operation.mode, operation.count_padding = "average", count_include_pad
+    return Entry(low.emit(operation), "ncl")
+
+
+def _pool_of_rows(
+    low: Lowering, node: fx.Node, x: Any, kernel: Any, stride: Any, padding: Any
+) -> Pool:
+    value, out = low.map(x, "ncl"), Value(map_shape(out_shape(node), "ncl"))
+    size, step = pair(kernel)[0], pair(stride or kernel)[0]
+    return Pool(
+        [value], out, kernel=(1, size), stride=(1, step), padding=(0, pair(padding)[0])
+    )  # fmt: skip
+
+
+def adaptive_avg_pool1d(low: Lowering, node: fx.Node, x: Any, size: Any) -> Entry:
+    value, out = low.map(x, "ncl"), Value(map_shape(out_shape(node), "ncl"))
+    return Entry(low.emit(AdaptivePool([value], out, mode="average")), "ncl")
+
+
+FORMS = {"nchw": {2, 3}, "nhwc": {1, 2}, "ncl": {2}}  # and the dimensions of pixels
+
+
 def mean(low: Lowering, node: fx.Node, x: Any, dims: Any = None, keepdim: bool = False) -> Entry:
-    entry = low.native(x, "nchw", "nhwc")
-    if entry.form == "nchw" and keepdim and dims is not None and [d % 4 for d in dims] == [1]:
+    entry = low.native(x, *FORMS)
+    if keepdim and _is_over_channels(entry, dims):
         return _over_channels(low, node, entry, 1 / entry.value.C)
     return _over_pixels(low, node, entry, "average", dims, keepdim)
 
 
 def sum_(low: Lowering, node: fx.Node, x: Any, dims: Any = None, keepdim: bool = False) -> Entry:
-    entry = low.native(x, "nchw", "nhwc")
-    if entry.form == "nchw" and keepdim and dims is not None and [d % 4 for d in dims] == [1]:
+    entry = low.native(x, *FORMS)
+    if keepdim and _is_over_channels(entry, dims):
         return _over_channels(low, node, entry, 1.0)
     _, H, W, _ = entry.value.shape
     average = _over_pixels(low, node, entry, "average", dims, keepdim)
@@ -105,19 +149,25 @@ def sum_(low: Lowering, node: fx.Node, x: Any, dims: Any = None, keepdim: bool =
 
 
 def amax(low: Lowering, node: fx.Node, x: Any, dims: Any = (), keepdim: bool = False) -> Entry:
-    return _over_pixels(low, node, low.native(x, "nchw", "nhwc"), "max", dims, keepdim)
+    return _over_pixels(low, node, low.native(x, *FORMS), "max", dims, keepdim)
 
 
 def _over_pixels(
     low: Lowering, node: fx.Node, entry: Entry, mode: str, dims: Any, keepdim: bool
 ) -> Entry:
-    axes = {d % 4 for d in dims or range(4)}
-    if axes != ({2, 3} if entry.form == "nchw" else {1, 2}):
+    rank = len(entry.shape)
+    axes = {d % rank for d in dims or range(rank)}
+    if axes != FORMS[entry.form]:
         raise Unsupported(f"{mode} over dimensions {sorted(axes)}")
     N, _, _, C = entry.value.shape
     out_shape(node)
     out = low.emit(AdaptivePool([entry.value], Value((N, 1, 1, C)), mode=mode))
     return Entry(out, entry.form if keepdim else "nc")
+
+
+def _is_over_channels(entry: Entry, dims: Any) -> bool:
+    rank = len(entry.shape)
+    return entry.form in CHANNELS_SECOND and [d % rank for d in dims or ()] == [1]
 
 
 def _over_channels(low: Lowering, node: fx.Node, entry: Entry, factor: float) -> Entry:
@@ -126,15 +176,15 @@ def _over_channels(low: Lowering, node: fx.Node, entry: Entry, factor: float) ->
     out_shape(node)
     equal = Constant(("equal", C, factor), lambda state: torch.full((1, C, 1, 1), factor))
     operation = Convolution([entry.value], Value((N, H, W, 1)), weight=equal)
-    return Entry(low.emit(operation), "nchw")
+    return Entry(low.emit(operation), entry.form)
 
 
 def softmax(low: Lowering, node: fx.Node, x: Any, dim: int, half_to_float: Any = None) -> Entry:
-    entry = low.native(x, "nchw", "nc", "nhwc", "nlc")
+    entry = low.native(x, *CHANNELS_SECOND, "nhwc", "nlc")
     if half_to_float not in (None, False):
         raise Unsupported(f"softmax in {half_to_float}")
     rank = len(entry.shape)
-    if dim % rank != (1 if entry.form in ("nchw", "nc") else rank - 1):
+    if dim % rank != (1 if entry.form in CHANNELS_SECOND else rank - 1):
         raise Unsupported(f"softmax over dimension {dim}")
     out_shape(node)
     return Entry(low.emit(Softmax([entry.value], Value(entry.value.shape))), entry.form)
@@ -187,7 +237,7 @@ def instance_norm(
 ) -> Entry:  # fmt: skip
     if not use_input:
         return batch_norm(low, node, x, weight, bias, mean, var, momentum, eps)[0]
-    entry = low.native(x, "nchw")
+    entry = low.native(x, "nchw", "ncl")
     return group_norm(low, node, x, entry.value.C, weight, bias, eps)
 
 
@@ -231,6 +281,9 @@ TABLE = {
     "max_pool2d.default": max_pool2d,
     "max_pool2d_with_indices.default": max_pool2d_with_indices,
     "avg_pool2d.default": avg_pool2d,
+    "max_pool1d.default": max_pool1d,
+    "avg_pool1d.default": avg_pool1d,
+    "adaptive_avg_pool1d.default": adaptive_avg_pool1d,
     "adaptive_avg_pool2d.default": adaptive_avg_pool2d,
     "_adaptive_avg_pool2d.default": adaptive_avg_pool2d,
     "adaptive_max_pool2d.default": adaptive_max_pool2d,

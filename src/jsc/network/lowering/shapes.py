@@ -8,6 +8,7 @@ from torch import fx
 
 from jsc.network.graph import Copy, Value
 from jsc.network.lowering.entries import (
+    CHANNELS_SECOND,
     Entry,
     Lowering,
     Split,
@@ -38,13 +39,13 @@ def view(low: Lowering, node: fx.Node, x: Any, size: Any) -> Any:
         return entry
     N, H, W, C = entry.value.shape
     one_pixel = H * W == 1
-    if entry.form in ("nchw", "nc", "nc1", "flat"):
+    if entry.form in (*CHANNELS_SECOND, "flat"):
         if shape == (N, C * H * W):
             return Entry(entry.value, "nc" if one_pixel else "flat")
         if shape == (N, C, H, W):
             return Entry(entry.value, "nchw")
-        if shape == (N, C, 1) and one_pixel:
-            return Entry(entry.value, "nc1")
+        if shape == (N, C, W) and H == 1:
+            return Entry(entry.value, "ncl")
         if len(shape) == 5 and shape[0] == N and shape[3:] == (H, W):
             return Split(Entry(entry.value, "nchw"), shape[1], False)
     raise Unsupported(f"a view of {entry.shape} as {shape}")
@@ -63,6 +64,8 @@ def permute(low: Lowering, node: fx.Node, x: Any, dims: Any) -> Any:
         return Entry(entry.value, "nhwc")
     if entry.form == "nhwc" and order == (0, 3, 1, 2):
         return Entry(entry.value, "nchw")
+    if entry.form in ("ncl", "nlc") and order == (0, 2, 1):
+        return Entry(entry.value, "ncl" if entry.form == "nlc" else "nlc")
     raise Unsupported(f"a permutation {order} of {entry.shape}")
 
 
@@ -85,7 +88,7 @@ def slice_(
     low: Lowering, node: fx.Node, x: Any, dim: int = 0, start: Any = None, end: Any = None,
     step: int = 1,
 ) -> Entry:  # fmt: skip
-    entry = low.native(x, "nchw", "nc")
+    entry = low.native(x, *CHANNELS_SECOND)
     shape = out_shape(node)
     if shape == entry.shape:
         return entry
@@ -95,16 +98,16 @@ def slice_(
     if dim == 1 and step == 1:
         return Entry(entry.value.part((start, shape[1])), entry.form)
     if dim in (2, 3):
-        N, _, _, C = entry.value.shape
-        new = (N, shape[2], shape[3], C)
-        first = (start, 0, 0) if dim == 2 else (0, start, 0)
-        steps = (step, 1) if dim == 2 else (1, step)
-        return Entry(Value(new, entry.value, first, steps), "nchw")
+        rows = dim == 2 and entry.form == "nchw"
+        first = (start, 0, 0) if rows else (0, start, 0)
+        steps = (step, 1) if rows else (1, step)
+        new = map_shape(shape, entry.form)
+        return Entry(Value(new, entry.value, first, steps), entry.form)
     raise Unsupported(f"a slice of dimension {dim}")
 
 
 def split(low: Lowering, node: fx.Node, x: Any, sizes: Any, dim: int = 0) -> Any:
-    entry = low.native(x, "nchw", "nc")
+    entry = low.native(x, *CHANNELS_SECOND)
     made = [tuple(m.shape) for m in node.meta["val"]]
     if dim % len(entry.shape) != 1 or any(m[1] == 0 for m in made):
         raise Unsupported(f"a split of dimension {dim}")
@@ -116,11 +119,11 @@ def split(low: Lowering, node: fx.Node, x: Any, sizes: Any, dim: int = 0) -> Any
 
 
 def cat(low: Lowering, node: fx.Node, parts: Any, dim: int = 0) -> Entry:
-    entries = [low.native(p, "nchw", "nc", "nhwc", "nlc") for p in parts]
+    entries = [low.native(p, *CHANNELS_SECOND, "nhwc", "nlc") for p in parts]
     shape = out_shape(node)
     form = entries[0].form
     rank = len(shape)
-    channels = 1 if form in ("nchw", "nc") else rank - 1
+    channels = 1 if form in CHANNELS_SECOND else rank - 1
     if dim % rank != channels or any(e.form != form for e in entries):
         raise Unsupported(f"a concatenation of dimension {dim}")
     whole = Value(map_shape(shape, form))
@@ -135,23 +138,27 @@ def cat(low: Lowering, node: fx.Node, parts: Any, dim: int = 0) -> Entry:
 def pad(
     low: Lowering, node: fx.Node, x: Any, pads: Any, mode: Any = 0.0, value: Any = None
 ) -> Entry:
-    entry = low.native(x, "nchw")
+    entry = x if isinstance(x, Entry) and x.form == "nchw" else low.row(x)
     if isinstance(mode, str):
         fill = 0.0 if value is None else float(value)
     else:
         mode, fill = "constant", float(mode or 0.0)
+    if entry.form == "ncl":
+        pads = [*pads[:2], 0, 0, *pads[2:]]
     pads = [*pads, *[0] * (6 - len(pads))]
     left, right, top, bottom, before, after = pads[:6]
     if len(pads) > 6 or min(pads) < 0:
         raise Unsupported("padding that crops, or of the batch")
     C = entry.value.C
-    out = Value(map_shape(out_shape(node), "nchw"))
+    out = Value(map_shape(out_shape(node), entry.form))
     order = None
     if before or after:
+        if mode != "constant":
+            raise Unsupported(f"padding of channels of mode {mode}")
         order = (*[-1] * before, *range(C), *[-1] * after)
     border = (top, left, bottom, right)
     made = Copy([entry.value], out, border=border, mode=mode, fill=fill, order=order)
-    return Entry(low.emit(made), "nchw")
+    return Entry(low.emit(made), entry.form)
 
 
 def pad_by(mode: str) -> Any:
@@ -213,4 +220,6 @@ TABLE = {
     "pad.default": pad,
     "reflection_pad2d.default": pad_by("reflect"),
     "replication_pad2d.default": pad_by("replicate"),
+    "reflection_pad1d.default": pad_by("reflect"),
+    "replication_pad1d.default": pad_by("replicate"),
 }  # fmt: skip

@@ -37,10 +37,11 @@ struct JpegCall {
     ptrdiff_t samples_down() const { return (height + v - 1) / v; }    // of chroma
     ptrdiff_t samples_across() const { return (width + u - 1) / u; }
     // Numbers of a row of scratch: whole blocks, an empty one that lanes without a block take, and room for
-    // a vector, or for the number before the first, on each side.
+    // a vector, or for the number before the first, on each side; all rows begin with a cache line.
     static constexpr ptrdiff_t MARGIN = 16;
-    ptrdiff_t luma_pitch() const { return 8 * u * units() + 8 + 2 * MARGIN; }
-    ptrdiff_t chroma_pitch() const { return 8 * units() + 8 + 2 * MARGIN; }
+    static constexpr ptrdiff_t pitch(ptrdiff_t numbers) { return (numbers + 8 + 2 * MARGIN + 15) / 16 * 16; }
+    ptrdiff_t luma_pitch() const { return pitch(8 * u * units()); }
+    ptrdiff_t chroma_pitch() const { return pitch(8 * units()); }
     // Of the scratch of one thread: planes of Y for two bands, and of Cb and Cr for three (backward: for x
     // and for its gradient); rows for what is on its way.
     ptrdiff_t plane_numbers() const { return deep() * (2 * 8 * v * luma_pitch() + 3 * 16 * chroma_pitch()); }

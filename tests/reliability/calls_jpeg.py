@@ -19,6 +19,14 @@ def image(r: random.Random, kind: torch.dtype = torch.float32) -> Tensor:
     )
 
 
+def pixels(r: random.Random) -> Tensor:
+    """8-bit images, with channels first or last, some of them every second column only."""
+    channels, h, w = r.choice([1, 3]), r.randint(0, 20), r.randint(1, 40)
+    shape = r.choice([(channels, h, w), (h, w, channels)])
+    made = torch.randint(0, 256, (r.choice([0, 1, 2]), *shape), dtype=torch.uint8)
+    return made[:, :, ::2] if r.random() < 0.3 else made
+
+
 def tables(r: random.Random, kind: torch.dtype = torch.float32, rounds: bool = True) -> Tensor:
     shape = r.choice([(2, 8, 8), (2, 8, 8), (3, 2, 8, 8)] if rounds else [(2, 8, 8)])
     return rand(r, *shape, dtype=kind) * r.choice([1, 20, 255]) + 1e-3
@@ -46,7 +54,8 @@ def options(r: random.Random) -> Arguments:
 
 def jpeg_arguments(r: random.Random) -> Arguments:
     kind = dtype(r)
-    return {"x": image(r, kind), "tables": tables(r, kind), **options(r)}
+    x = pixels(r) if r.random() < 0.2 else image(r, kind)
+    return {"x": x, "tables": tables(r, kind), **options(r)}
 
 
 def layer_arguments(r: random.Random) -> Arguments:

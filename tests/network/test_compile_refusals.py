@@ -99,3 +99,18 @@ def test_what_cannot_be_captured_is_said_with_the_line():
     assert f"{__file__}:" in text
     assert 'torch.compile(model, backend="jsc")' in text
     assert "jsc.tune" in text
+
+
+@pytest.mark.parametrize(
+    ("plan", "error", "message"),
+    [
+        (torch.float32, TypeError, "plan must be a mapping"),
+        (10**400, TypeError, "plan must be a mapping"),
+        ({"0.weight": "fastest"}, ValueError, "the method of 0.weight must be one of direct"),
+        ({"0.weight": [1]}, ValueError, "the method of 0.weight must be one of direct"),
+    ],
+)
+def test_a_plan_of_the_wrong_kind(plan, error, message):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)).eval()
+    with pytest.raises(error, match=message):
+        jsc.compile(model, torch.rand(X), plan=plan, progress=False)

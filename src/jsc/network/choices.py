@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jsc import _config
+from jsc import _checks, _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels.amx import bf16x3 as bf16x3_kernel
 from jsc.network.graph import Convolution, Value
@@ -19,9 +19,15 @@ AMX_FIELDS = ("x_pitch", "out_pitch", "residual_pitch", "weight", "bias", "relu"
 
 
 def checked_plan(plan: Mapping[str, str]) -> dict[str, str]:
-    """Methods of convolutions by name. ValueError for a method that there is not."""
+    """Methods of convolutions by name. TypeError for what is no mapping, ValueError for a method
+    that there is not."""
+    if not isinstance(plan, Mapping):
+        raise TypeError(
+            "plan must be a mapping of weights' names to methods, as a network's `plan` is; "
+            f"got {_checks.shown(plan)}"
+        )
     for name, method in plan.items():
-        if method not in METHODS:
+        if not isinstance(method, str) or method not in METHODS:
             raise ValueError(
                 f"plan: the method of {name} must be one of {', '.join(METHODS)}; got {method!r}"
             )

@@ -17,7 +17,7 @@ struct Rows {
     typedef Vec<I, T> V;
     static constexpr int L = lanes<I, T>;
 
-    // f(at, load, store) for each vector of a row; the last ones of a short row through a buffer.
+    // f(at, count) for each vector of a row: of all its lanes, or of fewer numbers where the row is shorter.
     template <class F>
     JSC_INLINE void each(ptrdiff_t n, F f) {
         ptrdiff_t i = 0;
@@ -59,7 +59,7 @@ struct Rows {
         for (ptrdiff_t i = first; i < end; i++) row[i] = value;
     }
 
-    // to (+)= weight * from.
+    // to = weight * from.
     JSC_INLINE void scale(const T *from, T *to, ptrdiff_t n, T weight) {
         each(n, [=](ptrdiff_t i, int count)
                     __attribute__((always_inline)) { put(to + i, get(from + i, count) * weight, count); });

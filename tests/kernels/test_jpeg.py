@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from samples import gradients, same_bits
 
+import jsc
 from jsc.functional import jpeg
 from jsc.functional.options import JpegOptions
 from jsc.ops._threefry import threefry
@@ -149,6 +150,27 @@ def test_8_bits(isa, num_threads, dtype, channels, options):
             torch.testing.assert_close(found, expected, rtol=0, atol=limit)
         one = f(last[0], tables)
         torch.testing.assert_close(one, y[0], rtol=0, atol=1e-4 * peak)
+
+
+def test_second_derivatives_behind_8_bits():
+    pixels = torch.randint(0, 256, (1, 3, 9, 10), dtype=torch.uint8)
+    tables = (torch.rand(2, 2, 8, 8, dtype=torch.float64) * 20 + 20).requires_grad_()
+    kappa = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    f = lambda t, k: jpeg(pixels, t, kappa=k, subsampling="4:2:0")  # noqa: E731
+    assert torch.autograd.gradgradcheck(f, (tables, kappa), fast_mode=True, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda x: jsc.nn.JPEG().decoded(x), lambda x: jsc.nn.RandomJPEG()(x)],
+    ids=["decoded", "RandomJPEG"],
+)
+def test_what_gives_8_bits_back_takes_channels_first_only(call):
+    """Its result has the shape that came, so that channels are where it says."""
+    pixels = torch.randint(0, 256, (2, 10, 12, 3), dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"\(N, 3, H, W\)"):
+        call(pixels)
+    assert call(pixels.permute(0, 3, 1, 2)).shape == (2, 3, 10, 12)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -187,13 +187,16 @@ def _seed(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def checked(x: Tensor, tables: Tensor, or_bytes: bool = False) -> tuple[Tensor, Tensor]:
     """Images and tables that the layer takes, as it computes with them: (N, C, H, W), and in
-    float32 or float64; with `or_bytes`, images of 8 bits as they are."""
+    float32 or float64; with `or_bytes`, images of 8 bits as they are, whose channels may be last.
+    """
     _checks.require_tensor(x, "x")
     _checks.require_tensor(tables, "tables")
     tables = _checks.as_computed(tables, "tables")
     x = _checks.as_computed(x, "x", or_bytes)
     if x.dtype != torch.uint8:
         _checks.require_same_dtype(tables, "tables", x, "x")
+    elif x.ndim in (3, 4) and x.shape[-3] not in (1, 3):
+        x = x.movedim(-1, -3)
     _checks.require_same_device(tables, "tables", x, "x")
     x = as_batch(x)
     if (
@@ -210,10 +213,7 @@ def checked(x: Tensor, tables: Tensor, or_bytes: bool = False) -> tuple[Tensor, 
 
 
 def as_batch(x: Tensor) -> Tensor:
-    """(N, 3, H, W) or (N, 1, H, W) of these or of one image; 8-bit ones may have their channels
-    last."""
-    if x.dtype == torch.uint8 and x.ndim in (3, 4) and x.shape[-3] not in (1, 3):
-        x = x.movedim(-1, -3)
+    """(N, 3, H, W) or (N, 1, H, W) of these or of one image."""
     if x.ndim not in (3, 4) or x.shape[-3] not in (1, 3):
         raise ValueError(
             f"x must be (N, 3, H, W) or (N, 1, H, W), or one image without N, got {tuple(x.shape)}"

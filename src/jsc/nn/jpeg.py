@@ -36,7 +36,8 @@ class JPEG(Hardness):
     """A trainable JPEG encoder and decoder in front of a network (see :func:`jsc.functional.jpeg`).
 
     (N, 3, H, W) or (N, 1, H, W), or one image without N -> same shape and dtype, any H and W;
-    float32 or float64, or float16 and bfloat16, which are computed in float32.
+    float32 or float64, or float16 and bfloat16, which are computed in float32. Or 8-bit images,
+    with channels first or last -> (N, C, H, W), normalised, in the dtype of the tables.
 
     Parameters
     ----------

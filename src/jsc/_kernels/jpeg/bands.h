@@ -25,7 +25,6 @@
 // the cache, and up to 1.2 times faster on those of 512 x 512 that do not.
 #pragma once
 #include "jpeg/blocks.h"
-#include "jpeg/call.h"
 #include "jpeg/rows.h"
 
 namespace jsc {

@@ -2,6 +2,7 @@
 // (layout: dct.h), and their gradients. Lanes without a block take an empty one beside the plane: it holds
 // zeros, so that nothing is added to the sums.
 #pragma once
+#include "jpeg/call.h"
 #include "jpeg/softquant.h"
 #include "simd/threefry.h"
 
@@ -58,8 +59,7 @@ struct BlockCoder {
     }
 
     // One round of the quantiser: from z to `to`, which may be the same.
-    template <class Call>
-    JSC_INLINE void quantise(const Call &c, const Part &p, ptrdiff_t b, int round, const T *z, T *to) {
+    JSC_INLINE void quantise(const JpegCall &c, const Part &p, ptrdiff_t b, int round, const T *z, T *to) {
         const int table = (round * (c.channels == 3 ? 2 : 1) + p.table) * 64;
         if (c.draws) return draw(c.seed, p, b, round, (const Entry *)c.drawn + table, z, to);
         const Entry *e = (const Entry *)c.tables + table;
@@ -86,8 +86,7 @@ struct BlockCoder {
         }
     }
 
-    template <class Call>
-    JSC_INLINE void forward(const Call &c, const Part &p, T *plane) {
+    JSC_INLINE void forward(const JpegCall &c, const Part &p, T *plane) {
         alignas(64) T z[64 * L];
         empty(p, plane);
         for (ptrdiff_t b = 0; b < p.count; b += L) {
@@ -101,8 +100,7 @@ struct BlockCoder {
 
     // z: room for the coefficients before each round. sums: (rounds, tables, 64, 2, SUMS) of the gradients of
     // q and kappa; a block's place among the SUMS does not depend on L.
-    template <class Call>
-    JSC_INLINE void backward(const Call &c, const Part &p, T *plane, T *gradient, T *z, T *sums,
+    JSC_INLINE void backward(const JpegCall &c, const Part &p, T *plane, T *gradient, T *z, T *sums,
                              bool to_pixels) {
         constexpr int S = SUMS<T>;
         alignas(64) T dz[64 * L];

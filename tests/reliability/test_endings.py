@@ -178,8 +178,10 @@ def test_an_interrupt_of_tune_leaves_the_model_as_it_was():
     code = (
         START
         + """
-import sys, jsc
+import signal, sys, jsc
 from tests.reliability.networks import Net
+# What is started in the background of a shell inherits that interrupts are ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.manual_seed(0)
 model, x = Net(64), torch.rand(4, 3, 64, 64)
 model.train(); model.stem.eval()
@@ -204,9 +206,12 @@ model(x); print('done')"""
         [sys.executable, "-c", code], text=True, env=environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    assert process.stdout.readline() == "ready\n"
-    with pytest.raises(subprocess.TimeoutExpired):  # the tuning goes on for as long as it is let
-        process.wait(1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=life.LIMIT)
-    assert (process.returncode, out) == (0, "done\n"), err
+    try:
+        assert process.stdout.readline() == "ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):  # the tuning goes on as long as it is let
+            process.wait(1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=life.LIMIT)
+        assert (process.returncode, out) == (0, "done\n"), err
+    finally:
+        process.kill()  # one that does not end would run on after the tests

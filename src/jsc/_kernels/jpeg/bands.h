@@ -19,7 +19,7 @@
 // Ladder (us per 224x224 RGB image at 4:2:0, one thread, AVX-512, forward / with backward):
 //   the steps one after the other, torch and jpeg.h on each plane (Intel Xeon)  756 / 2414
 //   the same on an AMD EPYC, forward only                                       576
-//   bands (AMD EPYC, results/jpeg.md)                                           173 / 536
+//   bands (AMD EPYC, results/jpeg.md)                                           221 / 665
 // Tried and dropped: all rounds of an entry before the next entry (rounds wait for each other: 20 % slower
 // with three). At the plain setting bands are 1.2 to 1.6 times slower than jpeg.h on images that stay in
 // the cache, and up to 1.2 times faster on those of 512 x 512 that do not.

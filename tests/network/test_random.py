@@ -8,6 +8,7 @@ from torch import nn
 
 import jsc
 from jsc import _config
+from jsc.network import tune
 from jsc.network.choices import TILES
 
 X = (2, 3, 13, 11)
@@ -154,3 +155,15 @@ def test_sums_over_many_channels_are_as_exact_as_torchs(isa, channels, kernel):
     error, torch_error = ((y - exact).square().mean().sqrt() for y in (ours, theirs))
     assert net.methods() == {"direct": 1}
     assert error <= 2 * torch_error
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_methods_of_maps_of_few_rows_are_checked(isa, rows, monkeypatch):
+    """Fewer rows than a check has otherwise; any method but the rule's counts as the faster one."""
+    monkeypatch.setattr(tune, "GAIN", 1e9)
+    monkeypatch.setattr(tune, "SPARSE_GAIN", 1e9)
+    model = randomise(nn.Sequential(nn.ReLU(), nn.Conv2d(16, 40, 1)))
+    x = torch.randn(2, 16, rows, 5)
+    net = jsc.compile(model, x, budget=5.0, check=False, progress=False)
+    assert net.methods() == {"cpc": 1} or _config.amx()
+    torch.testing.assert_close(net(x), model(x), rtol=1e-4, atol=1e-5)

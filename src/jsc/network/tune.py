@@ -122,7 +122,7 @@ class _Check:
     def __init__(self, program: NetworkProgram, conv: Convolution):
         self.program, self.conv = program, conv
         affordable = conv.out.shape[1] * CHECKED_MACS // max(1, conv.macs)
-        self.rows = max(4, min(conv.out.shape[1], affordable))
+        self.rows = min(conv.out.shape[1], max(4, affordable))
         self.exact = self._compute(torch.float64)
         self.torch_error = largest_error(self._compute(torch.float32), self.exact)
 

@@ -1,5 +1,5 @@
-"""Small random networks: branches, concatenations, residuals, modules used twice, pools of every
-kind."""
+"""Small random networks: branches, siblings, concatenations, residuals, modules used twice, pools
+of every kind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class RandomNetwork(nn.Module):
 
     def _add(self, widths: list[int]) -> None:
         kind = self.random.choice(
-            ["conv"] * 4 + ["residual", "concat", "pool", "act", "norm", "gate", "again"]
+            ["conv"] * 4
+            + ["residual", "concat", "pool", "act", "norm", "gate", "again", "siblings"]
         )
         source = self.random.randrange(max(0, len(widths) - 2), len(widths))
         width = widths[source]
@@ -60,6 +61,9 @@ class RandomNetwork(nn.Module):
                 nn.ModuleList([nn.Conv2d(width, 8, 1), nn.Conv2d(width, 5, 3, padding=1)])
             )
             widths.append(13 + width)
+        elif kind == "siblings":
+            self.layers.append(Siblings(self.random, width))
+            widths.append(self.layers[-1].width)
         elif kind == "pool":
             self.layers.append(self.random.choice(POOLS)())
             widths.append(width)
@@ -92,6 +96,29 @@ class RandomNetwork(nn.Module):
                 value = layer(value)
             values.append(value)
         return self.head(values[-1].mean((2, 3))), values[len(values) // 2]
+
+
+class Siblings(nn.Module):
+    """Convolutions of one map that differ in their filters alone, as in an Inception block: some
+    are concatenated as they are, others behind a pool."""
+
+    def __init__(self, drawn: random.Random, channels: int):
+        super().__init__()
+        filters = drawn.choice([(8, 3, 17), (16, 5), (4, 4, 2, 6), (24, 8, 16)])
+        kernel, self.width = drawn.choice([1, 1, 3]), sum(filters)
+        self.pooled = [drawn.random() < 0.6 for _ in filters]
+        self.branches = nn.ModuleList()
+        for n in filters:
+            conv = nn.Conv2d(channels, n, kernel, padding=_same(kernel), bias=drawn.random() < 0.5)
+            norm = nn.BatchNorm2d(n) if drawn.random() < 0.5 else nn.Identity()
+            self.branches.append(nn.Sequential(conv, norm, nn.ReLU()))
+
+    def forward(self, x):
+        parts = []
+        for branch, pooled in zip(self.branches, self.pooled, strict=True):
+            y = branch(x)
+            parts.append(F.max_pool2d(y, 3, 1, 1) if pooled else y)
+        return torch.cat(parts, 1)
 
 
 def _same(kernel):

@@ -9,6 +9,7 @@
     lowering/    from ATen operators to operations over channels-last maps
     graph        what operations and maps are
     passes       padding, epilogues, concatenation: what becomes part of what, and what is gone
+    siblings     convolutions that read one map in the same way become one
     memory       stages, and where maps lie
     choices, tune             which method a convolution takes
     blocking, packing, emit   how operations become instructions

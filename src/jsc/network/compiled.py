@@ -73,7 +73,8 @@ def compile(
         method: depthwise or grouped where these fit, else direct. 0 times nothing.
     plan : mapping, optional
         Methods of convolutions by the names of their weights, as another network's `plan` has them:
-        nothing is timed, and what the plan does not name takes the default method.
+        nothing is timed, and what the plan does not name takes the default method. Convolutions of
+        one map that became one have the name of the first.
     check : bool
         Compare the outputs for the sample with those of the model in float64, and warn where they
         are further off than twice torch's own float32.

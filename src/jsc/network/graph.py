@@ -108,7 +108,8 @@ class Convolution(Activated):
     missing.
 
     `padding` is that above and to the left; what hangs over below and to the right follows from
-    `out`.
+    `out`. Of siblings that became one (`siblings.py`), `filters` has how many each had, and
+    `first_name` is the name of the first.
     """
 
     weight: Constant | None = None
@@ -119,6 +120,8 @@ class Convolution(Activated):
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    filters: tuple[int, ...] = ()
+    first_name: str = ""
 
     @property
     def residual(self) -> Value | None:
@@ -128,7 +131,7 @@ class Convolution(Activated):
     def name(self) -> str:
         """By which a choice of a method is kept: that of the weight."""
         assert self.weight is not None
-        return str(self.weight.key)
+        return self.first_name or str(self.weight.key)
 
     @property
     def depthwise(self) -> bool:

@@ -1,7 +1,7 @@
 """Passes over the lowered graph, in the order in which `simplify` runs them.
 
 Each takes the graph and changes it in place. Any but `gather_inputs` may be left out without
-changing what the network computes, except for rounding (`fuse`).
+changing what the network computes, except for rounding (`fuse`, `merge_siblings`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from jsc.network.graph import (
     Value,
 )
 from jsc.network.lowering.entries import Entry, Opaque
+from jsc.network.siblings import merge_siblings
 
 
 def simplify(graph: Graph) -> None:
@@ -31,6 +32,7 @@ def simplify(graph: Graph) -> None:
     fold_padding(graph)
     fuse(graph)
     place_parts(graph)
+    merge_siblings(graph, wanted(graph))
     widen_stems(graph)
     drop_dead(graph)
     gather_inputs(graph)

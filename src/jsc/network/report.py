@@ -68,7 +68,8 @@ def describe(operation: Operation) -> str:
         kernel = f"{operation.kernel[0]}x{operation.kernel[1]}"
         stride = "" if operation.stride == (1, 1) else f"/{operation.stride[0]}"
         groups = "" if operation.groups == 1 else f" groups {operation.groups}"
-        text = f"conv {kernel}{stride}{groups} {operation.inputs[0].C}->{C}"
+        filters = "+".join(map(str, operation.filters or (C,)))
+        text = f"conv {kernel}{stride}{groups} {operation.inputs[0].C}->{filters}"
         text += " + bn" if operation.scale else ""
         text += " + add" if operation.residual else ""
     if isinstance(operation, Activated) and operation.act.kind != "none":

@@ -15,6 +15,10 @@ BENCHMARKS = {
     "memory": ("convolution.memory", "elements, bytes and compression ratio of the formats"),
     "plots": ("convolution.plots", "figures from the results of conv, conv --paper and memory"),
     "networks": ("networks.networks", "whole networks compiled, against the tuned runtimes"),
+    "precision": (
+        "networks.precision",
+        "whole networks at ieee, tf32 and bf16, against bf16 peers",
+    ),
     "train": ("networks.train", "one optimisation step with zeros skipped, against torch"),
     "sparsity": (
         "networks.sparsity",

@@ -16,10 +16,10 @@ ISAS = _config.ISA_NAMES[: cpu.supported_isa() + 1]
 
 def pytest_collection_modifyitems(config, items):
     """Tests marked `slow` run when they are asked for: `-m slow`, or by any other `-m`. The method
-    "bf16x3" is tested where the processor can run it, and not once for each instruction set."""
+    "amx" is tested where the processor can run it, and not once for each instruction set."""
     items[:] = [item for item in items if not _is_again(item)]
     for item in items:
-        if _parameters(item).get("method") == "bf16x3" and not _config.amx():
+        if _parameters(item).get("method") == "amx" and not _config.amx():
             item.add_marker(pytest.mark.skip(reason="this CPU has no AMX tiles"))
     if config.getoption("-m"):
         return
@@ -35,7 +35,7 @@ def _parameters(item):
 
 def _is_again(item):
     parameters = _parameters(item)
-    return parameters.get("method") == "bf16x3" and parameters.get("isa", ISAS[-1]) != ISAS[-1]
+    return parameters.get("method") == "amx" and parameters.get("isa", ISAS[-1]) != ISAS[-1]
 
 
 @pytest.fixture(params=ISAS)

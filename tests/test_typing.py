@@ -14,6 +14,7 @@ import torch
 
 import jsc
 from jsc import typing
+from jsc._precision import PIECES
 from jsc.functional import options
 from jsc.methods import METHODS
 from jsc.nn.jpeg import PRESETS
@@ -28,7 +29,7 @@ PROGRAM = ROOT / "tests" / "support" / "typed_program.py"
     [
         (typing.MethodName, METHODS), (typing.Quantizer, MODES),
         (typing.Subsampling, options.SUBSAMPLINGS), (typing.ImagePadding, options.PADDINGS),
-        (typing.Preset, PRESETS),
+        (typing.Preset, PRESETS), (typing.PrecisionName, PIECES),
         (typing.PaddingMode, ("zeros", "reflect", "replicate", "circular")),
     ],
 )  # fmt: skip

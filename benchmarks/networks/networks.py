@@ -34,6 +34,7 @@ from benchmarks.common.workers import Workers
 from benchmarks.inputs import networks, standard_networks
 from benchmarks.peers import runtimes
 from jsc import _config
+from jsc.typing import PrecisionName
 
 TOLERANCE = 1e-4
 INPUTS = 8  # of each network, in turn: the processor would learn the branches of one by heart
@@ -77,10 +78,10 @@ def in_turn(method: Callable[[Any], Tensor], xs: Iterable[Any]) -> workers.Run:
     return lambda: method(next(given))
 
 
-def compiled(make: Make, budget: float) -> Built:
+def compiled(make: Make, budget: float, precision: PrecisionName = "ieee") -> Built:
     model, xs = make()
     start = time.perf_counter()
-    net = jsc.compile(model, xs[0], budget=budget, check=False, progress=False)
+    net = jsc.compile(model, xs[0], precision=precision, budget=budget, check=False, progress=False)
     net(xs[0])
     seconds = time.perf_counter() - start
     about = {"first": seconds, "methods": methods(net), "memory": memory(net)}
@@ -178,7 +179,7 @@ def summaries(rows: list[Row]) -> list[Row]:
 
 def page_name() -> str:
     """Processors of each kind have a page of their own, those with AVX-512 the plain name."""
-    isa = _config.isa_name()
+    isa = _config.isa_name().removesuffix("+bf16")  # which float32 has no use for
     return "networks" if isa == "avx512" else f"networks_{isa.removeprefix('avx512+')}"
 
 

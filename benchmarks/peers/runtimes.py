@@ -82,12 +82,12 @@ def onnxruntime(file: Path, threads: int) -> Run:
     return lambda x: torch.from_numpy(session.run(None, {"x": x})[0])
 
 
-def openvino(file: Path, threads: int) -> Run:
+def openvino(file: Path, threads: int, precision: str = "f32") -> Run:
     import openvino as ov
 
     core = ov.Core()
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }

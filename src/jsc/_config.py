@@ -38,6 +38,7 @@ def _isa_from_environment() -> int:
 # and not a traceback of `import jsc`, which would keep `python -m jsc doctor` from reporting it.
 _isa: int | None = None
 _amx = not os.environ.get("JSC_ISA") and cpu.supported_amx()
+_bf16 = not os.environ.get("JSC_ISA") and cpu.supported_bf16()
 _forked = False
 
 
@@ -68,9 +69,16 @@ def amx() -> bool:
     return _amx and isa() == 2
 
 
+def bf16() -> bool:
+    """Whether kernels may use AVX-512's products of bfloat16: the CPU has them, and JSC_ISA does
+    not ask for less."""
+    return _bf16 and isa() == 2
+
+
 def isa_name() -> str:
-    """What kernels run with: an entry of ISA_NAMES, or "avx512+amx" where there are tiles."""
-    return ISA_NAMES[isa()] + ("+amx" if amx() else "")
+    """What kernels run with: an entry of ISA_NAMES, with "+amx" where there are tiles, or "+bf16"
+    where there are products of bfloat16 without them."""
+    return ISA_NAMES[isa()] + ("+amx" if amx() else "+bf16" if bf16() else "")
 
 
 @contextmanager

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-MethodName = Literal["dense", "im2col", "mec", "cpo", "cps", "cpc", "bf16x3"]
+MethodName = Literal["dense", "im2col", "mec", "cpo", "cps", "cpc", "amx"]
 """`method` of a convolution (:func:`jsc.functional.conv2d`)."""
+
+PrecisionName = Literal["ieee", "tf32", "bf16"]
+"""`precision` of :func:`jsc.compile`: torch's names."""
 
 NamedPadding = Literal["valid", "same"]
 """`padding` of a convolution, where it is no number."""

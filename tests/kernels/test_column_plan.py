@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import jsc
 from jsc._geometry import ConvGeometry
 from jsc.formats import CPC, CPO, CPS
-from jsc.ops import bf16x3, column_order, lowering
+from jsc.ops import amx, column_order, lowering
 
 ARRAYS = ("column", "kernel_column", "rank", "ptr_first", "ptr_last")
 SPARSE = ("cpo", "cps", "cpc")
@@ -73,10 +73,10 @@ def test_mostly_padding_is_refused_in_words():
     assert CPC.encode(torch.ones(1, 1, 4, 4), 3, padding=(0, 2**20)).elements == 16 + 16 + 5
 
 
-def test_bf16x3_refuses_planes_of_padding(monkeypatch):
+def test_amx_refuses_planes_of_padding(monkeypatch):
     monkeypatch.setattr("jsc._config.amx", lambda: True)
     g = ConvGeometry(1, 40, 16, 16, 8, 3, 3, 1, 1, 1, 1)
-    assert bf16x3.unsupported(g) is None
-    assert bf16x3.unsupported(g._replace(Ph=36, Pw=36, Dh=36, Dw=36)) is None
-    assert "padding" in bf16x3.unsupported(g._replace(Ph=2**22, Dh=2**22))
-    assert "padding" in bf16x3.unsupported(g._replace(Pw=2**22, Dw=2**22))
+    assert amx.unsupported(g) is None
+    assert amx.unsupported(g._replace(Ph=36, Pw=36, Dh=36, Dw=36)) is None
+    assert "padding" in amx.unsupported(g._replace(Ph=2**22, Dh=2**22))
+    assert "padding" in amx.unsupported(g._replace(Pw=2**22, Dw=2**22))

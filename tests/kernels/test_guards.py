@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from jsc import _config, methods
 from jsc._geometry import ConvGeometry
-from jsc.ops import bf16x3, cpc, cpc_grad, cpo, cps, lowering
+from jsc.ops import amx, cpc, cpc_grad, cpo, cps, lowering
 
 G = ConvGeometry(2, 70, 9, 8, 20, 3, 3, 1, 1, 1, 1)
 LOWERED = {
@@ -16,19 +16,19 @@ LOWERED = {
     "mec": (lowering.im2col_pack, lowering.mec_run),
 }
 PREPARED = {"cpc": cpc.Convolution, "cpo": cpo.prepare, "cps": cps.prepare}
-METHODS = [*LOWERED, *PREPARED, "bf16x3"]
+METHODS = [*LOWERED, *PREPARED, "amx"]
 
 
 def convolution(method, packed, bias, g):
     if method in LOWERED:
         return lambda x: LOWERED[method][1](x, packed, bias, g)
-    return {**PREPARED, "bf16x3": bf16x3.Convolution}[method](packed, bias, g)
+    return {**PREPARED, "amx": amx.Convolution}[method](packed, bias, g)
 
 
 def packed(method, w, g):
     if method in LOWERED:
         return LOWERED[method][0](w, g)
-    return (bf16x3 if method == "bf16x3" else cpc).pack(w, g)
+    return (amx if method == "amx" else cpc).pack(w, g)
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ from network_maps import Maps, act, close
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
-from jsc._kernels.amx.bf16x3 import Convolution as Tiles
+from jsc._kernels.amx.amx import Convolution as Tiles
 from jsc._kernels.cpc.forward import tile_columns
+from jsc._precision import PIECES, rounded
 from jsc.network import packing
 from jsc.network.choices import AMX_FIELDS
 from jsc.network.emit import NOWHERE
-from jsc.ops import bf16x3, cpc
+from jsc.ops import amx, cpc
 
 LANES = {"base": 4, "avx2": 8, "avx512": 16}
 
@@ -45,15 +46,16 @@ ACTS = [
 
 
 def convolution(
-    maps, r, g, kind, special=False, zeros=0.0, workspace=None, acts=ACTS, fields=None, **more
-):
+    maps, r, g, kind, special=False, zeros=0.0, workspace=None, acts=ACTS, fields=None,
+    precision="ieee", **more
+):  # fmt: skip
     """Ours and torch's in float64, with a random epilogue. `fields` makes those of the instruction
-    from those that all have, the weight and the shift."""
-    x = torch.randn(g["N"], g["C"], g["H"], g["W"])
+    from those that all have, the weight and the shift. Operands have the bits of the precision."""
+    x = rounded(torch.randn(g["N"], g["C"], g["H"], g["W"]), precision)
     x[torch.rand(x.shape) < zeros] = 0
     if special:
         x[0, 0, 2, 3], x[0, -1, 4, 1] = float("nan"), float("inf")
-    w = torch.randn(g["K"], g["C"] // g["groups"], *g["kernel"])
+    w = rounded(torch.randn(g["K"], g["C"] // g["groups"], *g["kernel"]), precision)
     steps = (g["stride"], g["padding"], g["dilation"], g["groups"])
     exact = F.conv2d(x.double(), w.double(), None, *steps)
     N, K, H, W = exact.shape
@@ -145,6 +147,73 @@ def test_pointwise(maps, isa, seed):
     close(ours, exact)
 
 
+needs_bf16 = pytest.mark.skipif(not _config.bf16(), reason="this CPU multiplies no bfloat16")
+
+
+def drawn_for_pairs(seed):
+    """Sizes, geometry and blocking for direct_bf16."""
+    r, g = drawn(seed)
+    g |= {"C": r.choice([1, 3, 8, 20, 33, 64, 70]), "K": g["K"] // g["groups"], "groups": 1}
+    pairs = -(-g["C"] // 2)
+    cut = {
+        "vectors": min(r.randint(1, 4), -(-g["K"] // 16)), "tiles_first": r.randint(0, 2),
+        "chunk": r.choice([pairs, r.randint(1, pairs)]), "band_rows": r.randint(1, 4),
+        "task_blocks": r.randint(1, 3),
+    }  # fmt: skip
+    return r, g, cut
+
+
+def pairs_fields(maps, cut):
+    def fields(own, w, shift):
+        packed = packing.direct(packing.pairs(w), 1, 16, cut["vectors"], cut["chunk"])
+        direct = {**own, **cut, "groups": 1, "weight": maps.constant(packed)}
+        return {"direct": direct, "out": own["out"]}
+
+    return fields
+
+
+@needs_bf16
+@pytest.mark.parametrize("seed", range(40))
+def test_direct_bf16(maps, isa, seed):
+    if isa != "avx512":
+        pytest.skip("an extension of AVX-512")
+    r, g, cut = drawn_for_pairs(seed)
+    ours, exact = convolution(
+        maps, r, g, "direct_bf16", special=seed % 4 == 0, precision="bf16",
+        fields=pairs_fields(maps, cut),
+    )  # fmt: skip
+    close(ours, exact, 1e-5)  # of chains of up to 1,750 products
+
+
+@needs_bf16
+@pytest.mark.parametrize("channels", [3, 16, 50])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_direct_bf16_rounds_to_the_nearest(maps, isa, channels, kernel, stride):
+    """Ties to even; what is too large becomes inf, NaN and inf stay, denormals count as zero."""
+    if isa != "avx512":
+        pytest.skip("an extension of AVX-512")
+    x, w = torch.randn(2, channels, 9, 8), torch.randn(21, channels, kernel, kernel)
+    x.view(torch.int32)[:, :, ::2] &= -(1 << 15)  # ties
+    x[0, :, 3, 3], x[1, 0, 2, 2], x[1, 1, 4, 6] = 1e-40, float("nan"), 3.4e38
+    size = (9 - kernel) // stride + 1, (8 - kernel) // stride + 1
+    cut = {"vectors": 2, "chunk": -(-channels // 2), "band_rows": 2, "task_blocks": 1}
+
+    def run(x):
+        own = {
+            "x": maps.put(x), "out": maps.place((2, *size, 21))[0],
+            "epilogue": {"shift": 0, "has_residual": 0, "residual": NOWHERE, "act": act()},
+            "Kh": kernel, "Kw": kernel, "Sh": stride, "Sw": stride,
+            "Ph": 0, "Pw": 0, "Dh": 1, "Dw": 1,
+        }  # fmt: skip
+        fields = pairs_fields(maps, {**cut, "tiles_first": 1})
+        return maps.run("direct_bf16", fields(own, w, None))
+
+    ours = run(x)
+    x[0, :, 3, 3] = 0
+    assert torch.equal(ours.nan_to_num(7.0), run(rounded(x, "bf16")).nan_to_num(7.0))
+
+
 @pytest.mark.parametrize("tile", [(2, 2), (2, 4), (4, 4)])
 @pytest.mark.parametrize("seed", range(6))
 def test_winograd(maps, isa, tile, seed):
@@ -210,8 +279,9 @@ def test_sparse_stores_with_the_bits_of_one_by_one(maps, isa, filters):
     assert torch.equal(*bits)
 
 
+@pytest.mark.parametrize("precision", PIECES)
 @pytest.mark.parametrize("seed", range(24))
-def test_tiles(maps, isa, seed):
+def test_tiles(maps, isa, seed, precision):
     if not _config.amx():
         pytest.skip("this CPU has no AMX tiles")
     r, g = drawn(seed)
@@ -220,14 +290,15 @@ def test_tiles(maps, isa, seed):
     sizes = ConvGeometry(
         g["N"], g["C"], g["H"], g["W"], g["K"], *(n for step in steps for n in step)
     )
-    if bf16x3.unsupported(sizes):
+    if amx.unsupported(sizes):
         pytest.skip("not for AMX")
-    cut = {**sizes.sizes(), **bf16x3.cut(sizes)}
+    pieces = PIECES[precision]
+    cut = {**sizes.sizes(), **amx.cut(sizes, pieces), "packed": r.randint(pieces, 3)}
     cut["weight_bytes"] = r.choice([cut["weight_bytes"], 0])  # 0: bands that threads share
     floats = Tiles({**dict.fromkeys(AMX_FIELDS, 0), **cut}).common_bytes // 4
     room, common = maps.place((1, 1, 1, floats + 16), around=0)
     common.fill_(float("nan"))
-    missing = -g["K"] % bf16x3.BLOCK
+    missing = -g["K"] % amx.BLOCK
     acts = [("none", 0, 0), ("clamp", 0, float("inf"))]
 
     def fields(own, w, shift):
@@ -240,21 +311,22 @@ def test_tiles(maps, isa, seed):
             "tiles_first": 0,
         }
         weight = maps.constant(packing.direct(w, 1, LANES[isa], 1, g["C"]))
-        amx = {
-            **cut, "weight": maps.constant(bf16x3.pack(w, sizes)),
+        tiles = {
+            **cut, "weight": maps.constant(amx.pack(w, sizes, cut["packed"])),
             "x_pitch": own["x"]["pixel"], "out_pitch": own["out"]["pixel"],
             "residual_pitch": own["epilogue"]["residual"]["pixel"],
             "bias": maps.constant(F.pad(bias, (0, missing))),
             "relu": int(own["epilogue"]["act"]["kind"] == act("clamp")["kind"]),
         }  # fmt: skip
         return {
-            "amx": amx, "common": -(-room["offset"] // 16) * 16, "out": own["out"],
+            "amx": tiles, "common": -(-room["offset"] // 16) * 16, "out": own["out"],
             "direct": {**own, **blocking, "groups": 1, "weight": weight},
         }  # fmt: skip
 
     ours, exact = convolution(
-        maps, r, g, "tiles", special=seed % 4 == 0, acts=acts, workspace=common, fields=fields
-    )
+        maps, r, g, "tiles", special=seed % 4 == 0, acts=acts, workspace=common, fields=fields,
+        precision=precision,
+    )  # fmt: skip
     close(ours, exact, 1e-5)
 
 

@@ -10,7 +10,7 @@ import torch
 import jsc
 from jsc import _config, methods
 from jsc.formats import CPC, CPO, CPS
-from jsc.ops import _scratch, bf16x3, column_conv, cpc, cpc_grad
+from jsc.ops import _scratch, amx, column_conv, cpc, cpc_grad
 
 CONTENTS = {"zeros": 0x00, "NaN": 0xFF, "numbers": 0x3F, "alternating": 0x55}
 MAPS = [(1, 3, 9, 7), (2, 65, 6, 5), (1, 1, 70, 3), (2, 20, 5, 13), (1, 3, 0, 5), (0, 3, 5, 5)]
@@ -32,7 +32,7 @@ def content(request, monkeypatch):
         return made
 
     real = np.empty
-    for module in (_scratch, bf16x3, column_conv, cpc, cpc_grad):
+    for module in (_scratch, amx, column_conv, cpc, cpc_grad):
         monkeypatch.setattr(module, "memory", filled)
     monkeypatch.setattr("jsc.ops.column_order.np.empty", empty)
     before = torch.are_deterministic_algorithms_enabled()

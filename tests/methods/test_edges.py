@@ -18,7 +18,7 @@ METHODS = [m for m in ops.METHODS if m != "dense"]
 FORMATS = [CPO, CPS, CPC]
 STEPS = {"stride": 1, "padding": 0, "dilation": 1}  # and what they are unless given
 # Their memory would grow with a padding: they refuse what is mostly padding, in words.
-REFUSES_WIDE_STEPS = ("mec", "bf16x3")
+REFUSES_WIDE_STEPS = ("mec", "amx")
 
 
 def whole(*shape: int, low: int = -4) -> Tensor:

@@ -25,11 +25,11 @@ from jsc._kernels import cpu
 
 METHODS = [m for m in ops.METHODS if m != "dense"]
 LIBRARY = ("im2col", "mec")  # products of a library, whatever our instruction set
-ONLY_FLOAT32 = ("bf16x3",)  # torch's own convolution otherwise, and its promises
+ONLY_FLOAT32 = ("amx",)  # torch's own convolution otherwise, and its promises
 ISAS = _config.ISA_NAMES[: cpu.supported_isa() + 1]
 PATHS = [(m, isa) for m in METHODS for isa in (ISAS[-1:] if m in LIBRARY else ISAS)]
-# Times the bound on a sum's rounding in any order: the products of bf16x3 are off by 2 eps alone.
-BOUND = {"bf16x3": 2.0}
+# Times the bound on a sum's rounding in any order: the products of amx are off by 2 eps alone.
+BOUND = {"amx": 2.0}
 VALUES = {
     "C": (1, 63, 64, 65, 127),
     "K": (1, 15, 16, 17, 63, 65),
@@ -238,8 +238,8 @@ def test_huge_sizes_are_refused_in_words(method):
         run(one.expand(2**20, 2, 2**15, 2**15), padding=1)
     with no_room:
         run(w=one.expand(2**45, 2, 3, 3), padding=1)
-    if method == "bf16x3":  # its planes have room for a whole stride
+    if method == "amx":  # its planes have room for a whole stride
         with pytest.raises(ValueError, match="strides are at most"):
             run(stride=2**60)
-    stride = 64 if method == "bf16x3" else 2**60
+    stride = 64 if method == "amx" else 2**60
     assert torch.equal(run(stride=stride), F.conv2d(x, w, stride=4))

@@ -185,7 +185,7 @@ def judge(case: Case, method: str, out: Tensor, expected: Expected, report: Repo
         return "" if same else f"{int((out.double() != expected.exact).sum())} integers differ"
     assert expected.size is not None
     roundings = case.shape[1] // case.groups * case.kernel[0] * case.kernel[1] + 1
-    if method == "bf16x3":  # six products and their sums for each, and what they leave out
+    if method == "amx":  # six products and their sums for each, and what they leave out
         roundings = 6 * roundings + 4
     unit = torch.finfo(case.dtype).eps / 2
     gamma = roundings * unit / (1 - roundings * unit)
@@ -217,7 +217,7 @@ def called(case: Case, method: str, x: Tensor, w: Tensor, b: Tensor | None) -> I
 def own_bits(case: Case, method: str) -> bool:
     """Whether the products are this package's: what goes the dense way has torch's bits."""
     depthwise = 1 < case.groups == case.shape[1]
-    elsewhere = method == "bf16x3" and case.dtype == torch.float64
+    elsewhere = method == "amx" and case.dtype == torch.float64
     return not (method in LIBRARY or depthwise or elsewhere)
 
 
@@ -231,7 +231,7 @@ def run_case(case: Case, seed: int, methods: tuple[str, ...], report: Report) ->
         with _config.use_isa(isa), torch.no_grad():
             for method in methods:
                 able = refused or ops.unsupported(method, g) is None
-                if not able and (case.module or (method == "bf16x3" and isa != isas[-1])):
+                if not able and (case.module or (method == "amx" and isa != isas[-1])):
                     continue
                 first = None
                 for threads in THREADS:

@@ -125,7 +125,7 @@ def tiles(plan):
     return replace(
         plan,
         layers=tuple(
-            replace(layer, method="bf16x3", times_ms={**layer.times_ms, "bf16x3": 0.5})
+            replace(layer, method="amx", times_ms={**layer.times_ms, "amx": 0.5})
             if layer.method != "dense" else layer
             for layer in plan.layers
         ),
@@ -133,31 +133,31 @@ def tiles(plan):
 
 
 def test_a_method_that_is_not_to_be_had_is_chosen_again(model, sample, tiles, monkeypatch, caplog):
-    monkeypatch.setattr(type(methods.get("bf16x3")), "available", lambda self: False)
+    monkeypatch.setattr(type(methods.get("amx")), "available", lambda self: False)
     with caplog.at_level(logging.INFO, "jsc"):
         fast = apply(model.eval(), tiles)
     assert fast.body[0].method == "cpc"
     (record,) = [r for r in caplog.records if "chosen again" in r.message]
     assert record.levelno == logging.WARNING
     assert f"this processor ({_config.isa_name()}) cannot run" in record.message
-    assert "body.0: cpc for bf16x3" in record.message
+    assert "body.0: cpc for amx" in record.message
     with torch.no_grad():
         torch.testing.assert_close(fast(sample), model(sample), rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr(type(methods.get("bf16x3")), "available", lambda self: True)
-    assert apply(model, tiles).body[0].method == "bf16x3"
+    monkeypatch.setattr(type(methods.get("amx")), "available", lambda self: True)
+    assert apply(model, tiles).body[0].method == "amx"
 
 
 @pytest.mark.parametrize("times", [{"dense": 2.0}, {"dense": 2.0, "cpc": 1.99, "mec": 0.0}])
 def test_without_a_method_that_gains_it_is_dense(model, tiles, times, monkeypatch, caplog):
-    monkeypatch.setattr(type(methods.get("bf16x3")), "available", lambda self: False)
+    monkeypatch.setattr(type(methods.get("amx")), "available", lambda self: False)
     layers = tuple(
-        replace(layer, times_ms={**times, "bf16x3": 0.5}) if layer.method == "bf16x3" else layer
+        replace(layer, times_ms={**times, "amx": 0.5}) if layer.method == "amx" else layer
         for layer in tiles.layers
     )
     with caplog.at_level(logging.INFO, "jsc"):
         fast = apply(model, replace(tiles, layers=layers, min_gain=1.05))
     assert type(fast.body[0]) is nn.Conv2d
-    assert "body.0: dense for bf16x3" in caplog.text
+    assert "body.0: dense for amx" in caplog.text
 
 
 ELSEWHERE = """

@@ -3,6 +3,7 @@
 cdef extern from "simd/isa.h" namespace "jsc" nogil:
     int c_supported_isa "jsc::supported_isa"()
     bint c_supported_amx "jsc::supported_amx"()
+    bint c_supported_bf16 "jsc::supported_bf16"()
     const bint c_emulated "jsc::emulated"
 
 cdef extern from *:
@@ -36,6 +37,11 @@ def supported_isa():
 def supported_amx():
     """True where AMX tiles multiply bfloat16 and the system lets this process use them."""
     return c_supported_amx()
+
+
+def supported_bf16():
+    """True where AVX-512 multiplies pairs of bfloat16."""
+    return c_supported_bf16()
 
 
 def emulated():

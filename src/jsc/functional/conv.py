@@ -47,7 +47,8 @@ def conv2d(
         "cpo"     Compressed Pattern Overlap: sparse product over the compressed map [1]
         "cps"     Compressed Pattern Sets: the same with compressed index positions [1]
         "cpc"     Compressed Pattern Channels: channel bitmasks, outputs kept in registers
-        "bf16x3"  dense, on AMX tiles: each float32 is the sum of three bfloat16 numbers [3]
+        "amx"     dense, on AMX tiles: each float32 is the sum of three bfloat16 numbers [3], of
+                  two or one where `torch.backends.mkldnn.conv.fp32_precision` says tf32 or bf16
                   (a CPU with AMX; float64 runs the dense method)
 
     Returns
@@ -58,7 +59,7 @@ def conv2d(
     ------
     TypeError   if an argument is no tensor, or a dtype is not supported or not shared.
     ValueError  if shapes do not fit, or the method does not exist, cannot do this geometry or
-                cannot run on this CPU ("bf16x3" without AMX).
+                cannot run on this CPU ("amx" without AMX).
 
     Notes
     -----
@@ -70,8 +71,8 @@ def conv2d(
     Zeros of the input are skipped only where that cannot change the result: with weights that are
     not finite, and for depthwise convolution, the dense method runs. Cost of the sparse methods:
     proportional to the non-zeros.
-    cpo, cps, cpc and bf16x3 give the same bits for any number of threads and split of the batch.
-    bf16x3 is as exact as float32 (products to 2^-22, sums in float32), but counts numbers below
+    cpo, cps, cpc and amx give the same bits for any number of threads and split of the batch.
+    amx is as exact as float32 (products to 2^-22, sums in float32), but counts numbers below
     2^-126 as zero; maps and weights with NaN, inf or numbers from 3.39e38 on run the dense method.
     On devices other than the CPU, and under autocast, every method is torch's own convolution.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from jsc.methods.amx import Amx
 from jsc.methods.base import Method
-from jsc.methods.bf16x3 import Bf16x3
 from jsc.methods.columns import Cpo, Cps
 from jsc.methods.cpc import Cpc
 from jsc.methods.dense import Dense
 from jsc.methods.lowering import Im2col, Mec
 
-_ALL: tuple[Method, ...] = (Dense(), Im2col(), Mec(), Cpo(), Cps(), Cpc(), Bf16x3())
+_ALL: tuple[Method, ...] = (Dense(), Im2col(), Mec(), Cpo(), Cps(), Cpc(), Amx())
 
 _BY_NAME: dict[str, Method] = {method.name: method for method in _ALL}
 METHODS = tuple(method.name for method in _ALL)  # the names, in the order of the documentation

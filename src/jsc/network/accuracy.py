@@ -1,7 +1,12 @@
-"""How far a compiled network's outputs are from float64's, beside torch's own error."""
+"""How far a compiled network's outputs are from float64's, beside torch's own error.
+
+Torch's own is float32's. At a lower precision it is that of float32 with the operands of every
+convolution and linear layer rounded to the precision's bits: what a CPU with such products gives.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from dataclasses import dataclass
@@ -10,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from jsc._precision import Precision, rounded
 
 ALLOWED = 2.0  # times torch's own error
 SMALLEST = 1e-6  # of the largest output: below this, errors are not compared
@@ -28,8 +36,31 @@ class Accuracy:
         )
 
 
+class Rounding(TorchDispatchMode):
+    """Rounds the operands of convolutions and matrix products to a precision."""
+
+    def __init__(self, precision: Precision):
+        super().__init__()
+        aten = torch.ops.aten
+        linear = precision.linear
+        self.operands = {
+            aten.convolution.default: ((0, 1), precision.conv),
+            aten.addmm.default: ((1, 2), linear),
+            aten.mm.default: ((0, 1), linear),
+        }
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        which, precision = self.operands.get(func, ((), "ieee"))
+        args = [rounded(a, precision) if i in which else a for i, a in enumerate(args)]
+        return func(*args, **(kwargs or {}))
+
+
 def measure(
-    model: nn.Module, outputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: nn.Module,
+    outputs: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    precision: Precision,
 ) -> Accuracy | None:
     """The accuracy of `outputs`, or None where the model does not run in float64."""
     with warnings.catch_warnings():
@@ -38,7 +69,8 @@ def measure(
             exact = copy.deepcopy(model).double()(*_double(args), **_double(kwargs))
         except (RuntimeError, TypeError):
             return None
-    plain = model(*args, **kwargs)
+    with Rounding(precision) if precision != Precision() else contextlib.nullcontext():
+        plain = model(*args, **kwargs)
     worst = Accuracy(0.0, 0.0)
     leaves = [pytree.tree_leaves(o) for o in (outputs, plain, exact)]
     for ours, theirs, truth in zip(*leaves, strict=True):

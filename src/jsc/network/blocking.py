@@ -63,9 +63,11 @@ def sparse_band_rows(conv: Convolution, block: int, columns: int) -> int:
     return -(-Oh // bands)
 
 
-def blocking(conv: Convolution, lanes: int) -> Blocking:
-    """How a convolution is cut."""
+def blocking(conv: Convolution, lanes: int, numbers: int | None = None) -> Blocking:
+    """How a convolution is cut that reads so many numbers of 32 bits for each pixel; by itself its
+    channels."""
     (N, Oh, Ow, K), C = conv.out.shape, conv.inputs[0].C // conv.groups
+    C = C if numbers is None else numbers
     W, (Kh, Kw), Sh = conv.inputs[0].shape[2], conv.kernel, conv.stride[0]
     Kg, taps = K // conv.groups, Kh * Kw
     vectors = vectors_of(Kg, lanes)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jsc import _checks, _config
+from jsc import _checks, _config, _precision
 from jsc._geometry import ConvGeometry
-from jsc._kernels.amx import bf16x3 as bf16x3_kernel
+from jsc._kernels.amx import amx as amx_kernel
 from jsc.network.graph import Convolution, Value
-from jsc.ops import bf16x3
+from jsc.ops import amx
 
 TILES = {"winograd2x2": (2, 2), "winograd2x4": (2, 4), "winograd4x4": (4, 4)}
-METHODS = ("direct", "depthwise", "grouped", "cpc", "amx", *TILES)
+METHODS = ("direct", "direct_bf16", "depthwise", "grouped", "cpc", "amx", *TILES)
 FEW_CHANNELS = 32  # of a group
 LEAST_CHANNELS = 16  # for `cpc`
-# Beside sizes and what `bf16x3.cut` says.
-AMX_FIELDS = ("x_pitch", "out_pitch", "residual_pitch", "weight", "bias", "relu")
+# Beside sizes and what `amx.cut` says.
+AMX_FIELDS = ("x_pitch", "out_pitch", "residual_pitch", "weight", "bias", "relu", "packed")
 
 
 def checked_plan(plan: Mapping[str, str]) -> dict[str, str]:
@@ -34,13 +34,15 @@ def checked_plan(plan: Mapping[str, str]) -> dict[str, str]:
     return dict(plan)
 
 
-def candidates(conv: Convolution, lanes: int) -> list[str]:
+def candidates(conv: Convolution, lanes: int, precision: str = "ieee") -> list[str]:
     """The ways to do this convolution with vectors of `lanes`, the rule's own first."""
     if conv.depthwise:
         return ["depthwise"]
     found = ["direct"]
     if grouped_fits(conv, lanes):
         found.insert(0, "grouped")
+    if precision == "bf16" and pairs_fit(conv):
+        found.insert(0, "direct_bf16")
     geometry = (*conv.kernel, *conv.stride, *conv.dilation)
     plain = geometry == (3, 3, 1, 1, 1, 1)
     if plain and conv.groups == 1 and conv.inputs[0].C >= 8 and conv.out.C >= 8:
@@ -49,15 +51,23 @@ def candidates(conv: Convolution, lanes: int) -> list[str]:
     if sparse_fits(conv):
         found.append("cpc")
     if tiles_fit(conv):
-        found.append("amx")
+        found.insert(0 if precision != "ieee" else len(found), "amx")
     return found
 
 
 def sparse_fits(conv: Convolution) -> bool:
     """May `cpc`, which passes over the channels that are zero, gain anything?"""
+    return conv.groups == 1 and conv.inputs[0].C >= LEAST_CHANNELS and _channels_last(conv)
+
+
+def pairs_fit(conv: Convolution) -> bool:
+    """Can AVX-512 multiply pairs of channels in bfloat16?"""
+    return _config.bf16() and conv.groups == 1 and _channels_last(conv)
+
+
+def _channels_last(conv: Convolution) -> bool:
     root = conv.inputs[0].root
-    channels_last = root.tensor is None or not root.tensor.planar
-    return conv.groups == 1 and conv.inputs[0].C >= LEAST_CHANNELS and channels_last
+    return root.tensor is None or not root.tensor.planar
 
 
 def tiles_fit(conv: Convolution) -> bool:
@@ -65,7 +75,7 @@ def tiles_fit(conv: Convolution) -> bool:
     if not _config.amx() or conv.groups > 1 or str(conv.act) not in ("none", "relu"):
         return False
     g = geometry_of(conv)
-    if (g.Oh, g.Ow) != conv.out.shape[1:3] or bf16x3.unsupported(g) is not None:
+    if (g.Oh, g.Ow) != conv.out.shape[1:3] or amx.unsupported(g) is not None:
         return False
     return all(_rows_follow(value) for value in (*conv.inputs, conv.out))
 
@@ -85,7 +95,7 @@ def geometry_of(conv: Convolution) -> ConvGeometry:
     return ConvGeometry(N, C, H, W, conv.out.C, *sizes, conv.groups)
 
 
-def workspace_of(conv: Convolution) -> Value | None:
+def workspace_of(conv: Convolution, precision: str) -> Value | None:
     """Room for what the threads of a convolution share, by whichever method: masks of the input, a
     bit for each of its numbers by sets of 64 channels; what `amx` says."""
     floats = 0
@@ -94,8 +104,9 @@ def workspace_of(conv: Convolution) -> Value | None:
         floats = N * H * W * 2 * -(-C // 64)
     if tiles_fit(conv):
         g = geometry_of(conv)
-        fields = {**dict.fromkeys(AMX_FIELDS, 0), **g.sizes(), **bf16x3.cut(g)}
-        floats = max(floats, bf16x3_kernel.Convolution(fields).common_bytes // 4)
+        cut = amx.cut(g, _precision.PIECES[precision])
+        fields = {**dict.fromkeys(AMX_FIELDS, 0), **g.sizes(), **cut}
+        floats = max(floats, amx_kernel.Convolution(fields).common_bytes // 4)
     return Value((1, 1, 1, floats)) if floats else None
 
 

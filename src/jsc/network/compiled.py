@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from jsc import _config
+from jsc import _config, _precision
 from jsc._lock import Lock
+from jsc._precision import Precision
 from jsc.network import report, saving
 from jsc.network.accuracy import Accuracy, measure
 from jsc.network.calls import (
@@ -33,8 +34,9 @@ from jsc.network.choices import checked_plan
 from jsc.network.constants import Store
 from jsc.network.errors import CompileError
 from jsc.network.graph import Convolution
-from jsc.network.program import NetworkProgram
+from jsc.network.program import IEEE, NetworkProgram
 from jsc.network.tune import tune
+from jsc.typing import PrecisionName
 
 log = logging.getLogger("jsc")
 
@@ -46,6 +48,7 @@ def compile(
     model: nn.Module,
     sample: Any,
     *,
+    precision: PrecisionName | None = None,
     budget: float = 20.0,
     plan: Mapping[str, str] | None = None,
     check: bool = True,
@@ -58,7 +61,7 @@ def compile(
     our own over channels-last memory that is planned beforehand; concatenation, padding with zeros
     and views cost nothing; any other operator runs in torch in between. The result is *frozen*: it
     has the weights, the structure and the mode (eval) of the moment of compiling. `refresh` gives
-    it new weights.
+    it new weights. Several threads may compile: one waits for the other.
 
     Parameters
     ----------
@@ -67,49 +70,53 @@ def compile(
     sample : Tensor, tuple (positional arguments) or dict (keyword arguments)
         A real input: methods are timed on it, one of which passes over zeros. Other batch and image
         sizes work too; each is planned when it first comes.
+    precision : "ieee", "tf32" or "bf16", optional
+        How exact the operands of convolutions and linear layers have to be: 24, 11 or 8
+        significant bits; sums are float32. None takes what torch's own switches say now
+        (`torch.backends.mkldnn.conv.fp32_precision`, `.matmul` for linear layers), which is "ieee"
+        where nobody has set them. A lower one is a permission, used where this CPU is faster with
+        it (AMX tiles for both, AVX-512's BF16 for "bf16"); maps between layers stay float32.
     budget : float
         Seconds that timing the methods of all convolutions may take, each in its place, with
         torch's number of threads. Convolutions that are not reached by then take the default
         method: depthwise or grouped where these fit, else direct. 0 times nothing.
     plan : mapping, optional
         Methods of convolutions by the names of their weights, as another network's `plan` has them:
-        nothing is timed, and what the plan does not name takes the default method. Convolutions of
-        one map that became one have the name of the first.
+        nothing is timed; others take the default method. Convolutions that became one (those of
+        one map) have the name of the first.
     check : bool
         Compare the outputs for the sample with those of the model in float64, and warn where they
-        are further off than twice torch's own float32.
+        are further off than twice torch's own float32 with operands of that precision.
     progress : bool
         Show a bar while methods are timed.
 
-    Several threads may compile; one waits for the other.
-
     Returns
     -------
-    CompiledNetwork, called as the model is. Its outputs have the structure, shapes and memory
-    format of the model's; they take no part in autograd.
+    CompiledNetwork, called as the model is; its outputs are like the model's, without gradients.
 
     Raises
     ------
     CompileError  if the model cannot be captured, or if that would lose something in silence:
                   hooks, attributes or buffers that its forward writes.
-    TypeError, ValueError  for a model, sample or plan of the wrong kind.
+    TypeError, ValueError  for a model, sample, plan or precision of the wrong kind.
 
     Warns
     -----
-    RuntimeWarning  where the outputs are off by more than twice torch's error and by more than 1e-6
-                    of the largest output; where most operations run in torch.
+    RuntimeWarning  where `check` finds the outputs further off, and by more than 1e-6 of the
+                    largest; where most operations run in torch.
     """
     args, kwargs = arguments_of(sample)
     choices = None if plan is None else checked_plan(plan)
+    exactness = _precision.resolved(precision)
     leaves, structure = pytree.tree_flatten((args, kwargs))
     with _compiling, torch.no_grad():
         frozen = frozen_copy(model)
         kinds = [kind_of(leaf) for leaf in leaves]
-        net = CompiledNetwork(type(model).__name__, structure, kinds, frozen)
+        net = CompiledNetwork(type(model).__name__, structure, kinds, frozen, exactness)
         net._start(leaves, budget, choices, progress)
         if check:
             report.warn_of_little_gain(net._name, next(iter(net._programs.values())))
-            net.accuracy = measure(frozen, net(*args, **kwargs), args, kwargs)
+            net.accuracy = measure(frozen, net(*args, **kwargs), args, kwargs, exactness)
     log.info("jsc.compile: %s", net)
     return net
 
@@ -117,15 +124,16 @@ def compile(
 class CompiledNetwork(nn.Module):
     """A frozen network for inference; made by `jsc.compile`.
 
-    It may be called from several threads at a time. The number of threads of a call is torch's
-    (`torch.set_num_threads`); results have the same bits for each number of them. A call raises
-    RuntimeError if an input requires a gradient, TypeError for arguments of another structure,
-    dtype or number of dimensions, CompileError for a size that a loaded file does not have.
+    Several threads may call it at a time. A call has torch's number of threads and the same bits
+    for each number of them. It raises RuntimeError if an input requires a gradient, TypeError for
+    arguments of another structure, dtype or number of dimensions, CompileError for a size that a
+    loaded file does not have.
 
     Attributes
     ----------
     accuracy : largest error of the outputs for the sample against float64, over the largest output,
         and torch's float32 beside it (`error`, `torch_error`); None with check=False.
+    precision : of its convolutions and linear layers (`conv`, `linear`).
     """
 
     def __init__(
@@ -134,9 +142,11 @@ class CompiledNetwork(nn.Module):
         structure: pytree.TreeSpec,
         kinds: list[str],
         model: nn.Module | None = None,
+        precision: Precision = IEEE,
     ):
         super().__init__()
         self.accuracy: Accuracy | None = None
+        self.precision = precision
         self._name = name
         self._structure = structure
         self._kinds = kinds
@@ -165,7 +175,8 @@ class CompiledNetwork(nn.Module):
             self._choices = choices
         elif budget > 0:
             layouts = tuple(is_channels_last(t) for t in tensors)
-            draft = NetworkProgram(captured.at(tensors), layouts, Store(captured.state), {})
+            store = Store(captured.state)
+            draft = NetworkProgram(captured.at(tensors), layouts, store, {}, self.precision)
             self._choices = tune(draft, tensors, budget, progress)
         program = self._program(leaves)
         if budget > 0:
@@ -219,6 +230,7 @@ class CompiledNetwork(nn.Module):
                 "kinds": self._kinds,
                 "persistent": sorted(self._persistent),
                 "plan": self.plan,
+                "precision": list(self.precision),
                 "accuracy": None if self.accuracy is None else astuple(self.accuracy),
                 "inputs": inputs,
                 "isa": self._isa,
@@ -308,7 +320,7 @@ class CompiledNetwork(nn.Module):
         assert self._store is not None
         captured = self._capture(leaves, tensors).at(tensors)
         layouts = tuple(is_channels_last(t) for t in tensors)
-        return NetworkProgram(captured, layouts, self._store, self._choices)
+        return NetworkProgram(captured, layouts, self._store, self._choices, self.precision)
 
     def _capture(self, leaves: list[Any], tensors: list[Tensor]) -> Captured:
         """The graph for inputs of these sizes: one that we have, or the model's, exported."""

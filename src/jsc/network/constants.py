@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 State = Mapping[str, Tensor]
-# What is larger may round to inf in bfloat16 (`ops.bf16x3.LARGEST`), with room for the rounding of
+# What is larger may round to inf in bfloat16 (`ops.amx.LARGEST`), with room for the rounding of
 # a product of weight and batch-norm.
 LARGEST = 3.38e38
 Recipe = Callable[[State], Tensor]

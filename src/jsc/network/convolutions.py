@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from jsc._kernels.cpc.forward import tile_columns
+from jsc._precision import PIECES
 from jsc.network import packing
 from jsc.network.blocking import (
     band_rows_of,
@@ -20,7 +21,7 @@ from jsc.network.blocking import (
 from jsc.network.choices import TILES, geometry_of
 from jsc.network.constants import Constant
 from jsc.network.graph import Convolution
-from jsc.ops import bf16x3, cpc
+from jsc.ops import amx, cpc
 
 if TYPE_CHECKING:
     from jsc.network.emit import Emitter
@@ -55,6 +56,18 @@ def direct(e: Emitter, conv: Convolution) -> int:
     return int(e.program.add_convolution(direct_fields(e, conv)))
 
 
+def direct_bf16(e: Emitter, conv: Convolution) -> int:
+    cut = blocking(conv, e.lanes, numbers=-(-conv.inputs[0].C // 2))
+    weight = e.weight(conv)
+    e.store.keep_bounded(weight)
+    packed = weight.then(
+        ("direct_bf16", e.lanes, cut.vectors, cut.chunk),
+        lambda w: packing.direct(packing.pairs(w), 1, e.lanes, cut.vectors, cut.chunk),
+    )
+    fields = {**e.geometry(conv), **cut.fields(), "weight": e.raw(packed)}
+    return int(e.program.add_direct_bf16({"direct": fields}))
+
+
 def direct_fields(e: Emitter, conv: Convolution) -> dict[str, Any]:
     cut = blocking(conv, e.lanes)
     key = ("direct", conv.groups, e.lanes, cut.vectors, cut.chunk)
@@ -67,20 +80,21 @@ def direct_fields(e: Emitter, conv: Convolution) -> dict[str, Any]:
 def tiles(e: Emitter, conv: Convolution) -> int:
     g, weight, direct = geometry_of(conv), e.weight(conv), direct_fields(e, conv)
     e.store.keep_bounded(weight)
-    packed = weight.then(("amx", g.Dw), lambda w: bf16x3.pack(w.float(), g))
-    missing = -g.K % bf16x3.BLOCK
+    pieces = PIECES[e.precision.conv]
+    packed = weight.then(("amx", g.Dw, pieces), lambda w: amx.pack(w.float(), g, pieces))
+    missing = -g.K % amx.BLOCK
     shift = conv.shift or Constant(("zeros", g.K), lambda _: torch.zeros(g.K))
     bias = shift.then(("padded", missing), lambda b: F.pad(b.float(), (0, missing)))
     assert conv.workspace is not None
-    amx = {
-        **g.sizes(), **bf16x3.cut(g),
+    fields = {
+        **g.sizes(), **amx.cut(g, pieces), "packed": pieces,
         "x_pitch": direct["x"]["pixel"], "out_pitch": direct["out"]["pixel"],
         "residual_pitch": direct["epilogue"]["residual"]["pixel"],
         "weight": e.raw(packed), "bias": e.address(bias),
         "relu": int(conv.act.kind == "clamp"),
     }  # fmt: skip
     common = e.memory.offsets[conv.workspace]
-    return int(e.program.add_tiles({"amx": amx, "common": common, "direct": direct}))
+    return int(e.program.add_tiles({"amx": fields, "common": common, "direct": direct}))
 
 
 def depthwise(e: Emitter, conv: Convolution) -> int:
@@ -127,6 +141,7 @@ def sparse(e: Emitter, conv: Convolution) -> int:
 
 METHOD: dict[str, Callable[[Emitter, Convolution], int]] = {
     "direct": direct,
+    "direct_bf16": direct_bf16,
     "depthwise": depthwise,
     "grouped": grouped,
     "cpc": sparse,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jsc._kernels.network.program import Program
+from jsc._precision import Precision
 from jsc.network import convolutions
 from jsc.network.blocking import pixels_of_a_task
 from jsc.network.choices import candidates
@@ -32,6 +33,7 @@ from jsc.network.graph import (
 )
 from jsc.network.memory import Memory
 
+FEW_ROWS = 4  # of a linear layer
 ARENA = 0  # the region; those of the call's tensors follow
 ACTIVATIONS = (
     "none", "clamp", "leaky", "elu", "sigmoid", "silu", "hard_sigmoid", "hard_swish", "tanh",
@@ -46,11 +48,19 @@ NOWHERE = dict.fromkeys(
 class Emitter:
     """Makes the instructions of one program."""
 
-    def __init__(self, program: Program, memory: Memory, store: Store, choices: Mapping[str, str]):
+    def __init__(
+        self,
+        program: Program,
+        memory: Memory,
+        store: Store,
+        choices: Mapping[str, str],
+        precision: Precision,
+    ):
         self.program = program
         self.memory = memory
         self.store = store
         self.choices = choices
+        self.precision = precision
         self.lanes = (4, 8, 16)[program.isa]
         self.kept: list[Tensor] = []
 
@@ -124,19 +134,20 @@ class Emitter:
 
     def choice(self, conv: Convolution) -> str:
         """The method chosen for a convolution, the rule's where there is none that fits it."""
-        fitting = candidates(conv, self.lanes)
+        fitting = candidates(conv, self.lanes, self.precision.conv)
         chosen = self.choices.get(conv.name)
         if chosen is None or chosen not in fitting or not self.takes_weights(conv, chosen):
-            return fitting[0]
+            return next(c for c in fitting if self.takes_weights(conv, c))
         return chosen
 
     def options(self, conv: Convolution) -> list[str]:
         """The ways to do a convolution with its weights, the rule's own first."""
-        return [c for c in candidates(conv, self.lanes) if self.takes_weights(conv, c)]
+        fitting = candidates(conv, self.lanes, self.precision.conv)
+        return [c for c in fitting if self.takes_weights(conv, c)]
 
     def takes_weights(self, conv: Convolution, choice: str) -> bool:
-        """`cpc` would lose inf times zero, and for `amx` a large number has no pieces."""
-        return choice not in ("cpc", "amx") or self.store.bounded(self.weight(conv))
+        """`cpc` would lose inf times zero, and a large number has no bfloat16."""
+        return choice not in ("cpc", "amx", "direct_bf16") or self.store.bounded(self.weight(conv))
 
     def convolution(self, conv: Convolution, choice: str) -> int:
         return convolutions.emit(self, conv, choice)
@@ -162,9 +173,18 @@ def convolution(e: Emitter, op: Convolution) -> int:
 
 
 def linear(e: Emitter, op: Linear) -> int:
-    _, H, W, C = op.inputs[0].shape
+    N, H, W, C = op.inputs[0].shape
+    weight, bf16 = op.weight, False
+    assert weight is not None
+    if e.precision.linear == "bf16" and e.store.bounded(weight):
+        e.store.keep_bounded(weight)
+        weight = weight.then("bf16", lambda w: w.bfloat16())
+        # Of a few rows the weights' way from memory is all the time. For more rows they would be
+        # widened again and again: these have the same numbers, widened once.
+        bf16 = N <= FEW_ROWS
     fields = {
-        **e.maps(op), "inputs": H * W * C, "weight": e.address(op.weight),
+        **e.maps(op), "inputs": H * W * C, "bf16": int(bf16),
+        "weight": e.raw(weight) if bf16 else e.address(weight),
         "shift": e.address(op.shift), "act": e.activation(op.act),
     }  # fmt: skip
     return int(e.program.add_linear(fields))

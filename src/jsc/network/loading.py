@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from jsc import _config
+from jsc import _config, _precision
+from jsc._precision import Precision
 from jsc.network import saving
 from jsc.network.accuracy import Accuracy
 from jsc.network.calls import kind_of
@@ -24,8 +25,9 @@ def load(path: str | PathLike[str]) -> CompiledNetwork:
     """The network that `CompiledNetwork.save` wrote, here or on another machine.
 
     It takes the image sizes that the saved network had been called with, in any batch if it had
-    been called with two or more images. Convolutions keep their methods, but for "amx", in whose
-    place the direct kernel runs where the processor has no tiles; if they were timed with another
+    been called with two or more images. Convolutions keep their methods, but for "amx" and
+    "direct_bf16", in whose place the direct kernel runs where the processor has no tiles or no
+    products of bfloat16; if they were timed with another
     instruction set, the logger "jsc" says so. Kernels are those of this processor. Nothing in the
     file is run as code. Raises ValueError (`FileError`) for any other or a damaged file, OSError if
     it cannot be read.
@@ -33,7 +35,8 @@ def load(path: str | PathLike[str]) -> CompiledNetwork:
     about, graphs = saving.read(path)
     try:
         structure = pytree.treespec_loads(about["structure"])
-        net = CompiledNetwork(about["name"], structure, about["kinds"])
+        precision = Precision(*(_precision.checked(word) for word in about["precision"]))
+        net = CompiledNetwork(about["name"], structure, about["kinds"], None, precision)
         net._choices = checked_plan(about["plan"])
         net._persistent = frozenset(about["persistent"])
         net.accuracy = None if about["accuracy"] is None else Accuracy(*about["accuracy"])

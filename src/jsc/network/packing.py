@@ -19,6 +19,15 @@ def direct(weight: Tensor, groups: int, lanes: int, vectors: int, chunk: int) ->
     return torch.cat(parts)
 
 
+def pairs(weight: Tensor) -> Tensor:
+    """(K, C, Kh, Kw) -> (K, C / 2, Kh, Kw) float32 whose bits are two bfloat16, of channels 2 c and
+    2 c + 1; an odd last one has zeros beside it."""
+    even = F.pad(weight, (0, 0, 0, 0, 0, weight.shape[1] % 2)).bfloat16()
+    K, C, Kh, Kw = even.shape
+    rows = even.permute(0, 2, 3, 1).reshape(K, Kh, Kw, C // 2, 2).contiguous()
+    return rows.view(torch.float32)[..., 0].permute(0, 3, 1, 2)
+
+
 def plain(weight: Tensor, lanes: int) -> Tensor:
     """(K, C, Kh, Kw) -> for each vector of filters: (Kh, Kw, C, lanes), missing ones zero."""
     padded = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, -weight.shape[0] % lanes))

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from jsc import _config
 from jsc._kernels.network.program import Program, Walk
+from jsc._precision import Precision
 from jsc.network import memory, passes
 from jsc.network.captured import Captured
 from jsc.network.choices import workspace_of
@@ -21,6 +22,8 @@ from jsc.network.emit import Emitter
 from jsc.network.graph import Convolution, Copy, Graph, Operation, TensorRef, TorchCall, Value
 from jsc.network.lowering.entries import Entry, Opaque, Parameter, ViewOf
 from jsc.network.lowering.walk import lower
+
+IEEE = Precision()
 
 
 class CallMemory:
@@ -44,6 +47,7 @@ class NetworkProgram:
         channels_last: tuple[bool, ...],
         store: Store,
         choices: Mapping[str, str],
+        precision: Precision = IEEE,
     ):
         self.graph: Graph = lower(captured, channels_last)
         passes.simplify(self.graph)
@@ -54,11 +58,11 @@ class NetworkProgram:
         self.outputs = [self._output(o, channels_last) for o in self.graph.outputs]
         for operation in self.graph.operations:
             if isinstance(operation, Convolution):
-                operation.workspace = workspace_of(operation)
+                operation.workspace = workspace_of(operation, precision.conv)
         self.segments = memory.schedule(self.graph)
         self.memory = memory.plan(self.graph, self.segments)
         self.program = Program(self.isa)
-        self.emitter = Emitter(self.program, self.memory, store, choices)
+        self.emitter = Emitter(self.program, self.memory, store, choices, precision)
         self.index: dict[Operation, int] = {}
         for operation in self.graph.operations:
             if not isinstance(operation, TorchCall):
@@ -145,7 +149,7 @@ class NetworkProgram:
     def alternative(self, conv: Convolution, choice: str) -> Callable[[], None]:
         """While `walk_singly` stands at a convolution: a function that does it another way."""
         program, store = Program(self.isa), Store(self.store.state)
-        emitter = Emitter(program, self.memory, store, {})
+        emitter = Emitter(program, self.memory, store, {}, self.emitter.precision)
         alone = self._alone(program, emitter.convolution(conv, choice))
 
         def run(kept: Emitter = emitter) -> None:

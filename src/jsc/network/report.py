@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jsc import _config, _tables
 from jsc._kernels.network.program import Walk
+from jsc._precision import Precision
 from jsc.network.graph import Activated, Convolution, Linear, Operation, TorchCall
 
 if TYPE_CHECKING:
@@ -192,10 +193,12 @@ def summary(
     operations = program.graph.operations
     walks = sum(isinstance(step, Walk) for step in program.steps)
     stages = sum(step.stages for step in program.steps if isinstance(step, Walk))
-    memory = program.memory
+    memory, precision = program.memory, program.emitter.precision
+    isa = _config.ISA_NAMES[program.isa]
+    exactness = "" if precision == Precision() else f", precision {precision}"
     head = [
         f"CompiledNetwork({name}): {len(operations)} operations in {walks} native "
-        f"{'part' if walks == 1 else 'parts'} of {stages} stages, {_config.ISA_NAMES[program.isa]}",
+        f"{'part' if walks == 1 else 'parts'} of {stages} stages, {isa}{exactness}",
         f"memory of a call: {memory.size * 4 / 1e6:.1f} MB for maps of "
         f"{memory.total * 4 / 1e6:.1f} MB",
     ]

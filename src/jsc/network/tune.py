@@ -3,8 +3,9 @@
 The operations of a program run in order on the sample. Before a convolution is passed, its
 candidates run where it stands, with its own epilogue, input, output and torch's number of threads;
 the fastest stays, if its error against float64 is at most twice that of torch's own float32
-convolution there. Layers of the same shape, and about the same share of zeros, are timed once. A
-budget that ends leaves the rest to the rule (`choices.candidates`, the first).
+convolution there, of operands rounded to the program's precision. Layers of the same shape, and
+about the same share of zeros, are timed once. A budget that ends leaves the rest to the rule
+(`choices.candidates`, the first).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jsc._precision import rounded
 from jsc._progress import Progress
 from jsc.network.accuracy import ALLOWED, largest_error
 from jsc.network.constants import Constant
@@ -117,17 +119,19 @@ ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
 
 
 class _Check:
-    """Compares the first rows of a convolution's output with torch's in float64."""
+    """Compares the first rows of a convolution's output with torch's in float64, beside torch's in
+    float32 of rounded operands."""
 
     def __init__(self, program: NetworkProgram, conv: Convolution):
         self.program, self.conv = program, conv
         affordable = conv.out.shape[1] * CHECKED_MACS // max(1, conv.macs)
         self.rows = min(conv.out.shape[1], max(4, affordable))
         self.exact = self._compute(torch.float64)
-        self.torch_error = largest_error(self._compute(torch.float32), self.exact)
+        precision = program.emitter.precision.conv
+        self.torch_error = largest_error(self._compute(torch.float32, precision), self.exact)
 
-    def _compute(self, dtype: torch.dtype) -> Tensor:
-        """The first rows of the output by torch."""
+    def _compute(self, dtype: torch.dtype, precision: str = "ieee") -> Tensor:
+        """The first rows of the output by torch; float32 operands are rounded first."""
         conv, rows, view = self.conv, self.rows, self.program.map_view
         assert conv.weight is not None
 
@@ -144,7 +148,8 @@ class _Check:
         x = x[:, :, : max(0, height - Ph)].to(dtype)
         _, _, H, W = x.shape
         x = F.pad(x, (Pw, width - W - Pw, Ph, height - H - Ph))
-        y = F.conv2d(x, numbers(conv.weight), None, conv.stride, 0, conv.dilation, conv.groups)
+        x, weight = rounded(x, precision), rounded(numbers(conv.weight), precision)
+        y = F.conv2d(x, weight, None, conv.stride, 0, conv.dilation, conv.groups)
         if conv.scale is not None:
             y = y * numbers(conv.scale)[:, None, None]
         if conv.shift is not None:

@@ -65,7 +65,7 @@ class SparseConv2d(nn.Conv2d):
     Parameters
     ----------
     method : str
-        "dense", "im2col", "mec", "cpo", "cps", "cpc" or "bf16x3".
+        "dense", "im2col", "mec", "cpo", "cps", "cpc" or "amx".
     in_channels, out_channels, kernel_size, ...
         As in :class:`torch.nn.Conv2d`.
 

@@ -36,7 +36,7 @@ def apply(
     other); its `state_dict` keys are unchanged, hooks are kept, shared modules stay shared.
     `jsc.restore` goes back.
 
-    A method that this processor cannot run ("bf16x3" without AMX tiles) is chosen again: the
+    A method that this processor cannot run ("amx" without AMX tiles) is chosen again: the
     fastest of the others by the plan's times, where it gains the plan's `min_gain`; the logger
     "jsc" says so.
 

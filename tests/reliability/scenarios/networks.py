@@ -111,7 +111,7 @@ def tune():
     model, x = trained(Net()), torch.rand(1, 3, 16, 16)
 
     def disturb(rng):
-        methods = [m for m in METHODS if m != "bf16x3"]
+        methods = [m for m in METHODS if m != "amx"]
         jsc.tune(model, x, methods=methods, repeats=1, budget_s=0.3, progress=False)
 
     return Scenario(bystanders(), (disturb,))

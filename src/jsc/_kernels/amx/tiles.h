@@ -7,7 +7,7 @@
 
 namespace jsc {
 
-constexpr int BF16X3_TILE = 16 * 32;  // numbers in an operand tile: 16 rows of 32 bfloat16
+constexpr int AMX_TILE = 16 * 32;  // numbers in an operand tile: 16 rows of 32 bfloat16
 
 // ---- tiles -----------------------------------------------------------------------------------------
 
@@ -27,9 +27,9 @@ constexpr int BF16X3_TILE = 16 * 32;  // numbers in an operand tile: 16 rows of 
 #define JSC_TILE_PRODUCT(sum, a, b) ((void)0)
 #endif
 
-// All eight tiles are 16 rows of 64 bytes. Between `bf16x3_begin` and `bf16x3_end` a thread has the
+// All eight tiles are 16 rows of 64 bytes. Between `amx_begin` and `amx_end` a thread has the
 // tiles' state, which a context switch must save.
-inline void bf16x3_begin() {
+inline void amx_begin() {
 #if defined(JSC_EMULATE)
     emulate_tiles_begin();
 #elif defined(__x86_64__) && !defined(__clang__)
@@ -43,7 +43,7 @@ inline void bf16x3_begin() {
     asm volatile("ldtilecfg %0" ::"m"(config));
 #endif
 }
-inline void bf16x3_end() {
+inline void amx_end() {
 #if defined(__x86_64__) && !defined(JSC_PLAIN)
     asm volatile("tilerelease" ::);
 #endif
@@ -52,12 +52,30 @@ inline void bf16x3_end() {
 // ---- steps -----------------------------------------------------------------------------------------
 
 // clang-format off: a line is a group of products that share an operand
-// One step of 32 pixels by 32 filters. Each product of pieces is taken for all four sums before the next,
-// and shares an operand with its neighbours; sums are 52 cycles apart, products 16.
-JSC_INLINE void bf16x3_step(const uint16_t *a, ptrdiff_t piece, ptrdiff_t half, ptrdiff_t stride,
-                            const uint16_t *w) {
+// One step of 32 pixels by 32 filters, of operands in so many pieces. Each product of pieces is taken for
+// all four sums before the next, and shares an operand with its neighbours; with three pieces sums are 52
+// cycles apart, products 16.
+template <int Pieces>
+JSC_INLINE void amx_step(const uint16_t *a, ptrdiff_t piece, ptrdiff_t half, ptrdiff_t stride,
+                         const uint16_t *w) {
     const uint16_t *a1 = a, *a2 = a + piece, *a3 = a2 + piece;
-    constexpr int T = BF16X3_TILE;
+    constexpr int T = AMX_TILE;
+    if constexpr (Pieces == 1) {
+        JSC_TILE_LOAD(4, a1, stride); JSC_TILE_LOAD(6, w, 64); JSC_TILE_PRODUCT(0, 4, 6);
+        JSC_TILE_LOAD(7, w + T, 64); JSC_TILE_PRODUCT(1, 4, 7);
+        JSC_TILE_LOAD(5, a1 + half, stride); JSC_TILE_PRODUCT(2, 5, 6); JSC_TILE_PRODUCT(3, 5, 7);
+        return;
+    }
+    if constexpr (Pieces == 2) {
+        JSC_TILE_LOAD(4, a2, stride); JSC_TILE_LOAD(6, w, 64); JSC_TILE_PRODUCT(0, 4, 6);
+        JSC_TILE_LOAD(7, w + T, 64); JSC_TILE_PRODUCT(1, 4, 7);
+        JSC_TILE_LOAD(5, a2 + half, stride); JSC_TILE_PRODUCT(2, 5, 6); JSC_TILE_PRODUCT(3, 5, 7);
+        JSC_TILE_LOAD(4, a1, stride); JSC_TILE_PRODUCT(0, 4, 6); JSC_TILE_PRODUCT(1, 4, 7);
+        JSC_TILE_LOAD(5, a1 + half, stride); JSC_TILE_PRODUCT(2, 5, 6); JSC_TILE_PRODUCT(3, 5, 7);
+        JSC_TILE_LOAD(6, w + 2 * T, 64); JSC_TILE_PRODUCT(0, 4, 6); JSC_TILE_PRODUCT(2, 5, 6);
+        JSC_TILE_LOAD(7, w + 3 * T, 64); JSC_TILE_PRODUCT(1, 4, 7); JSC_TILE_PRODUCT(3, 5, 7);
+        return;
+    }
     JSC_TILE_LOAD(4, a3, stride); JSC_TILE_LOAD(6, w, 64); JSC_TILE_PRODUCT(0, 4, 6);
     JSC_TILE_LOAD(7, w + T, 64); JSC_TILE_PRODUCT(1, 4, 7);
     JSC_TILE_LOAD(5, a3 + half, stride); JSC_TILE_PRODUCT(2, 5, 6); JSC_TILE_PRODUCT(3, 5, 7);
@@ -74,9 +92,25 @@ JSC_INLINE void bf16x3_step(const uint16_t *a, ptrdiff_t piece, ptrdiff_t half, 
 }
 
 // The same sums for 16 pixels, in sums 0 and 1.
-JSC_INLINE void bf16x3_half_step(const uint16_t *a, ptrdiff_t piece, ptrdiff_t stride, const uint16_t *w) {
+template <int Pieces>
+JSC_INLINE void amx_half_step(const uint16_t *a, ptrdiff_t piece, ptrdiff_t stride, const uint16_t *w) {
     const uint16_t *a1 = a, *a2 = a + piece, *a3 = a2 + piece;
-    constexpr int T = BF16X3_TILE;
+    constexpr int T = AMX_TILE;
+    if constexpr (Pieces == 1) {
+        JSC_TILE_LOAD(4, a1, stride);
+        JSC_TILE_LOAD(6, w, 64); JSC_TILE_PRODUCT(0, 4, 6);
+        JSC_TILE_LOAD(7, w + T, 64); JSC_TILE_PRODUCT(1, 4, 7);
+        return;
+    }
+    if constexpr (Pieces == 2) {
+        JSC_TILE_LOAD(4, a2, stride); JSC_TILE_LOAD(6, w, 64); JSC_TILE_PRODUCT(0, 4, 6);
+        JSC_TILE_LOAD(7, w + T, 64); JSC_TILE_PRODUCT(1, 4, 7);
+        JSC_TILE_LOAD(4, a1, stride);
+        JSC_TILE_LOAD(5, w + 2 * T, 64); JSC_TILE_PRODUCT(0, 4, 5);
+        JSC_TILE_LOAD(5, w + 3 * T, 64); JSC_TILE_PRODUCT(1, 4, 5);
+        JSC_TILE_PRODUCT(0, 4, 6); JSC_TILE_PRODUCT(1, 4, 7);
+        return;
+    }
     JSC_TILE_LOAD(4, a3, stride); JSC_TILE_LOAD(6, w, 64); JSC_TILE_PRODUCT(0, 4, 6);
     JSC_TILE_LOAD(7, w + T, 64); JSC_TILE_PRODUCT(1, 4, 7);
     JSC_TILE_LOAD(4, a2, stride); JSC_TILE_PRODUCT(0, 4, 6); JSC_TILE_PRODUCT(1, 4, 7);
@@ -91,9 +125,33 @@ JSC_INLINE void bf16x3_half_step(const uint16_t *a, ptrdiff_t piece, ptrdiff_t s
 }
 
 // One step of 64 pixels by 16 filters: sum n is that of the pixels 16 n .. 16 n + 15.
-JSC_INLINE void bf16x3_narrow_step(const uint16_t *a, ptrdiff_t piece, ptrdiff_t half, ptrdiff_t stride,
+template <int Pieces>
+JSC_INLINE void amx_narrow_step(const uint16_t *a, ptrdiff_t piece, ptrdiff_t half, ptrdiff_t stride,
                                    const uint16_t *w) {
-    constexpr int T = BF16X3_TILE;
+    constexpr int T = AMX_TILE;
+    if constexpr (Pieces == 1) {
+        JSC_TILE_LOAD(5, w, 64);
+        JSC_TILE_LOAD(4, a, stride); JSC_TILE_PRODUCT(0, 4, 5);
+        JSC_TILE_LOAD(6, a + half, stride); JSC_TILE_PRODUCT(1, 6, 5);
+        JSC_TILE_LOAD(4, a + 2 * half, stride); JSC_TILE_PRODUCT(2, 4, 5);
+        JSC_TILE_LOAD(6, a + 3 * half, stride); JSC_TILE_PRODUCT(3, 6, 5);
+        return;
+    }
+    if constexpr (Pieces == 2) {
+        JSC_TILE_LOAD(5, w, 64); JSC_TILE_LOAD(6, w + 2 * T, 64);
+        for (int again = 1; again >= 0; again--) {  // the second pieces of the pixels, then the first
+            const uint16_t *x = a + again * piece;
+            JSC_TILE_LOAD(4, x, stride); JSC_TILE_PRODUCT(0, 4, 5);
+            if (!again) JSC_TILE_PRODUCT(0, 4, 6);
+            JSC_TILE_LOAD(7, x + half, stride); JSC_TILE_PRODUCT(1, 7, 5);
+            if (!again) JSC_TILE_PRODUCT(1, 7, 6);
+            JSC_TILE_LOAD(4, x + 2 * half, stride); JSC_TILE_PRODUCT(2, 4, 5);
+            if (!again) JSC_TILE_PRODUCT(2, 4, 6);
+            JSC_TILE_LOAD(7, x + 3 * half, stride); JSC_TILE_PRODUCT(3, 7, 5);
+            if (!again) JSC_TILE_PRODUCT(3, 7, 6);
+        }
+        return;
+    }
     JSC_TILE_LOAD(5, w, 64); JSC_TILE_LOAD(6, w + 2 * T, 64); JSC_TILE_LOAD(7, w + 4 * T, 64);
     const uint16_t *x = a + 2 * piece;
     JSC_TILE_LOAD(4, x, stride); JSC_TILE_PRODUCT(0, 4, 5);

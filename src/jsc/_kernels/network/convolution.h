@@ -32,73 +32,23 @@
 // in chunks of 256 it has 1.2 and 1.1 times. Taps that hang over add nothing (they are 0 w where a tile's
 // neighbour needs them).
 #pragma once
-#include "network/activation.h"
+#include "network/pixel_tile.h"
 #include "network/pointwise.h"
 
 namespace jsc::network {
 
-struct ConvolutionFields {
-    Map x, out;
-    int64_t Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, groups;
-    int64_t vectors;  // V
-    int64_t chunk;  // channels, at most `zero_line`
-    int64_t band_rows;  // output rows of a task
-    int64_t task_blocks;  // filter blocks of a task
-    int64_t tiles_first;  // 1: chunks are an inner loop of tiles, 2 (groups = 1): blocks too
-    uint64_t weight;
-    Epilogue epilogue;
-};
-
-constexpr int zero_line = 256;
-alignas(64) static const float zeros[zero_line] = {};
-
-template <class I>
-constexpr int tile_pixels(int V) {
-    if (I::bytes == 64) return V == 1 ? 12 : V == 2 ? 12 : V == 3 ? 8 : 6;
-    return V == 1 ? 12 : V == 2 ? 6 : 4;
-}
-
-// Where the pixels of a tile are read and written; those beyond its end repeat the last one.
-template <int P>
-struct Tile {
-    int64_t count, iy[P], ix[P], out[P], residual[P], x[P];
-    bool inside;  // no tap hangs over
-
-    JSC_INLINE Tile place(const ConvolutionFields &f, int64_t y0, int64_t first, int64_t pixels) {
-        Tile t;
-        t.count = std::min<int64_t>(P, pixels - first);
-        t.inside = true;
-        int64_t y = y0 + first / f.out.W, x = first % f.out.W;
-        if (t.count == P && x + P <= f.out.W) {  // of one row: a few vectors of steps
-            const int64_t iy = y * f.Sh - f.Ph, ix = x * f.Sw - f.Pw, more = f.epilogue.residual.pixel;
-            const int64_t from = iy * f.x.row + ix * f.x.pixel, out = y * f.out.row + x * f.out.pixel;
-            const int64_t residual = y * f.epilogue.residual.row + x * more, step = f.Sw * f.x.pixel;
-            for (int p = 0; p < P; p++) {
-                t.iy[p] = iy;
-                t.ix[p] = ix + p * f.Sw;
-                t.x[p] = from + p * step;
-                t.out[p] = out + p * f.out.pixel;
-                t.residual[p] = residual + p * more;
-            }
-            t.inside = iy >= 0 && iy + (f.Kh - 1) * f.Dh < f.x.H && ix >= 0 &&
-                       ix + (P - 1) * f.Sw + (f.Kw - 1) * f.Dw < f.x.W;
-            return t;
-        }
-        for (int p = 0; p < P; p++) {
-            const int64_t iy = y * f.Sh - f.Ph, ix = x * f.Sw - f.Pw;
-            t.iy[p] = iy;
-            t.ix[p] = ix;
-            t.x[p] = iy * f.x.row + ix * f.x.pixel;
-            t.out[p] = y * f.out.row + x * f.out.pixel;
-            t.residual[p] = y * f.epilogue.residual.row + x * f.epilogue.residual.pixel;
-            t.inside &=
-                iy >= 0 && iy + (f.Kh - 1) * f.Dh < f.x.H && ix >= 0 && ix + (f.Kw - 1) * f.Dw < f.x.W;
-            if (p + 1 >= t.count) continue;
-            const bool next_row = x + 1 == f.out.W;
-            x = next_row ? 0 : x + 1;
-            y += next_row;
-        }
-        return t;
+// What a task does: rows of an image, and filter blocks.
+struct Share {
+    int64_t n, y0, pixels, first_block;
+    JSC_INLINE int64_t parts_of(const ConvolutionFields &f, int64_t lanes) {
+        return ceil_div(f.groups * ceil_div(f.out.C / f.groups, f.vectors * lanes), f.task_blocks);
+    }
+    Share(const ConvolutionFields &f, int64_t task, int64_t lanes) {
+        const int64_t bands = ceil_div(f.out.H, f.band_rows), parts = parts_of(f, lanes);
+        n = task / parts / bands;
+        y0 = task / parts % bands * f.band_rows;
+        pixels = std::min(f.band_rows, f.out.H - y0) * f.out.W;
+        first_block = task % parts * f.task_blocks;
     }
 };
 
@@ -112,7 +62,7 @@ struct Block {
 };
 
 // Blocks of V vectors.
-template <int V>
+template <int V, Numbers N>
 struct BlockKernel {
     // Channels c0, ... of a tile; `sums` has those of the channels before, and takes them if more follow.
     // Of each channel's weights a line is fetched that lies `ahead` bytes further on.
@@ -165,10 +115,14 @@ struct BlockKernel {
                     for (int v = 0; v < V; v++) filter[v] = load<F>(w + v * L);
 #pragma GCC unroll 16
                     for (int p = 0; p < P; p++) {
-                        F number = from[p][c] - F{};  // a broadcast: x - 0 is x for each x
+                        F number;  // a broadcast: x - 0 is x for each x
+                        if constexpr (N == Numbers::floats) number = from[p][c] - F{};
+                        else number = broadcast_pair(from[p] + c);
                         keep_in_register(number);
 #pragma GCC unroll 4
-                        for (int v = 0; v < V; v++) sum[p][v] += number * filter[v];
+                        for (int v = 0; v < V; v++)
+                            if constexpr (N == Numbers::floats) sum[p][v] += number * filter[v];
+                            else sum[p][v] = add_pair_products(sum[p][v], number, filter[v]);
                     }
                 }
             }
@@ -265,6 +219,7 @@ struct BlockKernel {
     }
 };
 
+template <Numbers N>
 struct ConvolutionKernel {
     // A 1 x 1 kernel at stride 1 whose maps have no gap between rows: all pixels are one step apart.
     JSC_INLINE bool is_pointwise(const ConvolutionFields &f) {
@@ -279,32 +234,35 @@ struct ConvolutionKernel {
                               int64_t pixels, float *sums) {
         constexpr int P = tile_pixels<I>(V);
         if (pixels < P || !is_pointwise(f) || f.out.C / f.groups < lanes<I, float> || !f.tiles_first)
-            return call_apart<I, BlockKernel<V>>(&f, &b, count, y0, pixels, sums);
+            return call_apart<I, BlockKernel<V, N>>(&f, &b, count, y0, pixels, sums);
         const Pointwise p{f.x.C / f.groups, f.chunk, f.x.pixel, f.out.pixel, b.K_end, &f.epilogue};
         const float *residual = b.residual ? b.residual + y0 * f.epilogue.residual.row : nullptr;
-        call_apart<I, PointwiseKernel<P, V>>(&p, b.x + y0 * f.x.row, b.weight, b.k0, b.out + y0 * f.out.row,
-                                             residual, pixels, count);
+        call_apart<I, PointwiseKernel<P, V, N>>(&p, b.x + y0 * f.x.row, b.weight, b.k0,
+                                                b.out + y0 * f.out.row, residual, pixels, count);
     }
 
     template <class I>
-    JSC_INLINE void run(const ConvolutionFields *fields, int64_t task, const Call *the_call) {
+    JSC_INLINE void run(const ConvolutionFields *f, int64_t task, const Call *call) {
+        const Share part(*f, task, lanes<I, float>);
+        filter_blocks<I>(*f, *call, part, at(f->x, *call, part.n), (float *)call->scratch);
+    }
+
+    // The filter blocks of a part; `x` is the image.
+    template <class I>
+    JSC_INLINE void filter_blocks(const ConvolutionFields &f, const Call &call, const Share &part,
+                                  const float *x, float *sums) {
         constexpr int L = lanes<I, float>;
-        const ConvolutionFields &f = *fields;
-        const Call &call = *the_call;
         const int64_t K = f.out.C / f.groups, C = f.x.C / f.groups, width = f.vectors * L;
-        const int64_t blocks = ceil_div(K, width), parts = ceil_div(f.groups * blocks, f.task_blocks);
-        const int64_t bands = ceil_div(f.out.H, f.band_rows);
-        const int64_t part = task % parts, band = task / parts % bands, n = task / parts / bands;
-        const int64_t y0 = band * f.band_rows, pixels = std::min(f.band_rows, f.out.H - y0) * f.out.W;
+        const int64_t blocks = ceil_div(K, width), n = part.n, y0 = part.y0, pixels = part.pixels;
         const int64_t group_floats = C * f.Kh * f.Kw * ceil_div(K, L) * L;
-        int64_t i = part * f.task_blocks;
+        int64_t i = part.first_block;
         const int64_t stop = std::min(i + f.task_blocks, f.groups * blocks);
         while (i < stop) {
             const int64_t group = i / blocks, index = i % blocks, k0 = group * K + index * width;
             Block b{k0,
                     (group + 1) * K,
                     constant(f.weight) + group * group_floats + index * C * f.Kh * f.Kw * width,
-                    at(f.x, call, n) + group * C,
+                    x + group * C,
                     at(f.out, call, n) + k0,
                     nullptr};
             if (f.epilogue.has_residual) b.residual = at(f.epilogue.residual, call, n) + k0;
@@ -314,7 +272,6 @@ struct ConvolutionKernel {
             const int64_t count = together && vectors == f.vectors
                                       ? std::min(stop - i, std::max<int64_t>(1, (K - k0 + L - 1) / width))
                                       : 1;
-            float *sums = (float *)call.scratch;
             switch (vectors) {
             case 1: blocks_of<I, 1>(f, b, count, y0, pixels, sums); break;
             case 2: blocks_of<I, 2>(f, b, count, y0, pixels, sums); break;
@@ -332,8 +289,7 @@ struct Convolution final : Instruction {
     int64_t lanes_;
     Convolution(const ConvolutionFields &fields, int64_t lanes) : f(fields), lanes_(lanes) {}
     int64_t tasks(int64_t) const override {
-        const int64_t blocks = f.groups * ceil_div(f.out.C / f.groups, f.vectors * lanes_);
-        return f.out.N * ceil_div(f.out.H, f.band_rows) * ceil_div(blocks, f.task_blocks);
+        return f.out.N * ceil_div(f.out.H, f.band_rows) * Share::parts_of(f, lanes_);
     }
     int64_t scratch_bytes() const override {
         // The last tile may reach up to 11 pixels beyond the band.
@@ -341,7 +297,7 @@ struct Convolution final : Instruction {
         return chunks ? 4 * (f.band_rows * f.out.W + 12) * f.vectors * lanes_ : 0;
     }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
-        dispatch<ConvolutionKernel>(isa, &f, task, &call);
+        dispatch<ConvolutionKernel<Numbers::floats>>(isa, &f, task, &call);
     }
 };
 

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
-from jsc._kernels.amx.bf16x3 cimport AmxFields
+from jsc._kernels.amx.amx cimport AmxFields
 
 cdef extern from "network/instruction.h" namespace "jsc::network" nogil:
     cdef struct Map:
@@ -28,6 +28,10 @@ cdef extern from "network/convolution.h" namespace "jsc::network" nogil:
         uint64_t weight
         Epilogue epilogue
 
+cdef extern from "network/direct_bf16.h" namespace "jsc::network" nogil:
+    cdef struct DirectBf16Fields:
+        ConvolutionFields direct
+
 cdef extern from "network/pool.h" namespace "jsc::network" nogil:
     cdef struct PoolFields:
         Map x, out
@@ -52,7 +56,7 @@ cdef extern from "network/elementwise.h" namespace "jsc::network" nogil:
 cdef extern from "network/linear.h" namespace "jsc::network" nogil:
     cdef struct LinearFields:
         Map x, out
-        int64_t inputs
+        int64_t inputs, bf16
         uint64_t weight, shift
         Activation act
 

@@ -8,6 +8,9 @@
 // With more rows than fit the caches, `inputs` are cut into chunks: a chunk of all rows stays in the second
 // cache while the task's filters go past, and the partial sums wait in the thread's scratch. Each sum is the
 // same chain of additions whatever the chunk, the number of rows and the number of threads.
+//
+// At the precision "bf16" the weights are bfloat16, which are half the bytes, and widened to float32 in
+// registers, a shift, on any CPU; x keeps its 24 bits.
 #pragma once
 #include "network/channels.h"
 
@@ -16,11 +19,40 @@ namespace jsc::network {
 struct LinearFields {
     Map x, out;  // x is dense: an image is H W C numbers
     int64_t inputs;
+    int64_t bf16;  // whether the weights are bfloat16
     uint64_t weight, shift;
     Activation act;
 };
 
+// The weights of a vector, and one of them.
+struct FloatWeights {
+    using Number = float;
+    template <class F>
+    JSC_INLINE F vector(const float *w) {
+        return load<F>(w);
+    }
+    JSC_INLINE float one(const float *w) { return *w; }
+};
+struct Bfloat16Weights {
+    using Number = uint16_t;
+    template <class F>
+    JSC_INLINE F vector(const uint16_t *w) {
+        using Halves = typename VectorOf<uint16_t, sizeof(F) / 2>::type;
+        using Words = typename VectorOf<uint32_t, sizeof(F)>::type;
+        return (F)(__builtin_convertvector(load<Halves>(w), Words) << 16);
+    }
+    JSC_INLINE float one(const uint16_t *w) {
+        const uint32_t bits = (uint32_t)*w << 16;
+        float number;
+        memcpy(&number, &bits, 4);
+        return number;
+    }
+};
+
+template <class Weights>
 struct LinearKernel {
+    using Number = typename Weights::Number;
+
     // Adds the products of inputs i, ..., end - 1 to the sums of K filters and N rows, which lie K_step and
     // one vector apart; numbers behind the last full vector go to the first lanes.
     template <class I, int K, int N>
@@ -28,11 +60,12 @@ struct LinearKernel {
                           int64_t end, float *sums, int64_t K_step) {
         using F = Vec<I, float>;
         constexpr int L = lanes<I, float>;
-        const float *x[N], *w[K];
+        const float *x[N];
+        const Number *w[K];
         F sum[K][N];
 #pragma GCC unroll 8
         for (int a = 0; a < K; a++) {
-            w[a] = constant(f.weight) + (k + a) * f.inputs;
+            w[a] = constant<Number>(f.weight) + (k + a) * f.inputs;
 #pragma GCC unroll 2
             for (int b = 0; b < N; b++) sum[a][b] = i ? load<F>(sums + a * K_step + b * L) : F{};
         }
@@ -45,7 +78,7 @@ struct LinearKernel {
             for (int b = 0; b < N; b++) number[b] = load<F>(x[b] + i);
 #pragma GCC unroll 8
             for (int a = 0; a < K; a++) {
-                const F weight = load<F>(w[a] + i);
+                const F weight = Weights::template vector<F>(w[a] + i);
                 __builtin_prefetch(w[a] + i + ahead, 0, 2);
 #pragma GCC unroll 2
                 for (int b = 0; b < N; b++) sum[a][b] += weight * number[b];
@@ -57,7 +90,7 @@ struct LinearKernel {
             for (int b = 0; b < N; b++) {
                 float *to = sums + a * K_step + b * L;
                 store(to, sum[a][b]);
-                for (int64_t j = i; j < end; j++) to[j - i] += w[a][j] * x[b][j];
+                for (int64_t j = i; j < end; j++) to[j - i] += Weights::one(w[a] + j) * x[b][j];
             }
     }
     template <class I, int K>
@@ -113,7 +146,9 @@ struct Linear final : Instruction {
     int64_t tasks(int64_t) const override { return ceil_div(f.out.C, step); }
     int64_t scratch_bytes() const override { return step * f.x.N * 64; }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
-        dispatch<LinearKernel>(isa, &f, task * step, std::min(f.out.C, (task + 1) * step), chunk, &call);
+        const int64_t first = task * step, end = std::min(f.out.C, first + step);
+        if (f.bf16) dispatch<LinearKernel<Bfloat16Weights>>(isa, &f, first, end, chunk, &call);
+        else dispatch<LinearKernel<FloatWeights>>(isa, &f, first, end, chunk, &call);
     }
 };
 

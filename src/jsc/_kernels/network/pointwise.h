@@ -11,6 +11,7 @@
 // zero, one chain of multiply-adds; then the chunks' sums, in order.
 #pragma once
 #include "network/activation.h"
+#include "simd/bfloat16.h"
 
 namespace jsc::network {
 
@@ -21,7 +22,10 @@ struct Pointwise {
     const Epilogue *epilogue;
 };
 
-template <int P, int V>
+// Numbers of the maps and weights of a kernel: float32, or pairs of bfloat16 (direct_bf16.h).
+enum class Numbers { floats, pairs };
+
+template <int P, int V, Numbers N>
 struct PointwiseKernel {
     template <class F>
     JSC_INLINE void tile(const Pointwise &f, const float *x, const float *weight, int64_t k, float *out,
@@ -58,10 +62,14 @@ struct PointwiseKernel {
                 for (int v = 0; v < V; v++) filter[v] = load<F>(weight + v * L);
 #pragma GCC unroll 16
                 for (int p = 0; p < P; p++) {
-                    F number = from[p / 3][p % 3 * pixel] - F{};  // a broadcast: x - 0 is x for each x
+                    F number;  // a broadcast: x - 0 is x for each x
+                    if constexpr (N == Numbers::floats) number = from[p / 3][p % 3 * pixel] - F{};
+                    else number = broadcast_pair(from[p / 3] + p % 3 * pixel);
                     keep_in_register(number);
 #pragma GCC unroll 4
-                    for (int v = 0; v < V; v++) sum[p][v] += number * filter[v];
+                    for (int v = 0; v < V; v++)
+                        if constexpr (N == Numbers::floats) sum[p][v] += number * filter[v];
+                        else sum[p][v] = add_pair_products(sum[p][v], number, filter[v]);
                 }
 #pragma GCC unroll 4
                 for (int b = 0; b < B; b++) {

@@ -93,6 +93,10 @@ cdef extern from "network/tiles.h" namespace "jsc::network" nogil:
     cdef cppclass Tiles(Instruction):
         Tiles(const TilesFields &, int64_t lanes) except +
 
+cdef extern from "network/direct_bf16.h" namespace "jsc::network" nogil:
+    cdef cppclass DirectBf16(Instruction):
+        DirectBf16(const DirectBf16Fields &, int64_t lanes) except +
+
 cdef extern from "network/winograd.h" namespace "jsc::network" nogil:
     cdef cppclass Winograd(Instruction):
         Winograd(const WinogradFields &, int64_t lanes) except +
@@ -143,6 +147,10 @@ cdef class Program:
     def add_tiles(self, fields):
         cdef TilesFields f = fields
         return self.add(new Tiles(f, self.lanes))
+
+    def add_direct_bf16(self, fields):
+        cdef DirectBf16Fields f = fields
+        return self.add(new DirectBf16(f, self.lanes))
 
     def add_winograd(self, fields):
         cdef WinogradFields f = fields

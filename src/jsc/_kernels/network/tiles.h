@@ -3,7 +3,7 @@
 //   out[n, y, x, k] = act(shift[k] + sum(c, u, s) w[k, c, u, s] in[n, S y + D u - P, S x + D s - P, c]
 //                         + residual[n, y, x, k])          act: nothing or ReLU
 //
-// Rounds: one task that clears the flag `bad`; those of the convolution (amx/bf16x3.h); last a direct
+// Rounds: one task that clears the flag `bad`; those of the convolution (amx/convolution.h); last a direct
 // convolution, which does nothing unless a number was met that three bfloat16 cannot sum up to (NaN, inf, or
 // so large that it rounds to inf): then it does all again. Rows and images of all maps follow each other.
 //
@@ -12,7 +12,7 @@
 #pragma once
 #include <vector>
 
-#include "amx/bf16x3.h"
+#include "amx/convolution.h"
 #include "network/convolution.h"
 
 namespace jsc::network {
@@ -50,9 +50,9 @@ class Tiles final : public Instruction {
             if (!amx.end(c)) direct.run(isa, 0, task, call);
             return;
         }
-        bf16x3_begin();
+        amx_begin();
         amx.run(round - 1, task, 0, c);
-        bf16x3_end();
+        amx_end();
     }
 
   private:

@@ -80,19 +80,31 @@ inline int supported_isa() {
 #endif
 }
 
-// AMX tiles with bfloat16 products, and AVX-512 that rounds to bfloat16. The tiles' 8 kB of state are a
+// AMX tiles with bfloat16 products. The tiles' 8 kB of state are a
 // process's only after it has asked Linux for them; the answer is no where a signal stack is too small.
 inline bool supported_amx() {
 #if defined(JSC_EMULATE)
     return supported_isa() == ISA_AVX512;
 #elif defined(__x86_64__) && defined(__linux__) && defined(SYS_arch_prctl) && !defined(__clang__)
     constexpr long request_permission = 0x1023, tile_data = 18;
-    constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24, avx512_bf16 = 1u << 5;
+    constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24;
     unsigned a, b, c, d;
     if (supported_isa() < ISA_AVX512) return false;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & amx_bf16) || !(d & amx_tile)) return false;
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & avx512_bf16)) return false;
     return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
+#endif
+}
+
+// AVX-512 that rounds to bfloat16 and multiplies pairs of it.
+inline bool supported_bf16() {
+#if defined(JSC_EMULATE)
+    return supported_isa() == ISA_AVX512;
+#elif defined(__x86_64__) && !defined(__clang__)
+    constexpr unsigned avx512_bf16 = 1u << 5;
+    unsigned a, b, c, d;
+    return supported_isa() == ISA_AVX512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & avx512_bf16);
 #else
     return false;
 #endif

@@ -1,8 +1,9 @@
-"""The method `bf16x3`: dense float32 convolution on AMX tiles, for maps with few zeros.
+"""The method `amx`: dense float32 convolution on AMX tiles, for maps with few zeros.
 
 Every float32 is the exact sum of three bfloat16 numbers; the six largest of the nine products of
 two such sums are taken on the tiles, which multiply bfloat16 sixteen times as fast as AVX-512
-multiplies float32 (_kernels/amx/product.h).
+multiplies float32 (_kernels/amx/product.h). At the precisions "tf32" and "bf16" the sums have two
+numbers and one, and the products are three and one; the same packed weights serve all of them.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jsc import _config
+from jsc import _config, _precision
 from jsc._geometry import ConvGeometry
-from jsc._kernels.amx import bf16x3
+from jsc._kernels.amx import amx
 from jsc.ops._buffer import as_pixels, require
 from jsc.ops._scratch import memory
 
@@ -87,16 +88,16 @@ def _rows(weight: Tensor, g: ConvGeometry) -> Tensor:
     return halves.transpose(2, 3).reshape(g.K, size // ROW, ROW)
 
 
-def pack(weight: Tensor, g: ConvGeometry) -> Tensor:
-    """(K, C, Kh, Kw) -> (K blocks, steps, 3 pieces, 2 tiles, 16 pairs, 16 filters, 2) bfloat16."""
+def pack(weight: Tensor, g: ConvGeometry, pieces: int = 3) -> Tensor:
+    """(K, C, Kh, Kw) -> (K blocks, steps, pieces, 2 tiles, 16 pairs, 16 filters, 2) bfloat16."""
     rows = _rows(weight.detach(), g)
     blocks, steps = -(-g.K // BLOCK), rows.shape[1]
     padded = rows.new_zeros((blocks * BLOCK, steps, ROW))
     padded[: g.K] = rows
     # (K blocks, tile, filter, step, pair, 2) -> (K blocks, step, tile, pair, filter, 2)
     left = padded.view(blocks, 2, 16, steps, 16, 2).permute(0, 3, 1, 4, 2, 5).contiguous()
-    packed = left.new_empty((blocks, steps, 3, *left.shape[2:]), dtype=torch.bfloat16)
-    for piece in range(3):
+    packed = left.new_empty((blocks, steps, pieces, *left.shape[2:]), dtype=torch.bfloat16)
+    for piece in range(pieces):
         packed[:, :, piece] = left
         left = left - packed[:, :, piece]
     return packed
@@ -141,14 +142,14 @@ def _planes(g: ConvGeometry) -> _Planes:
     return _Planes(step, across, row_pixels, phases, halo)
 
 
-def cut(g: ConvGeometry) -> dict[str, int]:
+def cut(g: ConvGeometry, pieces: int = 3) -> dict[str, int]:
     """The fields of the kernel that say how its work is cut."""
     planes = _planes(g)
     return {
         "chunk": _chunk(g), "window": _window(g), "column_step": planes.step,
         "pixel_columns": planes.across, "row_pixels": planes.row_pixels, "phases": planes.phases,
         "halo": planes.halo, "weight_bytes": WEIGHT_BYTES, "band_bytes": PLANES_BYTES,
-        "shared_bytes": SHARED_BYTES,
+        "shared_bytes": SHARED_BYTES, "pieces": pieces,
     }  # fmt: skip
 
 
@@ -160,23 +161,30 @@ class Convolution:
         if bias is not None:
             require(bias, (g.K,), torch.float32, "bias")
             padded[: g.K] = bias.detach()
-        self.g, self._packed, self._bias = g, packed, padded  # the kernel has their addresses
+        self.g, self._packed, self._bias = g, packed, padded  # the kernels have their addresses
         self.expected, self.shape = (g.N, g.C, g.H, g.W), (g.N, g.K, g.Oh, g.Ow)
-        self._kernel = bf16x3.Convolution({
-            **g.sizes(), **cut(g), "x_pitch": g.C, "out_pitch": g.K, "residual_pitch": 0,
-            "weight": packed.data_ptr(), "bias": padded.data_ptr(), "relu": 0,
-        })  # fmt: skip
-        tiles = (-(-g.K // BLOCK), self._kernel.steps, 3, 2, 16, 16, 2)
+        self._kernels = {word: self._kernel(count) for word, count in _precision.PIECES.items()}
+        tiles = (-(-g.K // BLOCK), self._kernels["ieee"].steps, 3, 2, 16, 16, 2)
         require(packed, tiles, torch.bfloat16, "the packed weight")
 
+    def _kernel(self, pieces: int) -> amx.Convolution:
+        g = self.g
+        return amx.Convolution({
+            **g.sizes(), **cut(g, pieces), "packed": 3,
+            "x_pitch": g.C, "out_pitch": g.K, "residual_pitch": 0,
+            "weight": self._packed.data_ptr(), "bias": self._bias.data_ptr(), "relu": 0,
+        })  # fmt: skip
+
     def __call__(self, input: Tensor) -> Tensor:
-        """`input` as the geometry says, of any strides; the output is channels-last."""
+        """`input` as the geometry says, of any strides; the output is channels-last. The precision
+        is that of torch's switch now."""
         require(input, self.expected, torch.float32, "input")
         out = torch.empty(self.shape, dtype=torch.float32, memory_format=torch.channels_last)
         x = as_pixels(input)
         threads = _config.num_threads(self.g.macs)
-        scratch = memory(self._kernel.scratch_bytes(threads))
-        if self._kernel(x.data_ptr(), out.data_ptr(), scratch.address, threads):
+        kernel = self._kernels[_precision.of_convolutions()]
+        scratch = memory(kernel.scratch_bytes(threads))
+        if kernel(x.data_ptr(), out.data_ptr(), scratch.address, threads):
             return out
         g = self.g
         steps = (g.Sh, g.Sw), (g.Ph, g.Pw), (g.Dh, g.Dw)

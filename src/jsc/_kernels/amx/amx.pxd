@@ -2,12 +2,13 @@
 from libcpp.vector cimport vector
 
 
-cdef extern from "amx/bf16x3.h" namespace "jsc" nogil:
+cdef extern from "amx/convolution.h" namespace "jsc" nogil:
     cdef struct AmxFields:
         Py_ssize_t N, C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Oh, Ow
         Py_ssize_t x_pitch, out_pitch, residual_pitch
         Py_ssize_t chunk, window, column_step, pixel_columns, row_pixels, phases, halo
         Py_ssize_t weight_bytes, band_bytes, shared_bytes
+        Py_ssize_t pieces, packed
         size_t weight, bias
         int relu
 
@@ -32,8 +33,8 @@ cdef extern from "amx/bf16x3.h" namespace "jsc" nogil:
         void run(Py_ssize_t round, Py_ssize_t index, int thread, const AmxCall &call)
         bint end(const AmxCall &call)
 
-    void bf16x3_begin()
-    void bf16x3_end()
+    void amx_begin()
+    void amx_end()
 
 
 cdef class Convolution:

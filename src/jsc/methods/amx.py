@@ -1,4 +1,4 @@
-"""The method `bf16x3`: dense float32 convolution on AMX tiles."""
+"""The method `amx`: dense float32 convolution on AMX tiles."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from torch import Tensor
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc.methods.base import Convolution, Method, map_bytes
-from jsc.ops import bf16x3
+from jsc.ops import amx
 
 
-class Bf16x3(Method):
-    name = "bf16x3"
+class Amx(Method):
+    name = "amx"
 
     def available(self) -> bool:
         return _config.amx()
 
     def unsupported(self, g: ConvGeometry) -> str | None:
-        return bf16x3.unsupported(g)
+        return amx.unsupported(g)
 
     def accepts(self, weight: Tensor) -> bool:
-        return bf16x3.takes(weight)
+        return amx.takes(weight)
 
     def pack(self, weight: Tensor, g: ConvGeometry) -> Tensor:
-        return bf16x3.pack(weight, g)
+        return amx.pack(weight, g)
 
     def prepare(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Convolution:
-        return bf16x3.Convolution(packed, bias, g)
+        return amx.Convolution(packed, bias, g)
 
     def cost(self, g: ConvGeometry, density: float) -> float:
         """Six products on tiles, which few channels do not fill, and one pass that splits the
@@ -35,4 +35,4 @@ class Bf16x3(Method):
 
     def stored_bytes(self, input: Tensor, g: ConvGeometry) -> int:
         """The map, and three bfloat16 numbers for each element of the bands worked on."""
-        return map_bytes(input) + min(6 * input.numel(), bf16x3.SHARED_BYTES)
+        return map_bytes(input) + min(6 * input.numel(), amx.SHARED_BYTES)

@@ -1,4 +1,4 @@
-// A whole bf16x3 convolution (product.h) as rounds of tasks, which any team of threads may share out.
+// A whole amx convolution (product.h) as rounds of tasks, which any team of threads may share out.
 //
 // Where all weights fit L2 a task splits the input of a band of output rows, or of some pixels, and runs
 // through all filters: one round. Where they do not, bands are worked on together: a round splits the input
@@ -31,7 +31,9 @@ struct AmxFields {
     ptrdiff_t phases, halo;  // phases of rows; rows beside those of a band's outputs
     // Limits: weights that stay in L2; planes of a thread; planes of all threads.
     ptrdiff_t weight_bytes, band_bytes, shared_bytes;
-    size_t weight, bias;  // (K blocks, steps, 3, 32 filters, 32) bfloat16; (32 K blocks)
+    ptrdiff_t pieces;  // bfloat16 numbers to an operand: 3 ieee, 2 tf32, 1 bf16
+    ptrdiff_t packed;  // that the weights have of each number: as many or more
+    size_t weight, bias;  // (K blocks, steps, packed, 32 filters, 32) bfloat16; (32 K blocks)
     int relu;  // whether it follows
 };
 
@@ -57,22 +59,23 @@ struct AmxConvolution : AmxFields {
         const bool light = weight_size() <= weight_bytes;
         const bool alone = window || (Kh == 1 && Kw == 1 && Sh == 1 && Sw == 1 && Ph == 0 && Pw == 0);
         const bool half =
-            K % BF16X3_BLOCK > 0 && K % BF16X3_BLOCK <= BF16X3_BLOCK / 2;  // a block has half its filters
-        together = !(alone && light) ? 0 : half ? 2 * BF16X3_BLOCK : BF16X3_BLOCK;
+            K % AMX_BLOCK > 0 && K % AMX_BLOCK <= AMX_BLOCK / 2;  // a block has half its filters
+        together = !(alone && light) ? 0 : half ? 2 * AMX_BLOCK : AMX_BLOCK;
         columns = row_pixels * pixel_columns;
         const ptrdiff_t room = light ? band_bytes : shared_bytes,
-                        row_bytes = clamp(2 * 3 * column_numbers() * columns, 1);
+                        row_bytes = clamp(2 * pieces * column_numbers() * columns, 1);
         band_rows = clamp(clamp(room / row_bytes - halo, 1, Oh), 1);
         if (light) band_rows = clamp(band_rows, 0, clamp(ceil(N * Oh, AMX_BANDS), 4));
         rows = together ? 1 : band_rows + halo;
         if (together) columns = together;
         shared =
             light ? 0
-                  : clamp(clamp(room / clamp(2 * 3 * column_numbers() * columns * rows, 1), 1, units()), 1);
+                  : clamp(clamp(room / clamp(2 * pieces * column_numbers() * columns * rows, 1), 1, units()),
+                          1);
         piece = rows * columns * (window ? window : phases * chunk);
         // Behind an output's first number: 64 outputs and one more, the farthest step of its chunk, a row
         // of a tile.
-        slack = (2 * BF16X3_BLOCK + 1) * pixel() + last_step() + 32;
+        slack = (2 * AMX_BLOCK + 1) * pixel() + last_step() + 32;
     }
     // Offsets of the steps, in the order of the weights.
     void place_steps(ptrdiff_t *to) const {
@@ -82,7 +85,7 @@ struct AmxConvolution : AmxFields {
         }
         for (ptrdiff_t s = 0; s < chunks(); s++)
             for (ptrdiff_t i = 0; i < Kh; i++)
-                for (ptrdiff_t j = 0; j < taps(); j++) *to++ = s * 3 * piece + step_offset(i, j);
+                for (ptrdiff_t j = 0; j < taps(); j++) *to++ = s * pieces * piece + step_offset(i, j);
     }
     ptrdiff_t steps() const { return window ? window / 32 : chunks() * Kh * taps(); }
     ptrdiff_t common_bytes() const { return lines(AMX_LINE + (shared ? 2 * plane_numbers() : 0)); }
@@ -97,14 +100,13 @@ struct AmxConvolution : AmxFields {
     // A call of this object, which has a copy of its own, by so many threads.
     void share_out(ptrdiff_t team) {
         threads = team;
-        task_pixels = BF16X3_BLOCK;
+        task_pixels = AMX_BLOCK;
         if (together) {
             task_pixels = ceil(Oh * Ow, AMX_BANDS * threads * together) * together;
         } else if (shared) {
             // Whole bands where there are tasks enough without: weights are then read once a band.
             const ptrdiff_t parts = threads == 1 ? 1 : ceil(4 * threads, shared * blocks());
-            task_pixels =
-                clamp(ceil(band_rows * row_pixels, parts * BF16X3_BLOCK) * BF16X3_BLOCK, BF16X3_BLOCK);
+            task_pixels = clamp(ceil(band_rows * row_pixels, parts * AMX_BLOCK) * AMX_BLOCK, AMX_BLOCK);
         }
     }
     ptrdiff_t rounds() const {
@@ -115,7 +117,7 @@ struct AmxConvolution : AmxFields {
         if (!shared) return units();
         return round % 2 == 0 ? shares(round) : bands_of(round) * parts() * blocks();
     }
-    // The thread has tiles: it is between bf16x3_begin and bf16x3_end.
+    // The thread has tiles: it is between amx_begin and amx_end.
     void run(ptrdiff_t round, ptrdiff_t index, int thread, const AmxCall &call) const {
         Places at = places(call, thread);
         if (!shared) {
@@ -156,14 +158,14 @@ struct AmxConvolution : AmxFields {
 
     static ptrdiff_t lines(ptrdiff_t bytes) { return ceil(bytes, AMX_LINE) * AMX_LINE; }
 
-    ptrdiff_t blocks() const { return ceil(K, BF16X3_BLOCK); }
+    ptrdiff_t blocks() const { return ceil(K, AMX_BLOCK); }
     ptrdiff_t chunks() const { return ceil(C, chunk); }
     ptrdiff_t taps() const { return ceil(Kw * chunk, 32); }  // steps to a kernel row
     ptrdiff_t units() const { return N * ceil(Oh, band_rows); }
-    ptrdiff_t weight_size() const { return 2 * 3 * blocks() * steps() * 2 * BF16X3_TILE; }
+    ptrdiff_t weight_size() const { return 2 * pieces * blocks() * steps() * 2 * AMX_TILE; }
     ptrdiff_t column_numbers() const { return window ? window : chunks() * chunk * phases; }  // of a piece
     ptrdiff_t pixel() const { return window ? window : pixel_columns * chunk; }  // from an output to the next
-    ptrdiff_t planes() const { return 3 * column_numbers() * columns * rows; }
+    ptrdiff_t planes() const { return pieces * column_numbers() * columns * rows; }
     ptrdiff_t plane_numbers() const { return (shared ? shared : 1) * planes() + slack; }
     ptrdiff_t step_offset(ptrdiff_t i, ptrdiff_t j) const {
         const ptrdiff_t row = i * Dh % Sh * rows + i * Dh / Sh;
@@ -197,27 +199,28 @@ struct AmxConvolution : AmxFields {
     }
 
     // ---- tasks
-    Bf16x3Row row_of(const Places &at, const AmxCall &call, ptrdiff_t n) const {
-        Bf16x3Row row;
+    AmxRow row_of(const Places &at, const AmxCall &call, ptrdiff_t n) const {
+        AmxRow row;
         row.x = call.x + n * H * W * x_pitch, row.to = at.planes;
         row.H = H, row.W = W, row.C = C, row.x_pitch = x_pitch;
         row.y = -Ph, row.Pw = Pw, row.step = column_step, row.pitch = row_pixels * pixel_columns;
-        row.chunk = 3 * piece, row.piece = piece;
+        row.chunk = pieces * piece, row.piece = piece;
         row.Kh = Kh, row.Dh = Dh, row.across = Kw * C, row.size = window;
         row.c = (int)chunk, row.bad = at.bad;
         return row;
     }
     // At pixel `pixel` of the outputs of all images.
-    Bf16x3Task task_of(const Places &at, const AmxCall &call, ptrdiff_t pixel_index) const {
-        Bf16x3Task task;
+    AmxTask task_of(const Places &at, const AmxCall &call, ptrdiff_t pixel_index) const {
+        AmxTask task;
         task.x = at.planes, task.sums = at.sums;
         task.weight = (const uint16_t *)weight, task.bias = (const float *)bias, task.offset = offset;
         task.out = call.out, task.residual = call.residual, task.relu = relu != 0;
+        task.weight_step = packed * 2 * AMX_TILE, task.pieces = (int)pieces;
         task.steps = steps(), task.piece = piece, task.pixel = pixel();
         task.pitch = row_pixels, task.Ow = Ow, task.K = K;
         task.out_pitch = out_pitch, task.residual_pitch = residual_pitch;
         task.first = 0;
-        bf16x3_advance(task, pixel_index);
+        amx_advance(task, pixel_index);
         return task;
     }
 
@@ -225,22 +228,22 @@ struct AmxConvolution : AmxFields {
     void split_row(const Places &at, const AmxCall &call, ptrdiff_t unit, ptrdiff_t index) const {
         const ptrdiff_t bands = ceil(Oh, band_rows), n = unit / bands, band = unit - n * bands,
                         phase = index / rows;
-        Bf16x3Row row = row_of(at, call, n);
+        AmxRow row = row_of(at, call, n);
         row.y = (band * band_rows + index - phase * rows) * Sh + phase - Ph;
         row.to += index * row.pitch * (window ? window : chunk);
-        bf16x3_split(&row);
+        amx_split(&row, (int)pieces);
     }
     // `count` outputs of the band from `first` on, for one block of filters.
     void multiply(const Places &at, const AmxCall &call, ptrdiff_t unit, ptrdiff_t block, ptrdiff_t first,
                   ptrdiff_t count) const {
         const ptrdiff_t bands = ceil(Oh, band_rows), n = unit / bands, row0 = (unit - n * bands) * band_rows;
-        Bf16x3Task task = task_of(at, call, (n * Oh + row0) * Ow);
-        bf16x3_select(task, block);
+        AmxTask task = task_of(at, call, (n * Oh + row0) * Ow);
+        amx_select(task, block);
         // The last row ends with its last output: what is beyond may lie outside the planes.
         const ptrdiff_t all = (clamp(Oh - row0, 0, band_rows) - 1) * task.pitch + Ow;
         task.first = first;
         task.end = clamp(first + count, 0, all);
-        if (task.first < task.end) bf16x3_task(&task);
+        if (task.first < task.end) amx_task(&task);
     }
     void band(const Places &at, const AmxCall &call, ptrdiff_t unit) const {
         for (ptrdiff_t index = 0; index < rows * phases; index++) split_row(at, call, unit, index);
@@ -254,10 +257,10 @@ struct AmxConvolution : AmxFields {
         const ptrdiff_t image = ceil(Oh * Ow, task_pixels), n = index / image,
                         first = index % image * task_pixels;
         const ptrdiff_t end = clamp(first + task_pixels, 0, Oh * Ow);
-        const Bf16x3Row row = row_of(at, call, n);
+        const AmxRow row = row_of(at, call, n);
         for (ptrdiff_t q = first; q < end; q += together) {
             const ptrdiff_t count = clamp(end - q, 0, together);
-            Bf16x3Row r = row;
+            AmxRow r = row;
             if (r.size) {
                 for (ptrdiff_t p = 0; p < count;
                      p += r.pitch) {  // a run of neighbours in a row of the output
@@ -266,20 +269,20 @@ struct AmxConvolution : AmxFields {
                     r.y = row.y + y * Sh;
                     r.Pw = row.Pw - column * row.step;
                     r.to = row.to + p * r.size;
-                    bf16x3_split(&r);
+                    amx_split(&r, (int)pieces);
                 }
             } else {
                 r.x += q * x_pitch;
                 r.y = 0;
                 r.W = r.pitch = count;
-                bf16x3_split(&r);
+                amx_split(&r, (int)pieces);
             }
-            Bf16x3Task t = task_of(at, call, n * Oh * Ow + q);
+            AmxTask t = task_of(at, call, n * Oh * Ow + q);
             t.pitch = t.Ow = t.end = count;
             for (ptrdiff_t block = 0; block < blocks(); block++) {
-                Bf16x3Task own = t;
-                bf16x3_select(own, block);
-                bf16x3_task(&own);
+                AmxTask own = t;
+                amx_select(own, block);
+                amx_task(&own);
             }
         }
     }

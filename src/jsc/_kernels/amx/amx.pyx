@@ -1,6 +1,6 @@
-"""bf16x3 family: dense float32 convolution on AMX tiles, from sums of three bfloat16 numbers.
+"""amx family: dense convolution on AMX tiles, from sums of one to three bfloat16 numbers.
 
-Layouts and numerics are those of amx/product.h, rounds and tasks those of amx/bf16x3.h.
+Layouts and numerics are those of amx/product.h, rounds and tasks those of amx/convolution.h.
 """
 
 from cython.parallel cimport parallel, prange, threadid
@@ -9,7 +9,7 @@ from cython.parallel cimport parallel, prange, threadid
 cdef class Convolution:
     """A convolution whose sizes and weights are known: a call has addresses only.
 
-    fields: those of AmxFields (amx/bf16x3.h) by name; a missing one is an error. Whoever makes it keeps
+    fields: those of AmxFields (amx/convolution.h) by name; a missing one is an error. Whoever makes it keeps
     the memory that they are addresses of.
     """
 
@@ -52,9 +52,9 @@ cdef class Convolution:
             return True
         c.begin(call)
         with nogil, parallel(num_threads=num_threads):
-            bf16x3_begin()
+            amx_begin()
             for round in range(c.rounds()):
                 for index in prange(c.tasks(round), schedule="dynamic"):
                     c.run(round, index, threadid(), call)
-            bf16x3_end()
+            amx_end()
         return c.end(call)

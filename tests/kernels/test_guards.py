@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from jsc import _config, methods
 from jsc._geometry import ConvGeometry
+from jsc._kernels import cpu
 from jsc.ops import amx, cpc, cpc_grad, cpo, cps, lowering
 
 G = ConvGeometry(2, 70, 9, 8, 20, 3, 3, 1, 1, 1, 1)
@@ -62,7 +63,7 @@ def test_weights_that_were_packed_for_another_layer_are_refused(isa, method, map
 def test_weights_that_were_packed_for_other_lanes_are_refused(method, maps):
     _, w, b = maps
     found = set()
-    for name in ("base", "avx2"):
+    for name in _config.ISA_NAMES[: cpu.supported_isa() + 1]:
         with _config.use_isa(name):
             found.add(tuple(packed(method, w, G).shape))
             made = packed(method, w, G)

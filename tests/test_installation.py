@@ -69,6 +69,26 @@ def test_show_versions(capsys, monkeypatch):
     assert "JSC_NOTHING=7" in shown["environment"]
 
 
+X86 = "processor\t: 0\nmodel name\t: Some   CPU @ 2 GHz\nprocessor\t: 1\nmodel name\t: Some   CPU\n"
+ARM = "processor\t: {}\nCPU implementer\t: 0x41\nCPU part\t: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (X86, "Some CPU @ 2 GHz"),
+        (ARM.format(0, "0xd0c") + ARM.format(1, "0xd0c"), "arm, designer 0x41, cores 0xd0c"),
+        (ARM.format(0, "0xd05") + ARM.format(1, "0xd0b"), "arm, designer 0x41, cores 0xd05 0xd0b"),
+        ("processor\t: 0\n", "arm"),
+    ],
+)
+def test_the_processors_name(text, name, monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: text)
+    monkeypatch.setattr(_installation.platform, "machine", lambda: "arm")
+    monkeypatch.setattr(_installation.platform, "processor", lambda: "")
+    assert _installation.cpu_name() == name
+
+
 def test_a_report_can_be_written_as_json():
     found = json.loads(json.dumps(_installation.installation()))
     assert found["isa_error"] == ""

@@ -16,13 +16,22 @@ from jsc._version import __version__
 
 
 def cpu_name() -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name as the system gives it. On ARM Linux gives none, but the numbers of the
+    designer and of the cores, of which a processor may have several kinds."""
+    found: dict[str, list[str]] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return " ".join(line.split(":", 1)[1].split())
+            key, _, value = line.partition(":")
+            values = found.setdefault(key.strip(), [])
+            if value.strip() not in values:
+                values.append(" ".join(value.split()))
     except OSError:
         pass
+    if "model name" in found:
+        return found["model name"][0]
+    if "CPU part" in found:
+        designer, parts = found.get("CPU implementer", ["unknown"]), found["CPU part"]
+        return f"{platform.machine()}, designer {designer[0]}, cores {' '.join(parts)}"
     return platform.processor() or platform.machine()
 
 

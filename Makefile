@@ -22,7 +22,7 @@ SEED ?= 0
 .PHONY: help demo test test-slow test-data test-debug bench wheel dist matrix clean
 .PHONY: docs linkcheck
 .PHONY: lint lint-python lint-types lint-cython lint-cpp format
-.PHONY: fuzz mutate races growth differential emulate sanitize
+.PHONY: fuzz mutate races growth differential emulate sanitize aarch64
 help:
 	@echo "make demo        own environment, install, then the main job on real images (about 2 minutes)"
 	@echo "make test        own environment, install, then the tests (some minutes)"
@@ -33,7 +33,7 @@ help:
 	@echo "make races       threads (CALLS=1000000)     make growth      memory over 20,000 calls"
 	@echo "make differential  methods against float64 (CASES=10000), on this processor's instruction sets"
 	@echo "make emulate     kernel tests with AVX-512 and AMX emulated"
-	@echo "make sanitize    the same with sanitizers"
+	@echo "make sanitize    the same with sanitizers    make aarch64     the same on an emulated ARM processor"
 	@echo "make bench       quick benchmarks           make wheel       sdist and wheel, checked"
 	@echo "make dist        both, tried afresh         make matrix      each Python, oldest and newest torch"
 	@echo "make docs        the documentation site     make linkcheck   its links"
@@ -102,6 +102,10 @@ emulate: $(VENV)/.built
 
 sanitize: $(VENV)/.built
 	@sh scripts/sanitize.sh $(BIN)/python
+
+# An environment of its own, on an x86-64 Debian: TESTS="tests/nn tests/jpeg" takes others.
+aarch64:
+	@sh scripts/aarch64.sh $(TESTS)
 
 # Linters read the sources: nothing is compiled for them.
 $(VENV)/.linters: $(VENV)/.ready

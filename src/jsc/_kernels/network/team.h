@@ -41,6 +41,10 @@ inline void pause() {
     asm volatile("pause");
 #endif
 }
+// Processors that reorder memory (ARM) need no more than what stands here: who arrives last has acquired
+// what the others wrote before they arrived, and its release of the generation hands on all of that, and
+// the shares that it has emptied, to whoever sees the new generation. Who takes which task needs no order,
+// since within a stage nobody reads what another task of it writes.
 inline void wait_for_all(Meeting &m, int64_t threads) {
     const int64_t generation = m.generation.value.load(std::memory_order_relaxed);
     if (m.arrived.value.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {

@@ -22,6 +22,7 @@ from torch import Tensor
 from jsc import _checks
 
 PIECES: dict[str, int] = {"ieee": 3, "tf32": 2, "bf16": 1}
+PRODUCTS = {"ieee": 6, "tf32": 3, "bf16": 1}
 _FRACTION_BITS = {"ieee": 23, "tf32": 10, "bf16": 7}
 
 

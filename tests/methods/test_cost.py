@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from jsc import _precision
 from jsc._geometry import ConvGeometry
 from jsc.methods import METHODS, get, likely_fastest_first
 
@@ -67,6 +68,14 @@ def test_the_order_follows_the_density_and_leaves_dense_out():
     dense = likely_fastest_first(g, 1.0)
     assert dense.index("amx") < dense.index("cpc")
     assert dense.index("mec") < dense.index("cpo")
+
+
+def test_tiles_cost_less_at_a_lower_precision(monkeypatch):
+    g, costs = ConvGeometry(1, 64, 28, 28, 64, 3, 3, 1, 1, 1, 1), []
+    for word in ("bf16", "tf32", "ieee"):
+        monkeypatch.setattr(_precision, "of_convolutions", lambda word=word: word)
+        costs.append(get("amx").cost(g, 0.5))
+    assert costs == sorted(set(costs))
 
 
 def test_nothing_to_convolve_has_a_cost():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from jsc import _config
+from jsc import _config, _precision
 from jsc._geometry import ConvGeometry
 from jsc.methods.base import Convolution, Method, map_bytes
 from jsc.ops import amx
@@ -29,9 +29,10 @@ class Amx(Method):
         return amx.Convolution(packed, bias, g)
 
     def cost(self, g: ConvGeometry, density: float) -> float:
-        """Six products on tiles, which few channels do not fill, and one pass that splits the
-        input."""
-        return (0.4 + 3 / max(g.C, 1)) * g.macs + 20 * g.N * g.C * g.H * g.W
+        """Six products on tiles (at tf32 three, at bf16 one), which few channels do not fill, and
+        one pass that splits the input."""
+        products = _precision.PRODUCTS[_precision.of_convolutions()]
+        return products / 6 * (0.4 + 3 / max(g.C, 1)) * g.macs + 20 * g.N * g.C * g.H * g.W
 
     def stored_bytes(self, input: Tensor, g: ConvGeometry) -> int:
         """The map, and three bfloat16 numbers for each element of the bands worked on."""

@@ -11,6 +11,7 @@ from random_networks import RandomNetwork, randomise
 from torch import nn
 
 import jsc
+from jsc._precision import Precision
 from jsc.network.accuracy import measure
 
 
@@ -110,4 +111,4 @@ def test_wrong_numbers_are_noticed():
     """NaN where the model has numbers counts as wrong, and is no error of zero."""
     model, x = small(), torch.randn(X)
     with pytest.warns(RuntimeWarning, match="largest error"):
-        measure(model, model(x) * float("nan"), (x,), {})
+        measure(model, model(x) * float("nan"), (x,), {}, Precision())

@@ -38,7 +38,10 @@ def test_daemons_alive_at_the_end():
     if run.returncode:
         assert sys.version_info < (3, 14)
         assert run.returncode == -signal.SIGABRT
-        assert run.stderr.startswith("terminate called without an active exception"), run.stderr
+        # Two threads may end it at a time: one of them says "recursively".
+        ended = run.stderr.splitlines()
+        assert "terminate called without an active exception" in ended, run.stderr
+        assert all(line.startswith("terminate called") for line in ended), run.stderr
 
 
 KERNEL_AT_THE_END = """

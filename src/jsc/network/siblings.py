@@ -15,6 +15,9 @@ Which become one:
     if it is no output of the network: what the others write is put before it, in one wider map
 
 Any other sibling that lies alone in a concatenation stays as it is, since its place is settled.
+
+On one thread of an AMD EPYC with AVX-512, methods tuned with and without: Inception v3 (76
+convolutions become 61) is 1.13 times as fast, GoogLeNet (57 become 39) 1.02 times.
 """
 
 from __future__ import annotations

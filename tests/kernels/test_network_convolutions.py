@@ -5,89 +5,23 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
+from convolution_runs import LANES, convolution, drawn
 from network_maps import Maps, act, close
 
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels.amx.amx import Convolution as Tiles
 from jsc._kernels.cpc.forward import tile_columns
-from jsc._precision import PIECES, rounded
+from jsc._precision import PIECES
 from jsc.network import packing
 from jsc.network.choices import AMX_FIELDS
 from jsc.network.emit import NOWHERE
 from jsc.ops import amx, cpc
 
-LANES = {"base": 4, "avx2": 8, "avx512": 16}
-
 
 @pytest.fixture(params=[1, 2], ids=lambda n: f"{n} threads")
 def maps(request, isa):
     return Maps(isa, request.param)
-
-
-def drawn(seed):
-    """Sizes and geometry of a convolution."""
-    r = random.Random(seed)
-    groups = r.choice([1, 1, 1, 2, 3])
-    kernel = r.choice([(1, 1), (3, 3), (3, 3), (5, 5), (1, 7), (2, 3)])
-    g = {
-        "N": r.choice([1, 2]), "C": groups * r.choice([1, 3, 8, 20]), "H": r.randint(5, 11),
-        "W": r.randint(7, 13), "K": groups * r.choice([1, 5, 16, 33, 70]), "groups": groups,
-        "kernel": kernel, "stride": r.choice([(1, 1), (1, 1), (2, 2), (2, 1)]),
-        "padding": tuple(r.randint(0, k // 2) for k in kernel),
-        "dilation": (1, 1) if kernel[0] > 3 else r.choice([(1, 1), (2, 1)]),
-    }  # fmt: skip
-    return r, g
-
-
-ACTS = [
-    ("none", 0, 0), ("clamp", 0, float("inf")), ("clamp", 0, 6), ("silu", 0, 0), ("softplus", 0, 0),
-]  # fmt: skip
-
-
-def convolution(
-    maps, r, g, kind, special=False, zeros=0.0, workspace=None, acts=ACTS, fields=None,
-    precision="ieee", **more
-):  # fmt: skip
-    """Ours and torch's in float64, with a random epilogue. `fields` makes those of the instruction
-    from those that all have, the weight and the shift. Operands have the bits of the precision."""
-    x = rounded(torch.randn(g["N"], g["C"], g["H"], g["W"]), precision)
-    x[torch.rand(x.shape) < zeros] = 0
-    if special:
-        x[0, 0, 2, 3], x[0, -1, 4, 1] = float("nan"), float("inf")
-    w = rounded(torch.randn(g["K"], g["C"] // g["groups"], *g["kernel"]), precision)
-    steps = (g["stride"], g["padding"], g["dilation"], g["groups"])
-    exact = F.conv2d(x.double(), w.double(), None, *steps)
-    N, K, H, W = exact.shape
-    shift = torch.randn(K) if r.random() < 0.5 else None
-    residual = torch.randn(exact.shape) if r.random() < 0.5 else None
-    # torch's SiLU of -inf is NaN, ours 0.
-    name, a, b = r.choice(acts[:3] if special else acts)
-    if shift is not None:
-        exact = exact + shift.double()[:, None, None]
-    if residual is not None:
-        exact = exact + residual.double()
-    function = {
-        "none": lambda y: y, "clamp": lambda y: y.clamp(a, b), "silu": F.silu,
-        "softplus": F.softplus,
-    }[name]  # fmt: skip
-    exact = function(exact)
-    out, _ = maps.place((N, H, W, K), around=3)
-    own = {
-        "x": maps.put(x, around=2), "out": out,
-        "epilogue": {
-            "shift": maps.constant(shift),
-            "has_residual": int(residual is not None),
-            "residual": NOWHERE if residual is None else maps.put(residual), "act": act(name, a, b),
-        },
-    }  # fmt: skip
-    for i, letter in enumerate("hw"):
-        for key, field in (("kernel", "K"), ("stride", "S"), ("padding", "P"), ("dilation", "D")):
-            own[field + letter] = g[key][i]
-    if fields is not None:
-        return maps.run(kind, fields(own, w, shift), workspace), exact
-    more = {key: value(w) if callable(value) else value for key, value in more.items()}
-    return maps.run(kind, {**own, **more}, workspace), exact
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -145,73 +79,6 @@ def test_pointwise(maps, isa, seed):
         weight=lambda w: maps.constant(packing.direct(w, g["groups"], lanes, vectors, chunk)),
     )  # fmt: skip
     close(ours, exact)
-
-
-needs_bf16 = pytest.mark.skipif(not _config.bf16(), reason="this CPU multiplies no bfloat16")
-
-
-def drawn_for_pairs(seed):
-    """Sizes, geometry and blocking for direct_bf16."""
-    r, g = drawn(seed)
-    g |= {"C": r.choice([1, 3, 8, 20, 33, 64, 70]), "K": g["K"] // g["groups"], "groups": 1}
-    pairs = -(-g["C"] // 2)
-    cut = {
-        "vectors": min(r.randint(1, 4), -(-g["K"] // 16)), "tiles_first": r.randint(0, 2),
-        "chunk": r.choice([pairs, r.randint(1, pairs)]), "band_rows": r.randint(1, 4),
-        "task_blocks": r.randint(1, 3),
-    }  # fmt: skip
-    return r, g, cut
-
-
-def pairs_fields(maps, cut):
-    def fields(own, w, shift):
-        packed = packing.direct(packing.pairs(w), 1, 16, cut["vectors"], cut["chunk"])
-        direct = {**own, **cut, "groups": 1, "weight": maps.constant(packed)}
-        return {"direct": direct, "out": own["out"]}
-
-    return fields
-
-
-@needs_bf16
-@pytest.mark.parametrize("seed", range(40))
-def test_direct_bf16(maps, isa, seed):
-    if isa != "avx512":
-        pytest.skip("an extension of AVX-512")
-    r, g, cut = drawn_for_pairs(seed)
-    ours, exact = convolution(
-        maps, r, g, "direct_bf16", special=seed % 4 == 0, precision="bf16",
-        fields=pairs_fields(maps, cut),
-    )  # fmt: skip
-    close(ours, exact, 1e-5)  # of chains of up to 1,750 products
-
-
-@needs_bf16
-@pytest.mark.parametrize("channels", [3, 16, 50])
-@pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_direct_bf16_rounds_to_the_nearest(maps, isa, channels, kernel, stride):
-    """Ties to even; what is too large becomes inf, NaN and inf stay, denormals count as zero."""
-    if isa != "avx512":
-        pytest.skip("an extension of AVX-512")
-    x, w = torch.randn(2, channels, 9, 8), torch.randn(21, channels, kernel, kernel)
-    x.view(torch.int32)[:, :, ::2] &= -(1 << 15)  # ties
-    x[0, :, 3, 3], x[1, 0, 2, 2], x[1, 1, 4, 6] = 1e-40, float("nan"), 3.4e38
-    size = (9 - kernel) // stride + 1, (8 - kernel) // stride + 1
-    cut = {"vectors": 2, "chunk": -(-channels // 2), "band_rows": 2, "task_blocks": 1}
-
-    def run(x):
-        own = {
-            "x": maps.put(x), "out": maps.place((2, *size, 21))[0],
-            "epilogue": {"shift": 0, "has_residual": 0, "residual": NOWHERE, "act": act()},
-            "Kh": kernel, "Kw": kernel, "Sh": stride, "Sw": stride,
-            "Ph": 0, "Pw": 0, "Dh": 1, "Dw": 1,
-        }  # fmt: skip
-        fields = pairs_fields(maps, {**cut, "tiles_first": 1})
-        return maps.run("direct_bf16", fields(own, w, None))
-
-    ours = run(x)
-    x[0, :, 3, 3] = 0
-    assert torch.equal(ours.nan_to_num(7.0), run(rounded(x, "bf16")).nan_to_num(7.0))
 
 
 @pytest.mark.parametrize("tile", [(2, 2), (2, 4), (4, 4)])

@@ -67,6 +67,9 @@ struct DirectBf16Kernel {
     // The band of the output rows from y0 on, in order, so that what is written too far is written again.
     JSC_INLINE void convert_band(const ConvolutionFields &f, const PairsBand &band, const float *x,
                                  int64_t y0, int64_t rows, float *to) {
+        // Pixels that follow each other in both. An odd channel beside which another map's number lies is not
+        // among them: NaN times the weight of zero would be NaN.
+        const bool dense = band.column_step == 1 && f.x.pixel == f.x.C && f.x.C % 2 == 0;
         for (int64_t r = 0; r < rows; r++, to += band.columns * band.pairs) {
             const int64_t y = y0 * f.Sh - f.Ph + r * band.row_step, step = band.column_step;
             // Columns q with 0 <= q step - Pw < W lie in the input.
@@ -75,8 +78,8 @@ struct DirectBf16Kernel {
             if (y < 0 || y >= f.x.H) first = end = band.columns;
             memset((void *)to, 0, 4 * first * band.pairs);
             const float *from = x + y * f.x.row + (first * step - f.Pw) * f.x.pixel;
-            if (step * f.x.pixel == 2 * band.pairs) {
-                convert(from, (end - first) * f.x.pixel, (uint16_t *)(to + first * band.pairs));
+            if (dense) {
+                convert(from, (end - first) * f.x.C, (uint16_t *)(to + first * band.pairs));
             } else {
                 for (int64_t q = first; q < end; q++, from += step * f.x.pixel)
                     convert(from, f.x.C, (uint16_t *)(to + q * band.pairs));

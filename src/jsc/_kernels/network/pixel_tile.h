@@ -1,4 +1,5 @@
-// The tile of a direct convolution (convolution.h): P output pixels, any consecutive ones of a band of rows.
+// What a direct convolution (convolution.h) is told, and its tile: P output pixels, any consecutive ones of a
+// band of rows.
 #pragma once
 #include "network/activation.h"
 

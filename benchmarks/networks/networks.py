@@ -149,6 +149,19 @@ def measure(
     }  # fmt: skip
 
 
+def measured(options: argparse.Namespace, one: Callable[..., Row], title: str) -> list[Row]:
+    """`one` for each number of threads, batch and network."""
+    torch.manual_seed(0)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        for threads in options.threads:
+            with Workers(threads) as there:
+                for batch in options.batch:
+                    for case in report.progress(cases(options, batch), title):
+                        rows.append(one(*case, options, Path(folder), there))
+    return rows
+
+
 def methods(net: jsc.CompiledNetwork) -> str:
     """How many convolutions take each method."""
     counts = net.methods()
@@ -213,14 +226,7 @@ def main(arguments: list[str]) -> None:
     options = report.parse(parser, arguments)
     if options.quick:
         options.rounds, options.budget = min(options.rounds, 3), min(options.budget, 1)
-    torch.manual_seed(0)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        for threads in options.threads:
-            with Workers(threads) as there:
-                for batch in options.batch:
-                    for case in report.progress(cases(options, batch), "networks"):
-                        rows.append(measure(*case, options, Path(folder), there))
+    rows = measured(options, measure, "networks")
     page = {"Summary": report.table(summaries(rows))}
     for batch in options.batch:
         for threads in options.threads:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,16 @@ from benchmarks.common.harness import Ratio, geometric_mean, max_error, take_tur
 from benchmarks.common.report import Figure
 from benchmarks.common.workers import Workers
 from benchmarks.inputs import networks as inputs
-from benchmarks.networks.networks import REST, Built, Make, Row, cases, compiled, in_turn, runtime
+from benchmarks.networks.networks import (
+    REST,
+    Built,
+    Make,
+    Row,
+    compiled,
+    in_turn,
+    measured,
+    runtime,
+)
 from benchmarks.peers import runtimes
 from jsc._precision import PIECES
 from jsc.typing import PrecisionName
@@ -165,14 +173,7 @@ def main(arguments: list[str]) -> None:
     if options.quick:
         options.rounds, options.budget = min(options.rounds, 3), min(options.budget, 1)
         options.images = min(options.images, 20)
-    torch.manual_seed(0)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        for threads in options.threads:
-            with Workers(threads) as there:
-                for batch in options.batch:
-                    for case in report.progress(cases(options, batch), "precision"):
-                        rows.append(measure(*case, options, Path(folder), there))
+    rows = measured(options, measure, "precision")
     page = {"Summary": report.table(summaries(rows))}
     for batch in options.batch:
         for threads in options.threads:

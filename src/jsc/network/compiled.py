@@ -174,9 +174,9 @@ class CompiledNetwork(nn.Module):
         if choices is not None:
             self._choices = choices
         elif budget > 0:
-            layouts = tuple(is_channels_last(t) for t in tensors)
-            store = Store(captured.state)
-            draft = NetworkProgram(captured.at(tensors), layouts, store, {}, self.precision)
+            last = tuple(is_channels_last(t) for t in tensors)
+            at, store = captured.at(tensors), Store(captured.state)
+            draft = NetworkProgram(at, last, store, {}, self.precision, for_tuning=True)
             self._choices = tune(draft, tensors, budget, progress)
         program = self._program(leaves)
         if budget > 0:
@@ -319,8 +319,8 @@ class CompiledNetwork(nn.Module):
     def _make(self, leaves: list[Any], tensors: list[Tensor]) -> NetworkProgram:
         assert self._store is not None
         captured = self._capture(leaves, tensors).at(tensors)
-        layouts = tuple(is_channels_last(t) for t in tensors)
-        return NetworkProgram(captured, layouts, self._store, self._choices, self.precision)
+        last = tuple(is_channels_last(t) for t in tensors)
+        return NetworkProgram(captured, last, self._store, self._choices, self.precision)
 
     def _capture(self, leaves: list[Any], tensors: list[Tensor]) -> Captured:
         """The graph for inputs of these sizes: one that we have, or the model's, exported."""

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from jsc import _config
 from jsc._kernels.network.program import Program, Walk
 from jsc._precision import Precision
-from jsc.network import memory, passes
+from jsc.network import batches, memory, passes
 from jsc.network.captured import Captured
 from jsc.network.choices import workspace_of
 from jsc.network.constants import Store
@@ -48,6 +48,7 @@ class NetworkProgram:
         store: Store,
         choices: Mapping[str, str],
         precision: Precision = IEEE,
+        for_tuning: bool = False,
     ):
         self.graph: Graph = lower(captured, channels_last)
         passes.simplify(self.graph)
@@ -56,6 +57,8 @@ class NetworkProgram:
         self.store = store
         self.isa = _config.isa()
         self.outputs = [self._output(o, channels_last) for o in self.graph.outputs]
+        self.images = batches.images_together(self.graph, for_tuning)
+        self.starts = batches.divide(self.graph, self.images)
         for operation in self.graph.operations:
             if isinstance(operation, Convolution):
                 operation.workspace = workspace_of(operation, precision.conv)
@@ -124,8 +127,8 @@ class NetworkProgram:
     def walk_singly(
         self, inputs: Sequence[Tensor], run: Callable[[Operation, Any], None], threads: int = 1
     ) -> None:
-        """Goes through the operations in order; `run(operation, function)` is to call each function
-        at least once."""
+        """Goes through the operations in order, with the first part of the batch; `run(operation,
+        function)` is to call each function at least once."""
         tensors = self._tensors(inputs)
         call = self._take(1)
         self._standing.at = (call, tensors, threads)
@@ -176,8 +179,14 @@ class NetworkProgram:
             tensors[index] = torch.empty(shape, memory_format=layout)
         return tensors
 
-    def _regions(self, call: CallMemory, tensors: list[Tensor | None]) -> list[int]:
-        return [call.arena_at, *[0 if t is None else t.data_ptr() for t in tensors]]
+    def _regions(self, call: CallMemory, tensors: list[Tensor | None], image: int = 0) -> list[int]:
+        """Where the memory of a part of the batch begins, by its first image."""
+        addresses = [0 if t is None else t.data_ptr() for t in tensors]
+        if image:
+            for i, t in enumerate(tensors):
+                if t is not None and t.dim() > 0:
+                    addresses[i] += image * t.stride(0) * t.element_size()
+        return [call.arena_at, *addresses]
 
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
         """The network's outputs; `inputs` have the layouts that the program was made for."""
@@ -185,11 +194,12 @@ class NetworkProgram:
         tensors = self._tensors(inputs)
         call = self._take(threads)
         try:
-            for step in self.steps:
-                if isinstance(step, TorchCall):
-                    self._run_torch(step, call, tensors)
-                else:
-                    step.run(self._regions(call, tensors), call.scratch_at, threads)
+            for image in self.starts:
+                for step in self.steps:
+                    if isinstance(step, TorchCall):
+                        self._run_torch(step, call, tensors)
+                    else:
+                        step.run(self._regions(call, tensors, image), call.scratch_at, threads)
         finally:
             self._free.append(call)
         if self._single is not None:

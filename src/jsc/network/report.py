@@ -79,7 +79,8 @@ def describe(operation: Operation) -> str:
 
 
 def profile(program: NetworkProgram, tensors: list[Tensor], repeats: int) -> Profile:
-    """Each operation `repeats` times in its place, on what its predecessors wrote; medians."""
+    """Each operation `repeats` times in its place, on what its predecessors wrote; medians, times
+    the parts of the batch."""
     times: dict[Operation, list[float]] = {o: [] for o in program.graph.operations}
     density: dict[Operation, float] = {}
 
@@ -92,8 +93,9 @@ def profile(program: NetworkProgram, tensors: list[Tensor], repeats: int) -> Pro
             times[operation].append(time.perf_counter() - start)
 
     program.walk_singly(tensors, run)
+    parts = len(program.starts)
     rows = [
-        Row(o.layer, describe(o), program.method(o), sorted(t)[len(t) // 2], density.get(o))
+        Row(o.layer, describe(o), program.method(o), parts * sorted(t)[len(t) // 2], density.get(o))
         for o, t in times.items()
         if t
     ]
@@ -202,6 +204,8 @@ def summary(
         f"memory of a call: {memory.size * 4 / 1e6:.1f} MB for maps of "
         f"{memory.total * 4 / 1e6:.1f} MB",
     ]
+    if len(program.starts) > 1:
+        head.append(f"the batch goes through it in {len(program.starts)} parts of {program.images}")
     if accuracy is not None:
         head.append(str(accuracy))
     rows = [Row(o.layer, describe(o), program.method(o), 0.0) for o in operations]

@@ -31,7 +31,7 @@ def pairs(weight: Tensor) -> Tensor:
 def plain(weight: Tensor, lanes: int) -> Tensor:
     """(K, C, Kh, Kw) -> for each vector of filters: (Kh, Kw, C, lanes), missing ones zero."""
     padded = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, -weight.shape[0] % lanes))
-    return direct(padded, 1, lanes, 1, weight.shape[1])
+    return padded.float().unflatten(0, (-1, lanes)).permute(0, 3, 4, 2, 1).reshape(-1)
 
 
 def _whole_vectors(rows: Tensor, lanes: int) -> Tensor:
@@ -78,10 +78,9 @@ def _transform(outputs: int) -> Tensor:
 
 def winograd(weight: Tensor, tile: tuple[int, int], lanes: int, vectors: int) -> Tensor:
     """(K, C, 3, 3) -> for each filter block: (positions, C, filters), transformed in float64."""
-    down, across = (_transform(m) for m in tile)
-    transformed = torch.einsum("iu,kcuv,jv->ijkc", down, weight.double(), across).flatten(0, 1)
-    parts = []
-    for block in transformed.split(vectors * lanes, 1):
-        missing = -block.shape[1] % lanes
-        parts.append(F.pad(block, (0, 0, 0, missing)).transpose(1, 2).reshape(-1))
-    return torch.cat(parts).float()
+    both = torch.kron(*(_transform(m) for m in tile))  # (positions, 9)
+    K, C = weight.shape[:2]
+    taps = weight.double().permute(2, 3, 1, 0).reshape(9, C * K)
+    transformed = (both @ taps).float().reshape(-1, C, K)
+    blocks = F.pad(transformed, (0, -K % lanes)).split(vectors * lanes, 2)
+    return torch.cat([block.reshape(-1) for block in blocks])

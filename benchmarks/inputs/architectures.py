@@ -1,4 +1,4 @@
-"""Two small networks with batch normalisation; the first convolution has stride 2."""
+"""Small networks with batch normalisation."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ def _head(channels: int, classes: int) -> tuple[nn.Module, ...]:
 
 
 def resnet(classes: int) -> nn.Sequential:
-    """Four stages of one residual block, 24, 48, 96 and 128 channels, each half the size."""
+    """Four stages of one residual block, 24, 48, 96 and 128 channels, each half the size; the first
+    convolution has stride 2."""
     blocks = [Residual(24, 24, 1), Residual(24, 48, 2), Residual(48, 96, 2), Residual(96, 128, 2)]
     return nn.Sequential(_convolution(3, 24, 2), nn.ReLU(), *blocks, *_head(128, classes))
 
 
 def vgg(classes: int) -> nn.Sequential:
-    """3x3 convolutions of 32; 64, 64; 128, 128; 128, 128 channels, maximum pooling between."""
+    """3x3 convolutions of 32; 64, 64; 128, 128; 128, 128 channels, maximum pooling between; the
+    first one has stride 2."""
     layers: list[nn.Module] = [_convolution(3, 32, 2), nn.ReLU()]
     inputs = 32
     for outputs in (64, 128, 128):
@@ -48,4 +50,15 @@ def vgg(classes: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1], *_head(inputs, classes))
 
 
-ARCHITECTURES = {"resnet": resnet, "vgg": vgg}
+def resnet18(classes: int) -> nn.Sequential:
+    """The ResNet-18 of CIFAR experiments (a first 3x3 convolution of stride 1, four stages of two
+    residual blocks), a quarter as wide: 16, 32, 64 and 128 channels."""
+    blocks: list[nn.Module] = []
+    inputs = 16
+    for outputs in (16, 32, 64, 128):
+        blocks += [Residual(inputs, outputs, outputs // inputs), Residual(outputs, outputs, 1)]
+        inputs = outputs
+    return nn.Sequential(_convolution(3, 16), nn.ReLU(), *blocks, *_head(128, classes))
+
+
+ARCHITECTURES = {"resnet": resnet, "vgg": vgg, "resnet18": resnet18}

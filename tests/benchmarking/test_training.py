@@ -12,6 +12,7 @@ import jsc
 from benchmarks.inputs import image_tasks
 from benchmarks.jpeg.training import (
     accuracy,
+    accuracy_page,
     attacks,
     hard_quantizer,
     loop,
@@ -58,10 +59,10 @@ def test_no_run_starts_when_the_minutes_are_spent(tmp_path, monkeypatch, capsys)
 def test_the_most_telling_runs_come_first():
     options = accuracy.arguments_of(["--data", "x"])
     planned = accuracy.plan(options)
-    pairs = len(options.sets) * len(options.architectures)
-    assert {variant for _, _, variant, _ in planned[: 2 * pairs]} == set(variants.MAIN)
-    assert {seed for *_, seed in planned[: 2 * pairs + len(variants.CONTROLS)]} == {0}
-    assert len(set(planned)) == len(planned) == 3 * (2 * pairs + len(variants.CONTROLS))
+    pairs, main = len(options.sets) * len(options.architectures), len(variants.MAIN)
+    assert {variant for _, _, variant, _ in planned[: main * pairs]} == set(variants.MAIN)
+    assert {seed for *_, seed in planned[: main * pairs + len(variants.CONTROLS)]} == {0}
+    assert len(set(planned)) == len(planned) == 5 * (main * pairs + len(variants.CONTROLS))
 
 
 def test_a_line_cut_off_counts_as_not_run(tmp_path):
@@ -116,11 +117,59 @@ def test_all_variants_see_the_same_images_and_weights():
     assert all(torch.equal(first, other) for other in rest)
 
 
-def test_ahead_means_beyond_every_deviation():
-    standard = {"accuracy": [70.0, 71.0, 72.0]}
-    assert accuracy.ahead(standard, {"accuracy": [73.0, 74.0, 75.0], "gain": [3.0, 3.0, 3.0]})
-    assert not accuracy.ahead(standard, {"accuracy": [70.5, 71.5, 72.5], "gain": [0.5] * 3})
-    assert not accuracy.ahead({"accuracy": [70.0]}, {"accuracy": [80.0], "gain": [10.0]})
+def record(right):
+    return {"right": right, "accuracy": 100 * right.count("1") / len(right)}
+
+
+def found_of(ours, standard):
+    """Runs of two seeds, as `summary` takes them."""
+    return [
+        (("set", "net", variant, seed), record(right))
+        for variant, runs_of in (("standard", standard), ("jpeg-dl", ours))
+        for seed, right in enumerate(runs_of)
+    ]
+
+
+def test_gains_are_paired_and_have_an_interval():
+    worse, better = "1" * 60 + "0" * 40, "1" * 80 + "0" * 20
+    _, row = accuracy_page.summary(found_of([better, better], [worse, worse]))
+    assert row["gain"] == [20.0, 20.0]
+    assert row["interval"].mean == pytest.approx(20.0)
+    assert row["interval"].seeds == 0.0
+    assert row["interval"].images == pytest.approx(1.96 * 40.2 / 10, rel=0.01)
+    assert accuracy_page.ahead(row)
+
+
+def test_seeds_that_disagree_are_not_ahead():
+    low, high = "1" * 60 + "0" * 40, "1" * 90 + "0" * 10
+    _, row = accuracy_page.summary(found_of([high, low], [low, low]))
+    assert row["gain"] == [30.0, 0.0]
+    assert row["interval"].half > 100
+    assert not accuracy_page.ahead(row)
+
+
+def test_one_seed_is_not_ahead():
+    _, row = accuracy_page.summary(found_of(["1" * 90 + "0" * 10], ["1" * 10 + "0" * 90]))
+    assert not accuracy_page.ahead(row)
+
+
+def test_the_sceptic_compares_with_saturation():
+    found = found_of(["1110", "1110"], ["1000", "1000"])
+    found += [(("set", "net", "saturation", seed), record("1100")) for seed in (0, 1)]
+    (sentence,) = accuracy_page.sceptic(accuracy_page.summary(found))
+    assert "gains +50.0 points in the mean, and saturation alone +25.0" in sentence
+    assert "the better of the two in 1" in sentence
+
+
+@pytest.mark.parametrize("name", ["high-pass", "local contrast"])
+def test_filters_take_away_what_is_even(name):
+    """A constant image becomes 0.5, and so does, inside, a slope."""
+    layer = variants.FILTERS[name]()
+    assert torch.allclose(layer(torch.full((1, 3, 40, 40), 0.3)), torch.tensor(0.5), atol=1e-5)
+    slope = torch.linspace(0, 1, 40).expand(1, 3, 40, 40)
+    assert torch.allclose(layer(slope)[..., 16:24], torch.tensor(0.5), atol=1e-4)
+    edge = (torch.arange(40) >= 20).float().expand(1, 3, 40, 40)
+    assert layer(edge)[0, 0, 20, 20] > 0.6 > 0.4 > layer(edge)[0, 0, 20, 19]
 
 
 # variants and the hard quantizer
@@ -135,7 +184,7 @@ def test_zero_dc_takes_the_block_means_off():
 
 
 def test_a_tiny_kappa_only_saturates():
-    variant = variants.CONTROLS["saturation"]
+    variant = variants.VARIANTS["saturation"]
     layer = variant.build(lambda: torch.ones(3, 8, 8))[0]  # all steps 5: clamped at 635
     x = torch.rand(1, 3, 16, 16)
     torch.testing.assert_close(layer(x), x, atol=1e-4, rtol=0)

@@ -7,9 +7,11 @@ withstood, from the first on. Gains are paired: the same seed, the same images.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+
+from benchmarks.common.intervals import Gain, bits, interval
 
 Row = dict[str, Any]
 STANDARD = "standard"
@@ -17,34 +19,6 @@ WORST = "worst"
 STRONGEST = "PGD-50, 3 starts"
 NEEDED = (*(("PGD-5", e) for e in (1.0, 2.0, 3.0, 4.0)), (STRONGEST, 1.0), (STRONGEST, 2.0))
 QUANTISED = ("authors", "saturation")  # BPDA is for these arms
-STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # 97.5 %, 1, 2, ... degrees
-
-
-class Gain(NamedTuple):
-    """Points over standard; half widths of its 95 % intervals over seeds and over images."""
-
-    mean: float
-    seeds: float | None  # None with one seed
-    images: float
-    count: int  # seeds
-    size: int  # images
-
-    @property
-    def half(self) -> float:
-        """The wider of the two, which decides."""
-        return max(self.images, self.seeds or 0.0)
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the interval leaves out zero, else 0."""
-        return int(np.sign(self.mean)) if abs(self.mean) > self.half else 0
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.1f} ± {self.half:.1f}"
-
-
-def bits(held: str) -> np.ndarray:
-    return np.frombuffer(held.encode(), np.uint8) == ord("1")
 
 
 def worst(row: Row, epsilon: float) -> np.ndarray | None:
@@ -116,19 +90,6 @@ def gain(
         np.mean([a[:size] - b[:size] for a, b in zip(made[::2], made[1::2], strict=True)], 0)
         for made in found
     ])  # fmt: skip
-
-
-def interval(differences: Sequence[np.ndarray]) -> Gain:
-    """`differences` has one array a seed, an entry an image."""
-    points = 100 * np.stack(differences)
-    by_seed, by_image = points.mean(1), points.mean(0)
-    count = len(by_seed)
-    seeds = None
-    if count > 1:
-        student = STUDENT[min(count - 1, len(STUDENT)) - 1]
-        seeds = float(student * by_seed.std(ddof=1) / np.sqrt(count))
-    images = float(1.96 * by_image.std(ddof=1) / np.sqrt(len(by_image)))
-    return Gain(float(points.mean()), seeds, images, count, len(by_image))
 
 
 def pairs(

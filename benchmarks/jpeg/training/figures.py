@@ -17,20 +17,21 @@ Row = dict[str, Any]
 def accuracies(folder: Path, main: Sequence[Row], controls: Sequence[Row]) -> list[Figure]:
     """Left: accuracy of each pair, a dot a run, a line a mean. Right: gain of each control."""
     figure, (left, right) = figures.subplots(
-        1, 2, figsize=(12.5, 4.6), gridspec_kw={"width_ratios": (1.1, 1)}
+        1, 2, figsize=(14, 5.2), gridspec_kw={"width_ratios": (1.7, 1)}
     )
     pairs = list(dict.fromkeys((row["set"], row["architecture"]) for row in main))
     variants = list(dict.fromkeys(row["variant"] for row in main))
     for row in main:
         at = pairs.index((row["set"], row["architecture"]))
-        at += 0.3 * (variants.index(row["variant"]) - (len(variants) - 1) / 2)
+        at += 0.25 * (variants.index(row["variant"]) - (len(variants) - 1) / 2)
         colour = f"C{variants.index(row['variant'])}"
         values = row["accuracy"]
         left.plot([at] * len(values), values, "o", color=colour, alpha=0.6, markersize=5)
-        left.hlines(np.mean(values), at - 0.12, at + 0.12, color=colour, linewidth=2.5)
+        left.hlines(np.mean(values), at - 0.1, at + 0.1, color=colour, linewidth=2.5)
     for i, variant in enumerate(variants):
         left.plot([], [], "o-", color=f"C{i}", label=variant)
     left.set_xticks(range(len(pairs)), [f"{s}\n{a}" for s, a in pairs], fontsize=7.5)
+    left.tick_params(axis="x", rotation=60)
     left.set_ylabel("test accuracy after the last epoch, %")
     left.legend()
     left.grid(axis="y", alpha=0.3)

@@ -92,14 +92,19 @@ def train(
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, split: Split) -> float:
-    """Per cent of images whose highest score is the right one, in evaluation mode."""
+def right(model: nn.Module, split: Split) -> Tensor:
+    """Of which images is the highest score the right one, in evaluation mode?"""
     model.eval()
-    right = [
-        (model(to_float(x)).argmax(1) == y).double()
+    found = [
+        model(to_float(x)).argmax(1) == y
         for x, y in zip(split.x.split(100), split.y.split(100), strict=True)
     ]
-    return 100 * float(torch.cat(right).mean())
+    return torch.cat(found)
+
+
+def accuracy(model: nn.Module, split: Split) -> float:
+    """Per cent of images that `right` finds."""
+    return 100 * float(right(model, split).double().mean())
 
 
 def sensitivity(model: nn.Module, split: Split, images: int = 600) -> Tensor:

@@ -9,9 +9,9 @@ from benchmarks.common import report
 from benchmarks.jpeg.training import runs
 
 
-def parse(parser: argparse.ArgumentParser, given: list[str]) -> argparse.Namespace:
+def parse(parser: argparse.ArgumentParser, given: list[str], seeds: int = 3) -> argparse.Namespace:
     """Adds --seeds and --runs, then parses; --quick takes one seed and a folder of its own."""
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[*range(seeds)])
     parser.add_argument("--runs", type=Path, default=runs.SCRATCH, help="finished runs, weights")
     parser.set_defaults(threads=[1])
     options = report.parse(parser, given)

@@ -79,10 +79,12 @@ def run(
     start = [layer.tables.detach().tolist() for layer in loop.jpeg_layers(model)]
     begin = time.process_time()
     losses = loop.train(model, task, seed, variant.rate, step)
+    right = loop.right(model, task.test)
     result: dict[str, Any] = {
         "cpu seconds": time.process_time() - begin,
         "losses": losses,
-        "accuracy": loop.accuracy(model, task.test),
+        "accuracy": 100 * float(right.double().mean()),
+        "right": "".join(map(str, right.int().tolist())),
     }
     layers = loop.jpeg_layers(model)
     if layers:

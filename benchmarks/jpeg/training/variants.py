@@ -25,6 +25,35 @@ class ZeroDC(nn.Module):
         return x - F.interpolate(F.avg_pool2d(x, 8), scale_factor=8, mode="nearest") + 0.5
 
 
+def blurred(x: Tensor, deviation: float = 4.0) -> Tensor:
+    """(N, C, H, W) by a Gaussian of `deviation` pixels, edges repeated."""
+    reach = int(2 * deviation)
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation) ** 2)
+    taps = taps / taps.sum()
+    count = x.shape[1]
+    x = F.pad(x, (reach, reach, reach, reach), mode="replicate")
+    x = F.conv2d(x, taps.view(1, 1, 1, -1).expand(count, 1, 1, -1), groups=count)
+    return F.conv2d(x, taps.view(1, 1, -1, 1).expand(count, 1, -1, 1), groups=count)
+
+
+class HighPass(nn.Module):
+    """Takes a blurred copy off, about as wide as a block: (N, C, H, W) -> the same around 0.5."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - blurred(x) + 0.5
+
+
+class LocalContrast(nn.Module):
+    """Takes a blurred copy off and divides by the local deviation, as far as that exceeds .05."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - blurred(x)
+        return 0.2 * centred / (blurred(centred.square()).sqrt() + 0.05) + 0.5
+
+
+FILTERS = {"zero-dc": ZeroDC, "high-pass": HighPass, "local contrast": LocalContrast}
+
+
 @dataclass(frozen=True)
 class Variant:
     """A layer and how its tables are trained.
@@ -33,19 +62,19 @@ class Variant:
         for no table at all
     options : of `jsc.nn.JPEG`
     rate : learning rate of the tables (Adam), 0 to leave them as they are
-    zero_dc : take the block means off before
+    before : a fixed filter before it, of FILTERS
     """
 
     text: str
     start: str = ""
     q_max: float = 5.0
     rate: float = 0.0
-    zero_dc: bool = False
+    before: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
     def build(self, sensitivity: Callable[[], Tensor]) -> nn.Module:
         """The layer, images in [0, 1] to images; `sensitivity` is called if it is needed."""
-        parts: list[nn.Module] = [ZeroDC()] if self.zero_dc else []
+        parts: list[nn.Module] = [FILTERS[self.before]()] if self.before else []
         if self.start:
             parts.append(self._jpeg(sensitivity))
         return nn.Sequential(*parts)
@@ -79,14 +108,18 @@ MAIN = {
         rate=0.003,
         options=RECIPE,
     ),
-}
-CONTROLS = {
-    "fixed tables": Variant("jpeg-dl, tables not trained", MEASURED, options=RECIPE),
-    "zero-dc": Variant("block means taken off, no quantizer", zero_dc=True),
     "saturation": Variant(
         "jpeg-dl's first tables, clamped to 127 levels, no rounding (kappa .001), not trained",
         MEASURED,
         options={"kappa": 1e-3, "levels": 127},
+    ),
+}
+CONTROLS = {
+    "fixed tables": Variant("jpeg-dl, tables not trained", MEASURED, options=RECIPE),
+    "zero-dc": Variant("block means taken off, no quantizer", before="zero-dc"),
+    "high-pass": Variant("a Gaussian blur taken off (4 pixels), no quantizer", before="high-pass"),
+    "local contrast": Variant(
+        "high-pass over the local deviation, no quantizer", before="local contrast"
     ),
     "no saturation": Variant(
         "jpeg-dl without a limit on levels", MEASURED, rate=0.003, options={"alpha": 5.0}
@@ -105,7 +138,7 @@ CONTROLS = {
         "jpeg-dl behind zero-dc, no limit on levels",
         MEASURED,
         rate=0.003,
-        zero_dc=True,
+        before="zero-dc",
         options={"alpha": 5.0},
     ),
 }

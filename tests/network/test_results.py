@@ -60,6 +60,7 @@ LEFT = [
     (aten.relu.default, (torch.zeros(2),)),
     (aten.add.Tensor, (X, meta(1, dtype=torch.int64))),
     (aten.add.Tensor, (X, meta(5))),
+    (aten.mul.Tensor, (X, 1j)),
     (aten.prelu.default, (X, meta(4))),
     (bn, (X, meta(5), meta(6), meta(6), meta(6), 0.1, 1e-5)),
     (layer, (X, [6], None, None, 1e-5)),

@@ -33,7 +33,9 @@ def result(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def _plain(a: Any) -> bool:
     if isinstance(a, (list, tuple)):
         return all(map(_plain, a))
-    return not isinstance(a, Tensor) or (a.dtype == torch.float32 and a.is_meta)
+    if isinstance(a, Tensor):
+        return a.dtype == torch.float32 and a.is_meta
+    return not isinstance(a, complex)
 
 
 def _new(shape: Sequence[int]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,10 @@ def split(task: Task) -> Task:
 
 
 def configuration(task: Task, recipe: Recipe, arm: str, seed: int, rate: float) -> Config:
-    variant = asdict(VARIANTS[arm])
-    del variant["text"]
     return {
-        "network": recipe.network, "pretrained": recipe.pretrained, "arm": variant, "seed": seed,
-        "rate": rate, "epochs": task.epochs, "images": [len(task.train.y), len(task.test.y)],
+        "network": recipe.network, "pretrained": recipe.pretrained,
+        "arm": VARIANTS[arm].recipe(), "seed": seed, "rate": rate,
+        "epochs": task.epochs, "images": [len(task.train.y), len(task.test.y)],
         "batch": BATCH, "weight decay": loop.WEIGHT_DECAY, "sensitivity": SENSITIVITY_IMAGES,
     }  # fmt: skip
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,8 @@ SCRATCH = Path("out") / "training"
 
 def configuration(task: Task, architecture: str, variant: Variant, seed: int) -> Config:
     """All that determines the result, as plain values."""
-    recipe = asdict(variant)
-    del recipe["text"]
     return {
-        "set": task.name, "architecture": architecture, "seed": seed, "recipe": recipe,
+        "set": task.name, "architecture": architecture, "seed": seed, "recipe": variant.recipe(),
         "images": [len(task.train.y), len(task.test.y)], "side": task.train.x.shape[1],
         "epochs": task.epochs, "batch": BATCH, "weight rate": loop.WEIGHT_RATE,
         "weight decay": loop.WEIGHT_DECAY, "smoothing": loop.SMOOTHING,

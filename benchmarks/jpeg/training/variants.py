@@ -51,7 +51,7 @@ class LocalContrast(nn.Module):
         return 0.2 * centred / (blurred(centred.square()).sqrt() + 0.05) + 0.5
 
 
-FILTERS = {"zero-dc": ZeroDC, "high-pass": HighPass, "local contrast": LocalContrast}
+FILTERS = {"high-pass": HighPass, "local contrast": LocalContrast}
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,28 @@ class Variant:
         for no table at all
     options : of `jsc.nn.JPEG`
     rate : learning rate of the tables (Adam), 0 to leave them as they are
-    before : a fixed filter before it, of FILTERS
+    zero_dc : take the block means off before
+    filter : another fixed filter before, of FILTERS
     """
 
     text: str
     start: str = ""
     q_max: float = 5.0
     rate: float = 0.0
-    before: str = ""
+    zero_dc: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    filter: str = ""
+
+    def recipe(self) -> dict[str, Any]:
+        """All that determines a training, as plain values: what names a finished run. `filter` is
+        younger than the runs without one, which keep their names."""
+        found = asdict(self)
+        return {k: v for k, v in found.items() if k != "text" and not (k == "filter" and not v)}
 
     def build(self, sensitivity: Callable[[], Tensor]) -> nn.Module:
         """The layer, images in [0, 1] to images; `sensitivity` is called if it is needed."""
-        parts: list[nn.Module] = [FILTERS[self.before]()] if self.before else []
+        parts: list[nn.Module] = [ZeroDC()] if self.zero_dc else []
+        parts += [FILTERS[self.filter]()] if self.filter else []
         if self.start:
             parts.append(self._jpeg(sensitivity))
         return nn.Sequential(*parts)
@@ -116,10 +125,10 @@ MAIN = {
 }
 CONTROLS = {
     "fixed tables": Variant("jpeg-dl, tables not trained", MEASURED, options=RECIPE),
-    "zero-dc": Variant("block means taken off, no quantizer", before="zero-dc"),
-    "high-pass": Variant("a Gaussian blur taken off (4 pixels), no quantizer", before="high-pass"),
+    "zero-dc": Variant("block means taken off, no quantizer", zero_dc=True),
+    "high-pass": Variant("a Gaussian blur taken off (4 pixels), no quantizer", filter="high-pass"),
     "local contrast": Variant(
-        "high-pass over the local deviation, no quantizer", before="local contrast"
+        "high-pass over the local deviation, no quantizer", filter="local contrast"
     ),
     "no saturation": Variant(
         "jpeg-dl without a limit on levels", MEASURED, rate=0.003, options={"alpha": 5.0}
@@ -138,7 +147,7 @@ CONTROLS = {
         "jpeg-dl behind zero-dc, no limit on levels",
         MEASURED,
         rate=0.003,
-        before="zero-dc",
+        zero_dc=True,
         options={"alpha": 5.0},
     ),
 }
@@ -164,8 +173,8 @@ VARIANTS = MAIN | CONTROLS | PILOTS
 
 
 def name_of(recipe: dict[str, Any]) -> str | None:
-    """The variant with this recipe (an `asdict` without its text); None where there is none."""
+    """The variant with this recipe; None where there is none."""
     for name, variant in VARIANTS.items():
-        if {**asdict(variant), "text": ""} == {**recipe, "text": ""}:
+        if variant.recipe() == recipe:
             return name
     return None

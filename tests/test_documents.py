@@ -41,16 +41,11 @@ def test_docstring_examples(name, tmp_path, monkeypatch):
     assert failed == 0
 
 
-# What the README's programs take for granted; this small network may get a jsc.PlanWarning.
+# Warnings are errors in the README's programs; its small network may get a jsc.PlanWarning.
 BEFORE = """
-import torch, warnings
+import warnings
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", "torch alone takes")
-network = torch.nn.Sequential(
-    torch.nn.Conv2d(3, 32, 3, padding=1), torch.nn.ReLU(),
-    torch.nn.Conv2d(32, 32, 3, padding=1), torch.nn.ReLU(),
-)
-batch = torch.rand(2, 3, 32, 32)
 """
 
 
@@ -75,7 +70,7 @@ def test_the_readmes_programs_run_as_they_are_printed(tmp_path):
 
 def test_the_readmes_program_is_short_and_shows_inference():
     program = programs()[0]
-    assert len([line for line in program.splitlines() if line and line[0] != "#"]) <= 12
+    assert len([line for line in program.splitlines() if line and line[0] != "#"]) <= 15
     for call in ("fast(batch)", "net(batch)"):
         (line,) = [line for line in program.splitlines() if call in line]
         before = program[: program.index(line)].rstrip().splitlines()[-1]

@@ -79,7 +79,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"[A-Z]\w*(Error|Warning)|Any|Callable|Literal|PathLike|Path|Tensor|[A-Z]"),
     (
         r"py:class",
-        r"jsc\._.*|jsc\.network\.report\.Profile|jsc\.tuning\.\w+\.M",
+        r"jsc\.(\w+\.)*_.*|jsc\.network\.report\.Profile|jsc\.tuning\.\w+\.M",
     ),  # not made by users
 ]
 

@@ -62,8 +62,8 @@ is over the faster of the two. A model that is off by more than 1e-2, as torch i
 
 {summary}
 
-| model | input | convolutions | native | error | torch's | jsc | torch | torch.compile | speed |
-| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| model | speed | jsc | torch | torch.compile | native | convolutions | error | torch's | input |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |
 """
 
 
@@ -118,13 +118,13 @@ def row(found: dict[str, Any]) -> str:
     inductor = rows.get("torch.compile", {}).get("median_ms")
     cells = [f"{t:.1f}" if t else "-" for t in (ours["median_ms"], last["median_ms"], inductor)]
     gain = speed(found)
-    cells.append(f"{gain:.2f}x" if gain else "-")
     errors = ["-" if r["error"] is None else f"{r['error']:.1e}" for r in (ours, plain)]
-    shape = "x".join(map(str, found["shape"][1:]))
-    return (
-        f"| {found['model']} | {shape} | {found['convolutions']} | "
-        f"{100 * found['native_share']:.0f} % | {' | '.join([*errors, *cells])} |"
-    )
+    parts = [
+        found["model"], f"{gain:.2f}x" if gain else "-", *cells,
+        f"{100 * found['native_share']:.0f} %", str(found["convolutions"]), *errors,
+        "x".join(map(str, found["shape"][1:])),
+    ]  # fmt: skip
+    return f"| {' | '.join(parts)} |"
 
 
 def page(found: list[dict[str, Any]]) -> str:

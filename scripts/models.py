@@ -62,8 +62,8 @@ is over the faster of the two. A model that is off by more than 1e-2, as torch i
 
 {summary}
 
-| model | speed | jsc | torch | torch.compile | native | convolutions | error | torch's | input |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |
+| speed | model | jsc | torch | torch.compile | native | convolutions | error | torch's | input |
+| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |
 """
 
 
@@ -112,7 +112,7 @@ def summary(found: list[dict[str, Any]]) -> str:
 def row(found: dict[str, Any]) -> str:
     """A line of the table."""
     if "problem" in found:
-        return f"| {found['model']} | {found['problem'].replace('|', '/')} | | | | | | | | |"
+        return f"| - | {found['model']}: {found['problem'].replace('|', '/')} | | | | | | | | |"
     rows = {r["name"]: r for r in found["contenders"]}
     ours, plain, last = rows["jsc"], rows["torch"], rows["torch channels-last"]
     inductor = rows.get("torch.compile", {}).get("median_ms")
@@ -120,7 +120,7 @@ def row(found: dict[str, Any]) -> str:
     gain = speed(found)
     errors = ["-" if r["error"] is None else f"{r['error']:.1e}" for r in (ours, plain)]
     parts = [
-        found["model"], f"{gain:.2f}x" if gain else "-", *cells,
+        f"{gain:.2f}x" if gain else "-", found["model"], *cells,
         f"{100 * found['native_share']:.0f} %", str(found["convolutions"]), *errors,
         "x".join(map(str, found["shape"][1:])),
     ]  # fmt: skip

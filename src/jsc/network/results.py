@@ -24,9 +24,16 @@ def result(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     rule = RULES.get(target)
     if rule is None or not all(map(_plain, (*args, *kwargs.values()))):
         return None
+    # A tensor in a number's place, or one argument too many, is for torch to refuse.
+    expected = target._schema.arguments
+    if len(args) > len(expected) or any(isinstance(a, Tensor) for a in kwargs.values()):
+        return None
+    for a, argument in zip(args, expected, strict=False):
+        if isinstance(a, Tensor) and "Tensor" not in str(argument.type):
+            return None
     try:
         return rule(*args, **kwargs)
-    except TypeError:  # arguments that the rule does not know
+    except (TypeError, ValueError, IndexError, ZeroDivisionError):  # what the rule does not know
         return None
 
 
@@ -86,6 +93,8 @@ def mean(x: Tensor, dims: Any, keepdim: bool = False, *, dtype: Any = None) -> T
     if not dims or dtype is not None or not all(-x.dim() <= d < x.dim() for d in dims):
         return None
     gone = {d % x.dim() for d in dims}
+    if len(gone) < len(dims):
+        return None
     kept = [1 if d in gone else n for d, n in enumerate(x.shape) if keepdim or d not in gone]
     return _new(kept)
 
@@ -120,6 +129,7 @@ def convolution(
     filters = weight.shape[0]
     if (
         weight.dim() != x.dim()
+        or min(weight.shape) < 1
         or groups < 1
         or filters % groups
         or weight.shape[1] * groups != x.shape[1]
@@ -199,6 +209,8 @@ def average_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor | None:
+    if divisor_override == 0:
+        return None
     return max_pool(x, kernel, stride, padding, (1,), ceil_mode)
 
 

@@ -99,7 +99,7 @@ OPERATORS = {
 TESTS = {"forward": "cpc", "gradient": "cpc_grad", "cpu": None, "program": "network_*"}
 BENCHMARKS = {  # the command, where the stem is none of its methods or of its name
     "columns": "paper", "lowering": "paper", "amx": "conv", "forward": "conv",
-    "gradient": "train", "dct": "jpeg", "quant": "jpeg",
+    "gradient": "train", "winograd": "train", "dct": "jpeg", "quant": "jpeg",
     "program": "networks",
     "cpu": None, "fingerprint": None,  # they take no time of their own: part of each call in conv
 }  # fmt: skip

@@ -1,11 +1,12 @@
-"""One optimisation step (forward, loss, backward, SGD) with zeros skipped, against torch.
+"""One optimisation step (forward, loss, backward, SGD) with kernels of jsc, against torch.
 
 The networks are ResNet-20 and ResNet-56 for CIFAR-10, and a VGG-like one without and with batch
 normalisation. Against each stands the same model with every `nn.Conv2d` replaced by
-`jsc.nn.SparseConv2d`, which takes dense or sparse kernels pass by pass. torch runs in both memory
-formats, and "torch" is the faster of them. With --data the images are real and the ResNets trained;
-all other networks are trained here for --steps steps. "Passes" sums up the passes of the layers:
-how many skip zeros, and the geometric mean of torch's time over that of the way that is taken.
+`jsc.nn.SparseConv2d`, which takes torch's kernels, Winograd's or sparse ones pass by pass. torch
+runs in both memory formats, and "torch" is the faster of them. With --data the images are real and
+the ResNets trained; all other networks are trained here for --steps steps. "Passes" sums up the
+passes of the layers: how many skip zeros or go by Winograd's transforms, and the geometric mean of
+torch's time over that of the way that is taken.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from benchmarks.common.harness import (
 from benchmarks.common.report import Figure
 from benchmarks.networks import steps
 from jsc import methods as ops
-from jsc.ops import cpc, cpc_grad, training
+from jsc.ops import cpc, cpc_grad, training, winograd
 
 TORCH = ("torch NCHW", "torch NHWC")
 LOSS_TOLERANCE = 1e-4  # of the loss in torch
@@ -109,6 +110,13 @@ def passes(one: steps.Seen, options: argparse.Namespace) -> list[Row]:
     for which, name in enumerate(("grad-input", "grad-weight")):
         if which or dx < 1 or one.x.shape[1] > 3:  # images need no gradient
             found[name] = {TORCH[0]: dense(planar, which), TORCH[1]: dense(maps, which)}
+    if winograd.unsupported(g) is None:
+        found["forward"]["winograd"] = lambda: winograd.Convolution(
+            winograd.pack(weight, g, winograd.tile()), None, g
+        )(x)
+        found["grad-weight"]["winograd"] = lambda: winograd.weight_gradient(x, grad, weight, g)
+        if "grad-input" in found:
+            found["grad-input"]["winograd"] = lambda: winograd.input_gradient(grad, weight, g)
     if straight and "grad-input" in found:
         found["grad-input"]["sweep"] = lambda: training._sweep(grad, weight, g)
     if not cpc_grad.unsupported(g):
@@ -134,13 +142,12 @@ def passes(one: steps.Seen, options: argparse.Namespace) -> list[Row]:
     able = training.input_density(x, g) is not None
     chosen = ("dense", "dense")
     if able:
-        chosen = training._choose(dx, dg, g, wanted, lambda: one.gated)
+        chosen = training._choose(dx, dg, g, weight.dtype, wanted, lambda: one.gated)
+    forward = training.forward_weight(dx, weight, g)[0] if able else "dense"
     taken = {
-        "forward": "sweep"
-        if able and training.forward_weight(dx, weight, g) is not None
-        else "dense",
-        "grad-input": "sweep" if chosen[0] == "sweep" else "dense",
-        "grad-weight": {"input": "visits of x", "output": "visits of g"}.get(chosen[1], "dense"),
+        "forward": {"cpc": "sweep"}.get(forward, forward),
+        "grad-input": chosen[0] if chosen[0] != "gated" else "dense",
+        "grad-weight": {"input": "visits of x", "output": "visits of g"}.get(chosen[1], chosen[1]),
         "both": "gated" if chosen[0] == "gated" else "dense",
     }
     rows = []
@@ -225,7 +232,8 @@ def pass_table(layers: dict[str, list[Row]]) -> str:
             ratios = [row.get(row["taken"], 1.0) for row in mine]
             shown.append({
                 "network": network, "pass": name, "layers": len(mine),
-                "skip zeros": sum(row["taken"] != "dense" for row in mine),
+                "skip zeros": sum(row["taken"] not in ("dense", "winograd") for row in mine),
+                "winograd": sum(row["taken"] == "winograd" for row in mine),
                 **{f"mean {d}": round(sum(r[d] for r in mine) / len(mine), 2) for d in DENSITIES},
                 "ratio": round(geometric_mean(ratios), 2), "least": round(min(ratios), 2),
             })  # fmt: skip

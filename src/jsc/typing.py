@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-MethodName = Literal["dense", "im2col", "mec", "cpo", "cps", "cpc", "amx"]
+MethodName = Literal["dense", "im2col", "mec", "cpo", "cps", "cpc", "winograd", "amx"]
 """`method` of a convolution (:func:`jsc.functional.conv2d`)."""
 
 PrecisionName = Literal["ieee", "tf32", "bf16"]

@@ -25,7 +25,7 @@ from jsc._kernels import cpu
 
 METHODS = [m for m in ops.METHODS if m != "dense"]
 LIBRARY = ("im2col", "mec")  # products of a library, whatever our instruction set
-ONLY_FLOAT32 = ("amx",)  # torch's own convolution otherwise, and its promises
+ONLY_FLOAT32 = ("winograd", "amx")  # torch's own convolution otherwise, and its promises
 ISAS = _config.ISA_NAMES[: cpu.supported_isa() + 1]
 PATHS = [(m, isa) for m in METHODS for isa in (ISAS[-1:] if m in LIBRARY else ISAS)]
 # Times the bound on a sum's rounding in any order: the products of amx are off by 2 eps alone.
@@ -241,5 +241,8 @@ def test_huge_sizes_are_refused_in_words(method):
     if method == "amx":  # its planes have room for a whole stride
         with pytest.raises(ValueError, match="strides are at most"):
             run(stride=2**60)
-    stride = 64 if method == "amx" else 2**60
-    assert torch.equal(run(stride=stride), F.conv2d(x, w, stride=4))
+    if method == "winograd":
+        with pytest.raises(ValueError, match="of stride and dilation 1"):
+            run(stride=2**60)
+    stride = {"amx": 64, "winograd": 1}.get(method, 2**60)
+    assert torch.equal(run(stride=stride), F.conv2d(x, w, stride=min(stride, 4)))

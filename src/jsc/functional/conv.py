@@ -47,6 +47,8 @@ def conv2d(
         "cpo"     Compressed Pattern Overlap: sparse product over the compressed map [1]
         "cps"     Compressed Pattern Sets: the same with compressed index positions [1]
         "cpc"     Compressed Pattern Channels: channel bitmasks, outputs kept in registers
+        "winograd"  dense, F(2 x 2, 3 x 3): 16 products instead of 36 [4] (3 x 3 kernels of stride
+                  and dilation 1; float64 runs the dense method)
         "amx"     dense, on AMX tiles: each float32 is the sum of three bfloat16 numbers [3], of
                   two or one where `torch.backends.mkldnn.conv.fp32_precision` says tf32 or bf16
                   (a CPU with AMX; float64 runs the dense method)
@@ -63,15 +65,17 @@ def conv2d(
 
     Notes
     -----
-    Gradient: input, weight and bias, any order. It is torch's dense gradient; with "cpc", first
-    order, float32 or float64 and channels-last maps, it skips zeros of the input or of the output's
-    gradient where that is estimated to be faster. Behind a ReLU, the gradient that a plain
+    Gradient: input, weight and bias, any order. It is torch's dense gradient; with "cpc" and
+    "winograd", first order and channels-last maps, each pass skips zeros of the input or of the
+    output's gradient, or goes by Winograd's transforms (3 x 3, float32), where that is estimated to
+    be faster. Behind a ReLU, the gradient that a plain
     `backward()` hands on is then zero where the input is, as the ReLU's derivative is zero there.
     Weights are laid out anew on every call; :class:`jsc.nn.SparseConv2d` does that once.
     Zeros of the input are skipped only where that cannot change the result: with weights that are
     not finite, and for depthwise convolution, the dense method runs. Cost of the sparse methods:
     proportional to the non-zeros.
-    cpo, cps, cpc and amx give the same bits for any number of threads and split of the batch.
+    cpo, cps, cpc, winograd and amx give the same bits for any number of threads and split of the
+    batch.
     amx is as exact as float32 (products to 2^-22, sums in float32), but counts numbers below
     2^-126 as zero; maps and weights with NaN, inf or numbers from 3.39e38 on run the dense method.
     On devices other than the CPU, and under autocast, every method is torch's own convolution.
@@ -83,6 +87,7 @@ def conv2d(
     [2] M. Cho, D. Brand, "MEC: Memory-efficient Convolution for Deep Neural Network", ICML 2017.
     [3] G. Henry, P. T. P. Tang, A. Heinecke, "Leveraging the bfloat16 Artificial Intelligence
         Datatype For Higher-Precision Computations", ARITH 2019.
+    [4] A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 
     Examples
     --------

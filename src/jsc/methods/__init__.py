@@ -2,7 +2,7 @@
 
     base       what a method is: `Method`
     registry   the list: `METHODS`, `get(name)`, `available()`
-    dense, lowering, columns, cpc, amx   the methods
+    dense, lowering, columns, cpc, winograd, amx   the methods
     convolve   weights packed by a method and calls prepared by it, with groups
     operator   `jsc::conv2d` and its gradient
 

@@ -8,8 +8,9 @@ from jsc.methods.columns import Cpo, Cps
 from jsc.methods.cpc import Cpc
 from jsc.methods.dense import Dense
 from jsc.methods.lowering import Im2col, Mec
+from jsc.methods.winograd import Winograd
 
-_ALL: tuple[Method, ...] = (Dense(), Im2col(), Mec(), Cpo(), Cps(), Cpc(), Amx())
+_ALL: tuple[Method, ...] = (Dense(), Im2col(), Mec(), Cpo(), Cps(), Cpc(), Winograd(), Amx())
 
 _BY_NAME: dict[str, Method] = {method.name: method for method in _ALL}
 METHODS = tuple(method.name for method in _ALL)  # the names, in the order of the documentation

@@ -50,9 +50,10 @@ class SparseConv2d(nn.Conv2d):
 
     On other devices and for dtypes without a kernel it is torch's own convolution; otherwise it
     runs `method` (see :func:`jsc.functional.conv2d`). While gradients are recorded it is torch's
-    own as well, except that "cpc" skips zeros in each pass of training in which that is estimated
-    to be faster: forward, gradient of the input, gradient of the weight. That needs channels-last
-    maps, which `model.to(memory_format=torch.channels_last)` makes, and no groups.
+    own as well, except that with "cpc" and "winograd" each pass of training (forward, gradient of
+    the input, gradient of the weight) skips zeros, or goes by Winograd's transforms (3 x 3 kernels
+    of stride 1, float32), where that is estimated to be faster. That needs channels-last maps,
+    which `model.to(memory_format=torch.channels_last)` makes, and no groups.
 
     Under autocast, and in what `torch.jit.trace` records, it is torch's own, too.
 
@@ -65,7 +66,7 @@ class SparseConv2d(nn.Conv2d):
     Parameters
     ----------
     method : str
-        "dense", "im2col", "mec", "cpo", "cps", "cpc" or "amx".
+        "dense", "im2col", "mec", "cpo", "cps", "cpc", "winograd" or "amx".
     in_channels, out_channels, kernel_size, ...
         As in :class:`torch.nn.Conv2d`.
 
@@ -217,7 +218,7 @@ class SparseConv2d(nn.Conv2d):
     def _training_forward(
         self, input: Tensor, weight: Tensor, bias: Tensor | None, settings: _Settings
     ) -> Tensor:
-        """Forward pass and gradient that skip zeros where that pays; torch's own otherwise."""
+        """Forward pass and gradient by kernels of ours where that pays; torch's own otherwise."""
         plain = settings.plain(input) and eager(input) and not weight.is_inference()
         if not methods.get(settings.method).trains or not plain:
             return super()._conv_forward(input, weight, bias)
@@ -225,10 +226,9 @@ class SparseConv2d(nn.Conv2d):
         g = methods.geometry(input, weight, *steps)
         density = training.input_density(input, g) if g.Oh > 0 and g.Ow > 0 else None
         # No bias: a normalisation follows, and leaves no zeros in the gradient of the output.
-        if density is None or (bias is None and training.stays_dense(density, g)):
+        if density is None or (bias is None and training.stays_dense(density, g, weight.dtype)):
             return super()._conv_forward(input, weight, bias)
-        packed = training.forward_weight(density, weight, g)
-        method = "dense" if packed is None else settings.method
+        method, packed = training.forward_weight(density, weight, g)
         return methods.Conv2d.call(input, weight, packed, bias, *steps, method, density)
 
     def __getstate__(self) -> dict[str, Any]:

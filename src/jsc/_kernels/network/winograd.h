@@ -4,12 +4,8 @@
 //
 // A tile of mv x mh outputs needs (mv + 2)(mh + 2) products instead of 9 mv mh: 2.25, 3, 4 times fewer.
 //
-// Points. One dimension of 2 outputs has 0, 1, -1 and infinity: only additions, so that integers stay
-// exact. One of 4 outputs has 0, a, -a, b, -b and infinity with a = 3/4, b = 3/2, which float32 holds
-// exactly. They were chosen by error on real activations (largest error over that of torch's direct float32
-// convolution, layers of ResNet-18, GoogLeNet and SqueezeNet): F(2x4) 0.4 to 2.3 with these, 0.5 to 3.2
-// with the usual 0, 1, -1, 2, -2; F(4x4) 0.5 to 4.5 against 1.8 to 12.5. U is made in float64 and rounded
-// once.
+// The points, and why they were chosen: winograd/transforms.h. With tiles of 2 x 2 integers stay exact. U is
+// made in float64 and rounded once.
 //
 // A task has `tiles` tiles and all filters. It transforms its input into the thread's scratch, (positions,
 // tiles, C); then for each block of V vectors of filters it multiplies, position by position, six or more
@@ -22,10 +18,10 @@
 // computed again without transforms, from the `plain` weights.
 //
 // Weights: (filter blocks, positions, C, V lanes). Order of additions: channels, one chain; then the
-// transform. Source: A. Lavin and S. Gray, arXiv:1509.09308; points after B. Barabasz et al.,
-// arXiv:1803.10986.
+// transform.
 #pragma once
 #include "network/convolution.h"
+#include "winograd/transforms.h"
 
 namespace jsc::network {
 
@@ -40,90 +36,7 @@ struct WinogradFields {
     Epilogue epilogue;
 };
 
-// The two transforms along one dimension, of m outputs and m + 2 inputs.
-template <int m>
-struct Points;
-template <>
-struct Points<2> {
-    template <class F> JSC_INLINE void input(const F *d, F *v) {
-        v[0] = d[2] - d[0];
-        v[1] = d[2] + d[1];
-        v[2] = d[2] - d[1];
-        v[3] = d[3] - d[1];
-    }
-    template <class F> JSC_INLINE void output(const F *p, F *y) {
-        y[0] = p[0] + (p[1] + p[2]);
-        y[1] = (p[1] - p[2]) + p[3];
-    }
-};
-template <>
-struct Points<4> {
-    static constexpr float a = .75f, b = 1.5f, aa = a * a, bb = b * b, sum = aa + bb, product = aa * bb;
-    template <class F> JSC_INLINE void input(const F *d, F *v) {
-        v[0] = d[4] - sum * d[2] + product * d[0];
-        const F even_a = d[4] - bb * d[2], odd_a = a * (d[3] - bb * d[1]);
-        const F even_b = d[4] - aa * d[2], odd_b = b * (d[3] - aa * d[1]);
-        v[1] = even_a + odd_a;
-        v[2] = even_a - odd_a;
-        v[3] = even_b + odd_b;
-        v[4] = even_b - odd_b;
-        v[5] = d[5] - sum * d[3] + product * d[1];
-    }
-    template <class F> JSC_INLINE void output(const F *p, F *y) {
-        const F plus_a = p[1] + p[2], minus_a = p[1] - p[2], plus_b = p[3] + p[4], minus_b = p[3] - p[4];
-        y[0] = p[0] + (plus_a + plus_b);
-        y[1] = a * minus_a + b * minus_b;
-        y[2] = aa * plus_a + bb * plus_b;
-        y[3] = (a * aa * minus_a + b * bb * minus_b) + p[5];
-    }
-};
-
 struct WinogradKernel {
-    // Channels c, ... of one tile; from[i] is the tile's input pixel i, or null outside the map.
-    template <class F, int mv, int mh, bool inside>
-    JSC_INLINE void transform_input(const float *const *from, int64_t c, float *to, int64_t step) {
-        constexpr int nv = mv + 2, nh = mh + 2;
-        F half[nv][nh];
-#pragma GCC unroll 6
-        for (int j = 0; j < nh; j++) {
-            F column[nv], turned[nv];
-#pragma GCC unroll 6
-            for (int i = 0; i < nv; i++)
-                column[i] = inside || from[i * nh + j] ? load<F>(from[i * nh + j] + c) : F{};
-            Points<mv>::template input<F>(column, turned);
-#pragma GCC unroll 6
-            for (int i = 0; i < nv; i++) half[i][j] = turned[i];
-        }
-#pragma GCC unroll 6
-        for (int i = 0; i < nv; i++) {
-            F row[nh];
-            Points<mh>::template input<F>(half[i], row);
-#pragma GCC unroll 6
-            for (int j = 0; j < nh; j++) store(to + (i * nh + j) * step + c, row[j]);
-        }
-    }
-    template <class F, int mv, int mh>
-    JSC_INLINE void transform_output(const float *from, int64_t step, float *y) {
-        constexpr int nv = mv + 2, nh = mh + 2, L = sizeof(F) / 4;
-        F half[mv][nh];
-#pragma GCC unroll 6
-        for (int j = 0; j < nh; j++) {
-            F column[nv], turned[mv];
-#pragma GCC unroll 6
-            for (int i = 0; i < nv; i++) column[i] = load<F>(from + (i * nh + j) * step);
-            Points<mv>::template output<F>(column, turned);
-#pragma GCC unroll 4
-            for (int i = 0; i < mv; i++) half[i][j] = turned[i];
-        }
-#pragma GCC unroll 4
-        for (int i = 0; i < mv; i++) {
-            F row[mh];
-            Points<mh>::template output<F>(half[i], row);
-#pragma GCC unroll 4
-            for (int j = 0; j < mh; j++) store(y + (i * mh + j) * L, row[j]);
-        }
-    }
-
     // Are these n vectors finite? 0 x is zero for each finite x.
     template <class F> JSC_INLINE bool finite(const float *y, int n) {
         F probe{};

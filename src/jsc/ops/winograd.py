@@ -56,7 +56,8 @@ def cost(g: ConvGeometry, m: int) -> float:
     batches of 32 and 64): products, transforms that few channels make dear, outputs that tiles have
     beyond the map's."""
     whole = -(-g.Oh // m) * m * -(-g.Ow // m) * m / max(1, g.Oh * g.Ow)
-    return ({2: 0.48, 4: 0.32}[m] + 9 / max(1, min(g.C, g.K))) * whole
+    products, transforms = {2: (0.48, 8.5), 4: (0.3, 7.0)}[m]
+    return (products + transforms / max(1, min(g.C, g.K))) * whole
 
 
 def _vectors(filters: int, lanes: int) -> int:

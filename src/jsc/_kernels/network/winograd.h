@@ -86,7 +86,7 @@ struct WinogradKernel {
 #pragma GCC unroll 16
                 for (int p = 0; p < P; p++) {
                     F number = from[p][c] - F{};
-                    keep_in_register(number);
+                    if constexpr (V > 1) keep_in_register(number);
 #pragma GCC unroll 4
                     for (int v = 0; v < V; v++) sum[p][v] += number * filter[v];
                 }
@@ -154,24 +154,22 @@ struct WinogradKernel {
         constexpr int L = lanes<I, float>, nv = mv + 2, nh = mh + 2, positions = nv * nh;
         const int64_t C = f.x.C, K = f.out.C, across = ceil_div(f.out.W, mh), down = ceil_div(f.out.H, mv);
         float *input = (float *)call.scratch, *sums = input + ceil_div(positions * f.tiles * C, 16) * 16;
+        int64_t tw = first % across, th = first / across % down, n = first / across / down;
         for (int64_t t = 0; t < tiles; t++) {
-            const int64_t index = first + t, iy = index / across % down * mv - f.Ph,
-                          ix = index % across * mh - f.Pw;
-            const float *image = at(f.x, call, index / across / down);
-            const float *from[positions];
+            const int64_t iy = th * mv - f.Ph, ix = tw * mh - f.Pw;
+            const Whole whole{at(f.x, call, n, iy, ix), f.x.row, f.x.pixel};
+            const Clipped clipped{whole, -iy, -ix, f.x.H - iy, f.x.W - ix};
             const bool inside = iy >= 0 && iy + nv <= f.x.H && ix >= 0 && ix + nh <= f.x.W;
-            for (int i = 0; i < nv; i++)
-                for (int j = 0; j < nh; j++) {
-                    const int64_t y = iy + i, x = ix + j;
-                    const bool there = y >= 0 && y < f.x.H && x >= 0 && x < f.x.W;
-                    from[i * nh + j] = there ? image + y * f.x.row + x * f.x.pixel : nullptr;
-                }
+            float *to = input + t * C;
             int64_t c = 0;
             if (inside)
-                for (; c + L <= C; c += L)
-                    transform_input<F, mv, mh, true>(from, c, input + t * C, f.tiles * C);
-            for (; c + L <= C; c += L) transform_input<F, mv, mh, false>(from, c, input + t * C, f.tiles * C);
-            for (; c < C; c++) transform_input<One, mv, mh, false>(from, c, input + t * C, f.tiles * C);
+                for (; c + L <= C; c += L) transform_input<F, mv, mh>(whole, c, to, f.tiles * C);
+            for (; c + L <= C; c += L) transform_input<F, mv, mh>(clipped, c, to, f.tiles * C);
+            for (; c < C; c++) transform_input<One, mv, mh>(clipped, c, to, f.tiles * C);
+            if (++tw == across) {
+                tw = 0;
+                if (++th == down) th = 0, n++;
+            }
         }
         const int64_t width = f.vectors * L;
         const float *weight = constant(f.weight);

@@ -77,29 +77,27 @@ struct WinogradGradKernel {
         typedef float One __attribute__((vector_size(4)));
         constexpr int L = lanes<I, float>, nv = mv + 2, nh = mh + 2;
         const ptrdiff_t step = s.panels * f.tiles * WINOGRAD_PANEL;
+        ptrdiff_t tw = first % s.across, th = first / s.across % s.down, n = first / s.across / s.down;
         for (ptrdiff_t t = 0; t < count; t++) {
-            const ptrdiff_t index = first + t, iy = index / s.across % s.down * mv - f.Ph,
-                            ix = index % s.across * mh - f.Pw;
-            const float *image = x + index / s.across / s.down * f.H * f.W * f.C;
-            const float *from[nv * nh];
+            const ptrdiff_t iy = th * mv - f.Ph, ix = tw * mh - f.Pw;
+            const Whole whole{x + ((n * f.H + iy) * f.W + ix) * f.C, f.W * f.C, f.C};
+            const Clipped clipped{whole, -iy, -ix, f.H - iy, f.W - ix};
             const bool inside = iy >= 0 && iy + nv <= f.H && ix >= 0 && ix + nh <= f.W;
-            for (int i = 0; i < nv; i++)
-                for (int j = 0; j < nh; j++) {
-                    const ptrdiff_t h = iy + i, w = ix + j;
-                    const bool there = h >= 0 && h < f.H && w >= 0 && w < f.W;
-                    from[i * nh + j] = there ? image + (h * f.W + w) * f.C : nullptr;
-                }
             // Where channel c of this tile goes, less c.
             const auto place = [&](ptrdiff_t c) {
                 return to + (c / WINOGRAD_PANEL * f.tiles + t) * WINOGRAD_PANEL + c % WINOGRAD_PANEL - c;
             };
             ptrdiff_t c = 0;
             if (inside)
-                for (; c + L <= f.C; c += L) transform_input<F, mv, mh, true>(from, c, place(c), step);
-            for (; c + L <= f.C; c += L) transform_input<F, mv, mh, false>(from, c, place(c), step);
-            for (; c < f.C; c++) transform_input<One, mv, mh, false>(from, c, place(c), step);
+                for (; c + L <= f.C; c += L) transform_input<F, mv, mh>(whole, c, place(c), step);
+            for (; c + L <= f.C; c += L) transform_input<F, mv, mh>(clipped, c, place(c), step);
+            for (; c < f.C; c++) transform_input<One, mv, mh>(clipped, c, place(c), step);
             for (; c < s.panels * WINOGRAD_PANEL; c++)
                 for (int p = 0; p < nv * nh; p++) place(c)[p * step + c] = 0;
+            if (++tw == s.across) {
+                tw = 0;
+                if (++th == s.down) th = 0, n++;
+            }
         }
     }
     // Transformed gradients of the filters of a block from k0: (positions, T, V lanes).
@@ -107,37 +105,25 @@ struct WinogradGradKernel {
     JSC_INLINE void outputs(const WinogradGradFields &f, const WinogradGradSizes &s, const float *grad,
                             ptrdiff_t first, ptrdiff_t count, ptrdiff_t k0, float *to) {
         using F = Vec<I, float>;
-        constexpr int L = lanes<I, float>, nv = mv + 2, nh = mh + 2;
+        typedef float One __attribute__((vector_size(4)));
+        constexpr int L = lanes<I, float>;
+        const ptrdiff_t step = f.tiles * s.width, end = std::min(f.K, k0 + s.width);
+        ptrdiff_t tw = first % s.across, th = first / s.across % s.down, n = first / s.across / s.down;
         for (ptrdiff_t t = 0; t < count; t++) {
-            const ptrdiff_t index = first + t, y0 = index / s.across % s.down * mv,
-                            x0 = index % s.across * mh;
-            const float *image = grad + index / s.across / s.down * f.Oh * f.Ow * f.K;
-            for (ptrdiff_t k = k0; k < k0 + s.width; k += L) {
-                const int left = (int)std::max<ptrdiff_t>(0, std::min<ptrdiff_t>(L, f.K - k));
-                F half[nv][mh];
-#pragma GCC unroll 4
-                for (int j = 0; j < mh; j++) {
-                    F column[mv], turned[nv];
-#pragma GCC unroll 4
-                    for (int i = 0; i < mv; i++) {
-                        const ptrdiff_t h = y0 + i, w = x0 + j;
-                        const float *from = image + (h * f.Ow + w) * f.K + k;
-                        if (h >= f.Oh || w >= f.Ow) column[i] = F{};
-                        else if (left == L) column[i] = load<F>(from);
-                        else column[i] = load_partial<F>(from, left);
-                    }
-                    Points<mv>::template output_adjoint<F>(column, turned);
-#pragma GCC unroll 6
-                    for (int i = 0; i < nv; i++) half[i][j] = turned[i];
-                }
-#pragma GCC unroll 6
-                for (int i = 0; i < nv; i++) {
-                    F row[nh];
-                    Points<mh>::template output_adjoint<F>(half[i], row);
-#pragma GCC unroll 6
-                    for (int j = 0; j < nh; j++)
-                        store(to + ((i * nh + j) * f.tiles + t) * s.width + k - k0, row[j]);
-                }
+            const ptrdiff_t y = th * mv, x = tw * mh;
+            const Whole whole{grad + ((n * f.Oh + y) * f.Ow + x) * f.K, f.Ow * f.K, f.K};
+            const Clipped clipped{whole, 0, 0, f.Oh - y, f.Ow - x};
+            float *tile = to + t * s.width - k0;
+            ptrdiff_t k = k0;
+            if (y + mv <= f.Oh && x + mh <= f.Ow)
+                for (; k + L <= end; k += L) transform_output_adjoint<F, mv, mh>(whole, k, tile, step);
+            for (; k + L <= end; k += L) transform_output_adjoint<F, mv, mh>(clipped, k, tile, step);
+            for (; k < end; k++) transform_output_adjoint<One, mv, mh>(clipped, k, tile, step);
+            for (; k < k0 + s.width; k++)
+                for (int p = 0; p < (mv + 2) * (mh + 2); p++) tile[p * step + k] = 0;
+            if (++tw == s.across) {
+                tw = 0;
+                if (++th == s.down) th = 0, n++;
             }
         }
     }
@@ -161,7 +147,7 @@ struct WinogradGradKernel {
 #pragma GCC unroll 16
                 for (int r = 0; r < R; r++) {
                     F number = from[r] - F{};
-                    keep_in_register(number);
+                    if constexpr (V > 1) keep_in_register(number);
 #pragma GCC unroll 4
                     for (int v = 0; v < V; v++) sum[r][v] += number * filter[v];
                 }

@@ -104,17 +104,34 @@ struct Points<4> {
     }
 };
 
-// Channels c, ... of one tile of mv x mh outputs; from[i] is its input pixel i, or null outside the map.
-template <class F, int mv, int mh, bool inside>
-JSC_INLINE void transform_input(const float *const *from, ptrdiff_t c, float *to, ptrdiff_t step) {
+// The input of a tile, whose first pixel is `first`, and what is zero outside the map: rows and columns from
+// `top` and `left` to before `bottom` and `right` are there.
+struct Whole {  // all of it is there
+    const float *first;
+    ptrdiff_t row, pixel;
+    template <class F>
+    inline __attribute__((always_inline)) F at(int i, int j, ptrdiff_t c) const {
+        return load<F>(first + i * row + j * pixel + c);
+    }
+};
+struct Clipped : Whole {
+    ptrdiff_t top, left, bottom, right;
+    template <class F>
+    inline __attribute__((always_inline)) F at(int i, int j, ptrdiff_t c) const {
+        return i >= top && i < bottom && j >= left && j < right ? Whole::at<F>(i, j, c) : F{};
+    }
+};
+
+// Channels c, ... of one tile of mv x mh outputs.
+template <class F, int mv, int mh, class Input>
+JSC_INLINE void transform_input(const Input &input, ptrdiff_t c, float *to, ptrdiff_t step) {
     constexpr int nv = mv + 2, nh = mh + 2;
     F half[nv][nh];
 #pragma GCC unroll 6
     for (int j = 0; j < nh; j++) {
         F column[nv], turned[nv];
 #pragma GCC unroll 6
-        for (int i = 0; i < nv; i++)
-            column[i] = inside || from[i * nh + j] ? load<F>(from[i * nh + j] + c) : F{};
+        for (int i = 0; i < nv; i++) column[i] = input.template at<F>(i, j, c);
         Points<mv>::template input<F>(column, turned);
 #pragma GCC unroll 6
         for (int i = 0; i < nv; i++) half[i][j] = turned[i];
@@ -125,6 +142,28 @@ JSC_INLINE void transform_input(const float *const *from, ptrdiff_t c, float *to
         Points<mh>::template input<F>(half[i], row);
 #pragma GCC unroll 6
         for (int j = 0; j < nh; j++) store(to + (i * nh + j) * step + c, row[j]);
+    }
+}
+// Filters k, ... of the gradient of one tile: the adjoint of `transform_output`.
+template <class F, int mv, int mh, class Input>
+JSC_INLINE void transform_output_adjoint(const Input &grad, ptrdiff_t k, float *to, ptrdiff_t step) {
+    constexpr int nv = mv + 2, nh = mh + 2;
+    F half[nv][mh];
+#pragma GCC unroll 4
+    for (int j = 0; j < mh; j++) {
+        F column[mv], turned[nv];
+#pragma GCC unroll 4
+        for (int i = 0; i < mv; i++) column[i] = grad.template at<F>(i, j, k);
+        Points<mv>::template output_adjoint<F>(column, turned);
+#pragma GCC unroll 6
+        for (int i = 0; i < nv; i++) half[i][j] = turned[i];
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < nv; i++) {
+        F row[nh];
+        Points<mh>::template output_adjoint<F>(half[i], row);
+#pragma GCC unroll 6
+        for (int j = 0; j < nh; j++) store(to + (i * nh + j) * step + k, row[j]);
     }
 }
 template <class F, int mv, int mh>

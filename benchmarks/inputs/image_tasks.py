@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +54,10 @@ class Task:
     std: tuple[float, ...]
 
 
-def load(name: str, data: Path, *, quick: bool = False) -> Task:
+def load(name: str, data: Path, *, quick: bool = False, side: int | None = None) -> Task:
     """The set `name` from `data/images`; `quick` takes few images and one epoch."""
     source = SOURCES[name]
+    source = source if side is None else replace(source, side=side)
     path = data / "images" / f"{source.file}.npz"
     per_class = 10 if quick else source.per_class
     train = _read(ImageSet(path, "train"), source.side, per_class)

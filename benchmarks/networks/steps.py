@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,12 @@ from benchmarks.inputs import image_tasks, networks
 from benchmarks.inputs.architectures import Residual
 
 VGG = (64, 64, 0, 128, 128, 0, 256, 256, 0, 512)  # filters of 3x3 convolutions; 0: 2x2 pooling
+RESNET18 = (64, 128, 256, 512)
 DEPTHS = {"resnet20": 3, "resnet56": 9}  # residual blocks to a stage
-NAMES = (*DEPTHS, "vgg", "vgg_bn")
+JPEG = "+jpeg"  # behind the JPEG layer
+NAMES = (*DEPTHS, "vgg", "vgg_bn", "resnet18", f"vgg_bn{JPEG}", f"resnet18{JPEG}")
+SETS = {32: "cifar10", 64: "tinyimagenet20"}  # by the side of the images
+CLASSES = 20  # of the larger set
 
 
 def vgg(normalized: bool, widths: tuple[int, ...] = VGG) -> nn.Sequential:
@@ -49,23 +54,62 @@ def resnet(blocks: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
-def examples(data: Path | None, count: int) -> tuple[Tensor, Tensor]:
-    """Normalised images (count, 3, 32, 32) and their labels.
+def resnet18(widths: tuple[int, ...] = RESNET18) -> nn.Sequential:
+    """The ImageNet network of He et al., CVPR 2016: 64x64 images leave maps of 16x16 to 2x2."""
+    inputs = widths[0]
+    layers: list[nn.Module] = [nn.Conv2d(3, inputs, 7, 2, 3, bias=False), nn.BatchNorm2d(inputs)]
+    layers += [nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    for outputs in widths:
+        layers += [Residual(inputs, outputs, 2 if outputs > inputs else 1)]
+        layers += [Residual(outputs, outputs, 1)]
+        inputs = outputs
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, CLASSES))
 
-    They are those of CIFAR-10, or smooth random ones in which a class is a pattern of colours.
-    """
+
+class Images(NamedTuple):
+    """(count, 3, side, side) in [0, 1], labels, and the mean and deviation of each channel."""
+
+    x: Tensor
+    y: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def images(name: str, data: Path | None, count: int) -> Images:
+    """Real images for this network, or smooth random ones in which a class is a pattern of
+    colours."""
+    side = 64 if name.startswith("resnet18") else 32
     generator = torch.Generator().manual_seed(0)
     if data is None:
         labels = torch.randint(10, (count,), generator=generator)
         patterns = torch.randn((10, 3, 4, 4), generator=generator)[labels]
         noise = torch.randn((count, 3, 16, 16), generator=generator)
-        size = {"size": (32, 32), "mode": "bilinear", "align_corners": False}
+        size = {"size": (side, side), "mode": "bilinear", "align_corners": False}
         x = F.interpolate(patterns, **size) + 0.5 * F.interpolate(noise, **size)  # type: ignore[arg-type]
-        return x, labels
-    task = image_tasks.load("cifar10", data)
+        return Images((0.25 * x + 0.5).clamp(0, 1), labels, (0.5,) * 3, (0.25,) * 3)
+    task = image_tasks.load(SETS[side], data, side=side)
     chosen = torch.randperm(len(task.train.y), generator=generator)[:count]
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (task.mean, task.std))
-    return (image_tasks.to_float(task.train.x[chosen]) - mean) / std, task.train.y[chosen]
+    pixels = image_tasks.to_float(task.train.x[chosen])
+    return Images(pixels, task.train.y[chosen], task.mean, task.std)
+
+
+def examples(name: str, data: Path | None, count: int) -> tuple[Tensor, Tensor]:
+    """What the network takes, normalised images, and labels."""
+    found = images(name, data, count)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (found.mean, found.std))
+    return (found.x - mean) / std, found.y
+
+
+def built(name: str, data: Path | None) -> nn.Sequential:
+    plain = name.removesuffix(JPEG)
+    if plain in DEPTHS:
+        net = resnet(DEPTHS[plain])
+    else:
+        net = resnet18() if plain == "resnet18" else vgg(plain == "vgg_bn")
+    if plain == name:
+        return net
+    found = images(name, data, 1)
+    return nn.Sequential(jsc.nn.JPEG.from_quality(50, mean=found.mean, std=found.std), *net)
 
 
 def prepared(name: str, data: Path | None, steps: int, batch: int) -> nn.Module:
@@ -78,11 +122,10 @@ def prepared(name: str, data: Path | None, steps: int, batch: int) -> nn.Module:
         model = networks.load(data, f"{name}_cifar10").model
         return model.requires_grad_(True).train().to(memory_format=torch.channels_last)
     torch.manual_seed(0)
-    model = resnet(DEPTHS[name]) if name in DEPTHS else vgg(name == "vgg_bn")
-    model = model.train().to(memory_format=torch.channels_last)
+    model = built(name, data).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=max(2, steps))
-    x, y = examples(data, 4000 if steps >= 100 else 4 * batch)
+    x, y = examples(name, data, 4000 if steps >= 100 else 4 * batch)
     for i in range(steps):
         index = torch.randint(len(y), (batch,))
         loss = F.cross_entropy(

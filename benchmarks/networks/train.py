@@ -1,7 +1,8 @@
 """One optimisation step (forward, loss, backward, SGD) with kernels of jsc, against torch.
 
-The networks are ResNet-20 and ResNet-56 for CIFAR-10, and a VGG-like one without and with batch
-normalisation. Against each stands the same model with every `nn.Conv2d` replaced by
+The networks are ResNet-20 and ResNet-56 for CIFAR-10, a VGG-like one without and with batch
+normalisation, and ImageNet's ResNet-18 on images of 64x64; "+jpeg" has the trainable JPEG layer in
+front, on both sides. Against each stands the same model with every `nn.Conv2d` replaced by
 `jsc.nn.SparseConv2d`, which takes torch's kernels, Winograd's or sparse ones pass by pass. torch
 runs in both memory formats, and "torch" is the faster of them. With --data the images are real and
 the ResNets trained; all other networks are trained here for --steps steps. "Passes" sums up the
@@ -52,7 +53,7 @@ def whole_steps(
     The loss and all gradients are compared with torch's first.
     """
     model = steps.prepared(name, options.data, options.steps, options.batch)
-    x, y = steps.examples(options.data, options.batch)
+    x, y = steps.examples(name, options.data, options.batch)
     last = x.contiguous(memory_format=torch.channels_last)
     planar = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     models = {TORCH[0]: (planar, x), TORCH[1]: (copy.deepcopy(model), last)}

@@ -55,8 +55,19 @@ def test_networks(normalized):
     convolutions = [m for m in ours.modules() if isinstance(m, nn.Conv2d)]
     assert all(type(m) is jsc.nn.SparseConv2d for m in convolutions)
     assert not any(isinstance(m, jsc.nn.SparseConv2d) for m in model.modules())
-    x, y = steps.examples(None, 6)
+    x, y = steps.examples("vgg", None, 6)
     assert x.shape == (6, 3, 32, 32)
     found = list(steps.seen(model, x, y))
     assert [one.gated for one in found] == [False, True]
     assert all(one.grad.shape == one.layer(one.x).shape for one in found)
+
+
+def test_a_residual_network_behind_the_jpeg_layer(monkeypatch):
+    monkeypatch.setattr(steps.resnet18, "__defaults__", ((4, 8),))
+    name = f"resnet18{steps.JPEG}"
+    model = steps.built(name, None)
+    x, y = steps.examples(name, None, 6)
+    assert x.shape == (6, 3, 64, 64)
+    assert float((model[0](x).detach() - x).abs().mean()) < 0.1  # in deviations: it knows them
+    losses = [steps.step(m.train(), x, y)() for m in (model, steps.sparse(model))]
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-4)

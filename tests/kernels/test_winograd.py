@@ -121,6 +121,17 @@ def test_the_bits_do_not_depend_on_threads_or_on_the_split_of_a_batch(isa, preci
         assert torch.equal(gx, found[0][1][rows])
 
 
+@pytest.mark.parametrize("change", [{"N": 0}, {"K": 0}, {"C": 0}], ids=lambda change: str(*change))
+def test_nothing_to_do(precision, change):
+    g = ConvGeometry(2, 8, 9, 8, 16, 3, 3, 1, 1, 1, 1)._replace(**change)
+    x, grad, w, b = maps(g)
+    y, gx, gw = passes(x, grad, w, b, g)
+    assert torch.equal(y, b.view(1, -1, 1, 1).expand(y.shape))
+    assert not gx.any()
+    assert gx.shape == x.shape
+    assert gw is None  # left to torch
+
+
 def test_many_tiles_are_added_up_in_ranges():
     g = ConvGeometry(9, 8, 60, 60, 8, 3, 3, 1, 1, 1, 1)
     x, grad, w, b = maps(g, integers=True)

@@ -62,7 +62,7 @@ def cost(g: ConvGeometry, m: int) -> float:
 
 def _vectors(filters: int, lanes: int) -> int:
     """Vectors of filters to a block: as many as registers allow, few of them empty."""
-    needed = -(-filters // lanes)
+    needed = max(1, -(-filters // lanes))
     most = 4 if lanes == 16 else 3
     return -(-needed // -(-needed // most))
 
@@ -112,13 +112,13 @@ class Convolution:
             require(bias, (g.K,), torch.float32, "bias")
             bias = bias.detach().resolve_neg().contiguous()
         self.g, self._packed, self._bias = g, packed.detach(), bias  # the program has addresses
-        total = g.N * -(-g.Oh // m) * -(-g.Ow // m)
-        most = max(6, min(MOST_TILES, CONVOLVE_BYTES // (4 * (m + 2) ** 2 * g.C)))
+        total = max(1, g.N * -(-g.Oh // m) * -(-g.Ow // m))
+        most = max(6, min(MOST_TILES, CONVOLVE_BYTES // (4 * (m + 2) ** 2 * max(1, g.C))))
         program = Program(isa)
         program.add_winograd({
             "x": _map(0, g.N, g.H, g.W, g.C), "out": _map(1, g.N, g.Oh, g.Ow, g.K),
             "Ph": g.Ph, "Pw": g.Pw, "mv": m, "mh": m, "vectors": _vectors(g.K, LANES[isa]),
-            "tiles": math.ceil(total / max(1, -(-total // most)) / 6) * 6,
+            "tiles": math.ceil(total / -(-total // most) / 6) * 6,
             "weight": packed.data_ptr(), "plain": packed.data_ptr() + 4 * numbers[0],
             "epilogue": {
                 "shift": 0 if bias is None else bias.data_ptr(), "has_residual": 0,
@@ -152,10 +152,12 @@ def input_gradient(grad: Tensor, weight: Tensor, g: ConvGeometry) -> Tensor:
 
 def weight_gradient(input: Tensor, grad: Tensor, weight: Tensor, g: ConvGeometry) -> Tensor | None:
     """The gradient of the weight of convolution `g`, in its memory format; None where it is not
-    finite, and has to be found by the definition."""
+    finite, or sums up nothing, and has to be found by the definition."""
     require(input, (g.N, g.C, g.H, g.W), torch.float32, "input")
     require(grad, (g.N, g.K, g.Oh, g.Ow), torch.float32, "grad")
     require(weight, (g.K, g.C, 3, 3), torch.float32, "weight")
+    if 0 in (input.numel(), grad.numel()):
+        return None
     x, y, out = as_pixels(input), as_pixels(grad), torch.empty_like(weight)
     kernel = _gradient(g, tile(), _config.isa())
     threads = _config.num_threads(g.macs)

@@ -8,7 +8,8 @@ this machine alone; on a cluster only ``ray.init`` differs. It needs ``pip insta
 
 # %%
 # The network, compiled where the model's code is. The sample is a batch of two or more, so that the
-# file serves every batch; the last one of a data set is smaller.
+# file serves every batch but a single image: whoever may have one left over calls the network once
+# with one image before it is saved.
 
 import tempfile
 from pathlib import Path

@@ -175,7 +175,7 @@ class Seen(nn.Module):
         super().__init__()
         self.name, self.layer = name, layer
         self.x = self.grad = torch.empty(0)
-        self.gated = False
+        self.gated = self.differentiable = False  # images need no gradient
 
 
 def seen(model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Seen]:
@@ -196,6 +196,7 @@ def _keep(one: Seen) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
         x = arguments[0]
         node = x.grad_fn
         one.gated = node is not None and node.name().startswith(("Relu", "MaxPool2D"))
+        one.differentiable = x.requires_grad
         one.x = x.detach().clone(memory_format=last)
         output.register_hook(lambda g: setattr(one, "grad", g.clone(memory_format=last)))
 

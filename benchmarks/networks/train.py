@@ -118,7 +118,7 @@ def passes(one: steps.Seen, options: argparse.Namespace) -> list[Row]:
     maps = [grad, x, weight]
     straight = g.Sh == g.Sw == 1
     for which, name in enumerate(("grad-input", "grad-weight")):
-        if which or dx < 1 or one.x.shape[1] > 3:  # images need no gradient
+        if which or one.differentiable:
             found[name] = {TORCH[0]: dense(planar, which), TORCH[1]: dense(maps, which)}
     if winograd.unsupported(g) is None:
         found["forward"]["winograd"] = lambda: winograd.Convolution(

@@ -13,6 +13,7 @@ from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels.winograd import winograd as kernel
 from jsc.ops import winograd
+from jsc.ops._scratch import memory
 
 LAST = torch.channels_last
 # Largest error over the largest element: tiles of 2 x 2 are as exact as sums in float32.
@@ -132,10 +133,39 @@ def test_nothing_to_do(precision, change):
     assert gw is None  # left to torch
 
 
-def test_many_tiles_are_added_up_in_ranges():
-    g = ConvGeometry(9, 8, 60, 60, 8, 3, 3, 1, 1, 1, 1)
+@pytest.mark.parametrize("sizes", [(9, 60, 60), (9, 48, 48), (33, 32, 32), (5, 47, 31)], ids=str)
+def test_many_tiles_are_added_up_in_ranges(sizes):
+    N, H, W = sizes
+    g = ConvGeometry(N, 8, H, W, 8, 3, 3, 1, 1, 1, 1)
     x, grad, w, b = maps(g, integers=True)
+    memory(1 << 24).bytes[:] = 0x7F  # what earlier calls left: 3.4e38 everywhere
     assert torch.equal(winograd.weight_gradient(x, grad, w, g).double(), exact(x, grad, w, b, g)[2])
+
+
+def test_every_range_has_tiles_and_few_bytes():
+    for seed in range(200):
+        r = random.Random(seed)
+        C, K, H = r.choice([8, 64, 512]), r.choice([8, 64, 512]), r.choice([2, 7, 14, 28, 56])
+        g = ConvGeometry(r.randint(1, 70), C, H, H, K, 3, 3, 1, 1, 1, 1)
+        for m in (2, 4):
+            cut = winograd.cut(g, m, 2)
+            steps = -(-g.N * (-(-H // m)) ** 2 // cut["tiles"])
+            each = -(-steps // cut["ranges"])
+            assert (cut["ranges"] - 1) * each < steps <= cut["ranges"] * each
+            assert cut["ranges"] * 4 * (m + 2) ** 2 * C * K <= 80 << 20 or cut["ranges"] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_default_dtype_changes_nothing(dtype):
+    g = ConvGeometry(2, 8, 9, 8, 16, 3, 3, 1, 1, 1, 1)
+    all_maps = maps(g)
+    expected = passes(*all_maps, g)
+    torch.set_default_dtype(dtype)
+    try:
+        found = passes(*all_maps, g)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, found, expected))
 
 
 def test_other_shapes_and_dtypes_are_refused_in_words():
@@ -180,5 +210,11 @@ def test_weights_packed_for_another_layer_are_refused():
     packed = winograd.pack(torch.ones(16, 16, 3, 3), wide)
     with pytest.raises(ValueError, match="packed weight must be"):
         winograd.Convolution(packed, None, g)
+    with pytest.raises(ValueError, match="packed weight must be"):
+        winograd.Convolution(packed, None, g._replace(C=32, K=8))
+    with _config.use_isa("base"), pytest.raises(ValueError, match="packed weight must be"):
+        winograd.Convolution(winograd.pack(torch.ones(16, 32, 3, 3), g._replace(C=32)), None, wide)
+    spread = packed[:1, :1, :1, :1].expand(packed.shape)  # one number everywhere, in four bytes
+    assert winograd.Convolution(spread, None, wide)(torch.ones(2, 16, 9, 8)).isfinite().all()
     with pytest.raises(ValueError, match="bias must be"):
         winograd.Convolution(packed, torch.ones(3), wide)

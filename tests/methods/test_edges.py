@@ -17,9 +17,9 @@ from jsc.formats import CPC, CPO, CPS
 METHODS = [m for m in ops.METHODS if m != "dense"]
 FORMATS = [CPO, CPS, CPC]
 STEPS = {"stride": 1, "padding": 0, "dilation": 1}  # and what they are unless given
-# Their memory would grow with a padding: they refuse what is mostly padding, in words.
-REFUSES_WIDE_STEPS = ("mec", "winograd", "amx")
 FEW_GEOMETRIES = ("winograd",)  # 3 x 3 kernels of stride and dilation 1
+# The memory of the others would grow with a padding: they refuse what is mostly padding, in words.
+REFUSES_WIDE_STEPS = (*FEW_GEOMETRIES, "mec", "amx")
 
 
 def whole(*shape: int, low: int = -4) -> Tensor:

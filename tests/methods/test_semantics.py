@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 import warnings
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,6 +23,7 @@ import jsc
 from jsc import _config
 from jsc import methods as ops
 from jsc._kernels import cpu
+from jsc.reference import winograd
 
 METHODS = [m for m in ops.METHODS if m != "dense"]
 LIBRARY = ("im2col", "mec")  # products of a library, whatever our instruction set
@@ -29,7 +31,7 @@ ONLY_FLOAT32 = ("winograd", "amx")  # torch's own convolution otherwise, and its
 ISAS = _config.ISA_NAMES[: cpu.supported_isa() + 1]
 PATHS = [(m, isa) for m in METHODS for isa in (ISAS[-1:] if m in LIBRARY else ISAS)]
 # Times the bound on a sum's rounding in any order: the products of amx are off by 2 eps alone.
-BOUND = {"amx": 2.0}
+BOUND = {"amx": 2.0, "winograd": 2.0}  # of winograd relative to a tile: `products`
 VALUES = {
     "C": (1, 63, 64, 65, 127),
     "K": (1, 15, 16, 17, 63, 65),
@@ -72,6 +74,13 @@ def grid() -> list[ConvCase]:
                 density=density, bias=bias, channels_last=bool(seed % 2), seed=seed,
             )
         )  # fmt: skip
+    for seed in range(900, 908):  # all that "winograd" does
+        cases.append(
+            replace(
+                cases[seed % len(cases)], kernel=(3, 3), stride=(1, 1), dilation=(1, 1),
+                padding=(seed % 3, seed // 3 % 3), H=3 + seed % 5, W=3 + seed % 7, seed=seed,
+            )
+        )  # fmt: skip
     return cases
 
 
@@ -111,6 +120,7 @@ def runnable(method: str) -> list[int]:
         elif index % 10 == 0:
             with pytest.raises(ValueError, match="cannot do this convolution"):
                 jsc.functional.conv2d(x, w, b, **case.arguments, method=method)
+    assert found
     return found
 
 
@@ -152,6 +162,8 @@ def test_rounding_is_bounded_and_the_same_however_work_is_shared(method, isa, dt
 
         threads(1)
         out = run(x)
+        if method == "winograd":
+            size = winograd.products(x, w, b, case.padding, case.groups)
         bound = BOUND.get(method, 1.0) * n * eps / (1 - n * eps) * size
         assert bool(((out.double() - exact).abs() <= bound).all()), case
         if method not in LIBRARY and (method not in ONLY_FLOAT32 or dtype == torch.float32):

@@ -27,6 +27,7 @@ import jsc
 from jsc import _config
 from jsc import methods as ops
 from jsc._kernels import cpu
+from jsc.reference import winograd
 
 CHANNELS = (1, 2, 3, 4, 8, 16, 31, 32, 33, 48, 63, 64, 65, 130)
 FILTERS = (1, 2, 7, 8, 16, 17, 31, 32, 33, 64, 70)
@@ -36,6 +37,7 @@ LAYOUTS = (
 )  # fmt: skip
 DENSITIES = (0.0, 0.05, 0.2, 0.5, 0.9, 1.0)
 THREADS = (1, 2, 3)
+ONLY_FLOAT32 = ("winograd", "amx")  # torch's own convolution otherwise
 LIBRARY = ("dense", "im2col", "mec")  # bits of their products may depend on threads
 
 
@@ -157,6 +159,7 @@ class Expected:
     error: Exception | None
     exact: Tensor | None = None
     size: Tensor | None = None  # |w| conv |x| + |bias|
+    tile_size: Tensor | None = None  # the same for "winograd", where that can be
     dense_error: float = 0.0
 
     @classmethod
@@ -172,7 +175,9 @@ class Expected:
             return cls(None, exact)
         size = F.conv2d(*(None if t is None else t.abs() for t in wide), *case.steps)
         error = (dense.double() - exact).abs().max().item() if dense.numel() else 0.0
-        return cls(None, exact, size, error)
+        able = ops.unsupported("winograd", ops.geometry(x, w, *case.steps)) is None
+        tile_size = winograd.products(x, w, b, case.padding, case.groups) if able else None
+        return cls(None, exact, size, tile_size, error)
 
 
 def judge(case: Case, method: str, out: Tensor, expected: Expected, report: Report) -> str:
@@ -183,7 +188,10 @@ def judge(case: Case, method: str, out: Tensor, expected: Expected, report: Repo
     if case.integer or not out.numel():
         same = torch.equal(out.double(), expected.exact)
         return "" if same else f"{int((out.double() != expected.exact).sum())} integers differ"
-    assert expected.size is not None
+    size = expected.size
+    if method == "winograd" and case.dtype == torch.float32:
+        size = expected.tile_size
+    assert size is not None
     roundings = case.shape[1] // case.groups * case.kernel[0] * case.kernel[1] + 1
     if method == "amx":  # six products and their sums for each, and what they leave out
         roundings = 6 * roundings + 4
@@ -192,7 +200,7 @@ def judge(case: Case, method: str, out: Tensor, expected: Expected, report: Repo
     if case.dtype == torch.float64:
         gamma *= 2  # `exact` has an error too
     error = (out.double() - expected.exact).abs()
-    of_bound = (error / (gamma * expected.size).clamp(min=1e-300)).max().item()
+    of_bound = (error / (gamma * size).clamp(min=1e-300)).max().item()
     if case.dtype == torch.float32:
         least = unit * expected.exact.abs().max().item()  # half a unit in the last place
         of_torch = error.max().item() / max(expected.dense_error, least, 1e-300)
@@ -217,7 +225,7 @@ def called(case: Case, method: str, x: Tensor, w: Tensor, b: Tensor | None) -> I
 def own_bits(case: Case, method: str) -> bool:
     """Whether the products are this package's: what goes the dense way has torch's bits."""
     depthwise = 1 < case.groups == case.shape[1]
-    elsewhere = method == "amx" and case.dtype == torch.float64
+    elsewhere = method in ONLY_FLOAT32 and case.dtype == torch.float64
     return not (method in LIBRARY or depthwise or elsewhere)
 
 

@@ -8,7 +8,7 @@
     columns      CPO and CPS streams, back, and convolution over them          columns/convolution.h
     forward      occupancy masks of a map, convolution over its non-zeros      cpc/forward.h
     gradient     gradients over the non-zeros of a map only                    cpc/gradient.h
-    winograd     gradient of 3 x 3 weights by Winograd's transforms             winograd/gradient.h
+    winograd     3 x 3 weights transformed, and their gradient                  winograd/gradient.h
     dct          orthonormal 8x8 DCT of stacks of planes                       jpeg/dct.h
     jpeg         the whole JPEG layer in one pass, and its gradients           jpeg/jpeg.h
     quant        soft, windowed and hard quantiser, and gradients              jpeg/quant.h

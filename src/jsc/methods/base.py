@@ -31,7 +31,7 @@ class Method(ABC):
     sparse
         It skips zeros of the input, so that its time falls with the density.
     trains
-        The passes of training take kernels of this package where that pays (ops/training.py).
+        The passes of training take kernels of ours where that pays (ops/training.py).
     slow_to_count
         `stored_bytes` encodes the map.
     """

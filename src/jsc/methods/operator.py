@@ -56,8 +56,8 @@ class Conv2d(Function):
     """`jsc::conv2d` and its gradient, which is itself differentiable.
 
     `packed` and `method` are the operator's. With the `density` of the input (`input_density` of
-    ops/training.py), the gradient skips zeros where that pays; otherwise, and where it is to be
-    differentiated again, it is torch's own.
+    ops/training.py), the gradient takes kernels of ours where that pays; otherwise, and where it is
+    to be differentiated again, it is torch's own.
     """
 
     generate_vmap_rule = True

@@ -24,13 +24,13 @@ log = logging.getLogger("jsc")
 def load(path: str | PathLike[str]) -> CompiledNetwork:
     """The network that `CompiledNetwork.save` wrote, here or on another machine.
 
-    It takes the image sizes that the saved network had been called with, in any batch if it had
-    been called with two or more images. Convolutions keep their methods, but for "amx" and
-    "direct_bf16", in whose place the direct kernel runs where the processor has no tiles or no
-    products of bfloat16; if they were timed with another
-    instruction set, the logger "jsc" says so. Kernels are those of this processor. Nothing in the
-    file is run as code. Raises ValueError (`FileError`) for any other or a damaged file, OSError if
-    it cannot be read.
+    It takes the image sizes that the saved network had been called with. A batch of two or more
+    stands for every other batch but one image, which the saved network must have been called with
+    too. Convolutions keep their methods, but for "amx" and "direct_bf16", in whose place the direct
+    kernel runs where the processor has no tiles or no products of bfloat16; if they were timed with
+    another instruction set, the logger "jsc" says so. Kernels are those of this processor. Nothing
+    in the file is run as code. Raises ValueError (`FileError`) for any other or a damaged file,
+    OSError if it cannot be read.
     """
     about, graphs = saving.read(path)
     try:

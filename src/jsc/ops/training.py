@@ -1,8 +1,9 @@
 """Which kernel each pass of a training convolution runs: torch's dense one, Winograd's, or one that
 skips zeros.
 
-Estimated times, in units of torch's dense pass (one thread of a Xeon with AVX-512, batches of 32
-to 128, maps of 4 to 32 rows, `python -m benchmarks train`), follow from sizes, and from the density
+Estimated times, in units of torch's dense pass (one thread with AVX-512, of an AMD EPYC for
+winograd, of a Xeon for the others; batches of 32 to 128, maps of 4 to 32 rows, `python -m
+benchmarks train`), follow from sizes, and from the density
 of the map whose non-zeros are taken:
 
     winograd any pass of a 3 x 3 convolution of stride 1 in float32, no zeros skipped
@@ -47,12 +48,14 @@ def _gated_cost(d: float, g: ConvGeometry) -> float:
     return _nonzeros_cost(d, g.K, g) + 0.33 + 1.55 * d
 
 
-def _winograd_cost(g: ConvGeometry, dtype: torch.dtype) -> float:
+def _winograd_cost(g: ConvGeometry, dtype: torch.dtype, *, of_weight: bool = False) -> float:
     able = dtype == torch.float32 and winograd.unsupported(g) is None and max(g.Ph, g.Pw) <= 2
     if not able or not _config.isa():
         return math.inf
-    packing, calls = 90 / (g.N * g.Oh * g.Ow), 2e6 / g.macs
-    return winograd.cost(g, winograd.tile()) + packing + calls
+    call = 2e6 / g.macs
+    if of_weight:
+        return winograd.gradient_cost(g, winograd.tile()) + call
+    return winograd.cost(g, winograd.tile()) + 90 / (g.N * g.Oh * g.Ow) + call  # packing
 
 
 def _takes_nonzeros(g: ConvGeometry) -> bool:
@@ -143,7 +146,7 @@ def _choose(
     straight = g.Sh == g.Sw == 1
     able = _takes_nonzeros(g)
     for_input = {"dense": 1.0, "winograd": _winograd_cost(g, dtype)}
-    for_weight = dict(for_input)
+    for_weight = {"dense": 1.0, "winograd": _winograd_cost(g, dtype, of_weight=True)}
     if straight and g.Kh > g.Ph and g.Kw > g.Pw:
         for_input["sweep"] = _sweep_cost(dg, g.C, g)
     if able:

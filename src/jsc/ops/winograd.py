@@ -7,7 +7,10 @@ gradients.
 only: their errors are those of float32 sums, and integers stay exact. Tiles of 4 x 4 have up to 4.5
 times the error; training takes them where torch's switch permits less than float32's 24 bits.
 
-Cost: the maps are transformed once, then multiplied. What is not finite is found by the definition.
+Cost: maps are transformed (for the gradient of the weights once for each 128 filters), then
+multiplied. What is not finite is found by the definition. An error is relative to the largest
+products of a tile and its kernel, not to an output's own: one that is far smaller than its
+neighbours has fewer digits.
 Kernels: network/winograd.h, winograd/gradient.h, winograd/pack.h.
 """
 
@@ -33,6 +36,7 @@ GRADIENT_BYTES = 640 << 10  # of what a task of the gradient has transformed: th
 CHAIN = (16, 64)  # least and most tiles that are added up in one chain of the gradient
 RANGES = 16  # of tiles at most, whose sums the gradient has side by side
 RANGE_CHAINS = 8  # chains of a range at least, so that its sums are worth their memory
+RANGE_BYTES = 64 << 20  # of the sums of all ranges, where there is more than one
 GROUP = 128  # filters of the gradient that one task does
 NO_MAP = dict.fromkeys(
     ("region", "offset", "N", "H", "W", "C", "image", "row", "pixel", "channel"), 0
@@ -55,9 +59,17 @@ def cost(g: ConvGeometry, m: int) -> float:
     """Its time over that of torch's dense convolution (one thread of an AMD EPYC with AVX-512,
     batches of 32 and 64): products, transforms that few channels make dear, outputs that tiles have
     beyond the map's."""
+    return _cost(g, m, {2: 8.5, 4: 7.0}[m])
+
+
+def gradient_cost(g: ConvGeometry, m: int) -> float:
+    """The same of the gradient of the weights."""
+    return _cost(g, m, {2: 11.0, 4: 10.0}[m])
+
+
+def _cost(g: ConvGeometry, m: int, transforms: float) -> float:
     whole = -(-g.Oh // m) * m * -(-g.Ow // m) * m / max(1, g.Oh * g.Ow)
-    products, transforms = {2: (0.48, 8.5), 4: (0.3, 7.0)}[m]
-    return (products + transforms / max(1, min(g.C, g.K))) * whole
+    return ({2: 0.48, 4: 0.3}[m] + transforms / max(1, min(g.C, g.K))) * whole
 
 
 def _vectors(filters: int, lanes: int) -> int:
@@ -67,10 +79,10 @@ def _vectors(filters: int, lanes: int) -> int:
     return -(-needed // -(-needed // most))
 
 
-def _numbers(g: ConvGeometry, m: int, lanes: int) -> tuple[int, int]:
-    """Of transformed weights and of plain ones, each filled up to whole vectors of filters."""
-    pairs = -(-g.K // lanes) * lanes * g.C
-    return pairs * (m + 2) ** 2, pairs * 9
+def _shape(g: ConvGeometry, m: int, lanes: int) -> tuple[int, ...]:
+    """Of packed weights: all transformed ones, then all plain ones, for whole vectors of filters.
+    They lie in the kernel's order; the shape tells what they were packed for."""
+    return (-(-g.K // lanes), g.C, lanes, (m + 2) ** 2 + 9)
 
 
 def pack(weight: Tensor, g: ConvGeometry, m: int = 2) -> Tensor:
@@ -88,11 +100,16 @@ def _packed(address: int, steps: tuple[int, ...], g: ConvGeometry, m: int) -> Te
         "K": g.K, "C": g.C, "mv": m, "mh": m, "vectors": _vectors(g.K, LANES[isa]),
         "k_step": k, "c_step": c, "i_step": i, "j_step": j,
     }  # fmt: skip
-    transformed, plain = _numbers(g, m, LANES[isa])
-    packed = torch.empty(transformed + plain)
-    to = packed.data_ptr()
-    winograd.pack(address, to, to + 4 * transformed, fields, isa, _config.num_threads(g.K * g.C))
+    packed = torch.empty(_shape(g, m, LANES[isa]), dtype=torch.float32, device="cpu")
+    to, threads = packed.data_ptr(), _config.num_threads(9 * g.K * g.C)
+    winograd.pack(address, to, to + _plain(packed, m), fields, isa, threads)
     return packed
+
+
+def _plain(packed: Tensor, m: int) -> int:
+    """Where the plain weights begin, in bytes."""
+    positions = (m + 2) ** 2
+    return packed.nbytes // (positions + 9) * positions
 
 
 def _map(region: int, N: int, H: int, W: int, C: int) -> dict[str, int]:
@@ -105,13 +122,13 @@ class Convolution:
 
     def __init__(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:
         isa = _config.isa()
-        m = 2 if packed.numel() == sum(_numbers(g, 2, LANES[isa])) else 4
-        numbers = _numbers(g, m, LANES[isa])
-        require(packed, (sum(numbers),), torch.float32, "the packed weight")
+        m = 2 if packed.shape[-1:] == _shape(g, 2, LANES[isa])[-1:] else 4
+        require(packed, _shape(g, m, LANES[isa]), torch.float32, "the packed weight")
+        packed = packed.detach().contiguous()
         if bias is not None:
             require(bias, (g.K,), torch.float32, "bias")
             bias = bias.detach().resolve_neg().contiguous()
-        self.g, self._packed, self._bias = g, packed.detach(), bias  # the program has addresses
+        self.g, self._packed, self._bias = g, packed, bias  # the program has addresses
         total = max(1, g.N * -(-g.Oh // m) * -(-g.Ow // m))
         most = max(6, min(MOST_TILES, CONVOLVE_BYTES // (4 * (m + 2) ** 2 * max(1, g.C))))
         program = Program(isa)
@@ -119,7 +136,7 @@ class Convolution:
             "x": _map(0, g.N, g.H, g.W, g.C), "out": _map(1, g.N, g.Oh, g.Ow, g.K),
             "Ph": g.Ph, "Pw": g.Pw, "mv": m, "mh": m, "vectors": _vectors(g.K, LANES[isa]),
             "tiles": math.ceil(total / -(-total // most) / 6) * 6,
-            "weight": packed.data_ptr(), "plain": packed.data_ptr() + 4 * numbers[0],
+            "weight": packed.data_ptr(), "plain": packed.data_ptr() + _plain(packed, m),
             "epilogue": {
                 "shift": 0 if bias is None else bias.data_ptr(), "has_residual": 0,
                 "residual": NO_MAP, "act": {"kind": 0, "a": 0.0, "b": 0.0},
@@ -131,8 +148,9 @@ class Convolution:
         """`input` as the geometry says, of any strides; the output is channels-last."""
         g = self.g
         require(input, (g.N, g.C, g.H, g.W), torch.float32, "input")
-        out = torch.empty((g.N, g.K, g.Oh, g.Ow), memory_format=torch.channels_last)
         x = as_pixels(input)
+        shape = (g.N, g.K, g.Oh, g.Ow)
+        out = torch.empty(shape, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
         threads = _config.num_threads(g.macs)
         scratch = memory(threads * self._walk.scratch_bytes)
         self._walk.run([x.data_ptr(), out.data_ptr()], scratch.address, threads)
@@ -170,16 +188,21 @@ def weight_gradient(input: Tensor, grad: Tensor, weight: Tensor, g: ConvGeometry
 
 @lru_cache(maxsize=512)
 def _gradient(g: ConvGeometry, m: int, isa: int) -> winograd.Gradient:
+    sizes = {key: getattr(g, key) for key in ("N", "C", "H", "W", "K", "Oh", "Ow", "Ph", "Pw")}
+    return winograd.Gradient({**sizes, "mv": m, "mh": m, **cut(g, m, isa)}, isa)
+
+
+def cut(g: ConvGeometry, m: int, isa: int) -> dict[str, int]:
+    """How the gradient's work is cut: fields of winograd/gradient.h."""
     vectors = _vectors(g.K, LANES[isa])
     block = vectors * LANES[isa]
     blocks = min(-(-g.K // block), max(1, GROUP // block))
-    numbers = -(-g.C // 16) * 16 + blocks * block  # for each tile and position
+    channels = -(-g.C // 16) * 16
     total = max(1, g.N * -(-g.Oh // m) * -(-g.Ow // m))
-    fitting = GRADIENT_BYTES // (4 * (m + 2) ** 2 * numbers)
+    fitting = GRADIENT_BYTES // (4 * (m + 2) ** 2 * (channels + blocks * block))
     tiles = min(max(CHAIN[0], min(CHAIN[1], fitting)), total)
-    fields = {
-        **{key: getattr(g, key) for key in ("N", "C", "H", "W", "K", "Oh", "Ow", "Ph", "Pw")},
-        "mv": m, "mh": m, "vectors": vectors, "blocks": blocks, "tiles": tiles,
-        "ranges": max(1, min(RANGES, -(-total // tiles) // RANGE_CHAINS)),
-    }  # fmt: skip
-    return winograd.Gradient(fields, isa)
+    steps = -(-total // tiles)
+    sums = 4 * (m + 2) ** 2 * channels * max(1, -(-g.K // block)) * block
+    ranges = max(1, min(RANGES, steps // RANGE_CHAINS, RANGE_BYTES // max(1, sums)))
+    ranges = -(-steps // -(-steps // ranges))  # of equally many steps: none is empty
+    return {"vectors": vectors, "blocks": blocks, "tiles": tiles, "ranges": ranges}

@@ -72,3 +72,16 @@ def weight_gradient(x: Tensor, grad: Tensor, padding: tuple[int, int], m: int) -
     tiles = grad.unfold(2, m, m).unfold(3, m, m)
     Q = torch.einsum("ip,nkyxij,jq->nkyxpq", A, tiles, A)
     return torch.einsum("pi,nkyxpq,ncyxpq,qj->kcij", G, Q, V, G)
+
+
+def products(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], groups: int = 1
+) -> Tensor:
+    """What an error of an output is relative to, float64: the transforms mix a tile's inputs and a
+    kernel's taps, so it is all |x| of the 7 x 7 pixels that may share a tile, times all |w| of the
+    kernel, and |bias|. Of a direct convolution it would be the output's own products."""
+    x, weight = x.double().abs(), weight.double().abs()
+    bias = None if bias is None else bias.double().abs()
+    taps = weight.sum((2, 3), keepdim=True).expand(-1, -1, 7, 7)
+    around = (padding[0] + 2, padding[1] + 2)
+    return torch.nn.functional.conv2d(x.contiguous(), taps, bias, 1, around, 1, groups)

@@ -3,21 +3,22 @@
 //   gw[k, c, u, s] = sum(n, y, x) g[n, y, x, k] in[n, y + u - P, x + s - P, c]
 //                  = Gv' [ sum(tiles) Q[k] .* V[c] ] Gh,   V = Bv in Bh',   Q = Av' g Ah   (.* by position)
 //
-// which is the adjoint of the convolution of network/winograd.h (the transforms: transforms.h): 2.25 products
-// fewer with tiles of 2 x 2, 3 and 4 times with 2 x 4 and 4 x 4.
+// which is the adjoint of the convolution of network/winograd.h (the transforms: transforms.h): 2.25 times
+// fewer products with tiles of 2 x 2, 3 and 4 times with 2 x 4 and 4 x 4.
 //
 // For each position this is a product of two matrices, (C, tiles) and (tiles, K). T tiles at a time are
 // transformed into the thread's scratch, in panels that the loops read from end to end: of 16 channels, and
 // of V vectors of filters. R channels by V vectors of sums are in registers while T tiles go past.
 //
 // Rounds: 1. sums of a range of tiles, for a group of filter blocks; 2. all ranges added up and transformed
-// back. How many ranges there are follows from the sizes alone. Order of additions: T tiles in one chain,
-// then the chains of a range in order, then the ranges in order.
+// back. How many ranges there are follows from the sizes and the instruction set. Order of additions: T tiles
+// in one chain, then the chains of a range in order, then the ranges in order.
 //
 // On one thread of an AMD EPYC with AVX-512, 64 maps, times as fast as torch's channels-last pass, with tiles
 // of 2 x 2 and of 4 x 4: 64 to 64 channels at 32 x 32 1.7 and 2.3, 128 to 128 at 16 x 16 1.7 and 2.3, 256 to
-// 512 at 4 x 4 1.6 and 1.8, 32 to 32 at 16 x 16 1.2 and 1.7, 16 to 16 at 32 x 32 0.8 and 0.9: there training
-// takes torch's.
+// 512 at 4 x 4 1.6 and 1.8, 32 to 32 at 16 x 16 1.3 and 1.9, 16 to 16 at 32 x 32 0.9 and 1.1. A version with
+// 16 or 36 pointers to each tile's pixels, and a broadcast kept in a register for one vector of filters: 32
+// channels 1.2 and 1.7, 16 channels 0.8 and 0.9.
 //
 // A number that is not finite, or one that overflows, makes sums that are not finite: `end` then says so, and
 // the gradient is to be taken in another way.
@@ -261,6 +262,7 @@ struct WinogradGradient {
     WinogradGradFields f;
     WinogradGradSizes s;
     WinogradGradient(const WinogradGradFields &fields, ptrdiff_t lanes) : f(fields), s(fields, lanes) {}
+    ptrdiff_t rounds() const { return 2; }
     ptrdiff_t tasks(ptrdiff_t round) const {
         return round == 0 ? f.ranges * s.groups : s.all_blocks * s.panels;
     }

@@ -25,6 +25,7 @@ cdef extern from "winograd/gradient.h" namespace "jsc" nogil:
         char *scratch
     cdef cppclass Kernel "jsc::WinogradGradient":
         Kernel(const WinogradGradFields &, Py_ssize_t lanes)
+        Py_ssize_t rounds()
         Py_ssize_t tasks(Py_ssize_t round)
         Py_ssize_t scratch_bytes(Py_ssize_t threads)
         void run(
@@ -81,17 +82,19 @@ cdef class Gradient:
     ):
         """Returns whether the gradient is finite (else it is not to be used)."""
         cdef WinogradGradCall call
-        cdef Py_ssize_t round = 0, index
-        cdef int isa = self.isa
         call.x, call.grad = <const float *>x, <const float *>grad
         call.weight_grad = <float *>weight_grad
         call.k_step, call.c_step, call.i_step, call.j_step = steps
         call.scratch = <char *>scratch
-        cdef Kernel *kernel = new Kernel(self.fields, self.lanes)
-        with nogil, parallel(num_threads=num_threads):
-            for round in range(2):
-                for index in prange(kernel.tasks(round), schedule="dynamic"):
-                    kernel.run(isa, round, index, threadid(), num_threads, call)
-        cdef bint finite = kernel.end(call, num_threads)
-        del kernel
-        return finite
+        return run(Kernel(self.fields, self.lanes), self.isa, num_threads, call)
+
+
+cdef bint run(
+    const Kernel &kernel, int isa, int num_threads, const WinogradGradCall &call
+) except -1:
+    cdef Py_ssize_t round = 0, index
+    with nogil, parallel(num_threads=num_threads):
+        for round in range(kernel.rounds()):
+            for index in prange(kernel.tasks(round), schedule="dynamic"):
+                kernel.run(isa, round, index, threadid(), num_threads, call)
+    return kernel.end(call, num_threads)

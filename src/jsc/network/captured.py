@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -134,6 +135,10 @@ class _Sizes(fx.Interpreter):
         return result
 
 
+# A guard that says no more than a size's range.
+ON_ONE_SIZE = re.compile(r"L\['\w+'\]\S*\.size\(\)\[\d+\] [<>]=? \d+")
+
+
 def free_sizes(
     program: ExportedProgram, sizes: Sequence[tuple[int | str, ...]]
 ) -> dict[str, tuple[float, float]] | None:
@@ -142,6 +147,10 @@ def free_sizes(
     names = {n for shape in sizes for n in shape if isinstance(n, str)}
     ranges = {str(symbol): r for symbol, r in program.range_constraints.items()}
     if names != ranges.keys():  # another size depends on the numbers in a tensor
+        return None
+    # What the path that was taken asks of a size, beyond its range: that it is even, or not 8.
+    guards = getattr(program, "_guards_code", None) or []
+    if names and not all(map(ON_ONE_SIZE.fullmatch, guards)):
         return None
     allowed = set(ON_SIZES.values())
     for node in program.graph.nodes:

@@ -109,7 +109,7 @@ def compile(
     choices = None if plan is None else checked_plan(plan)
     exactness = _precision.resolved(precision)
     leaves, structure = pytree.tree_flatten((args, kwargs))
-    with _compiling, torch.no_grad():
+    with _compiling, torch.no_grad(), torch.autocast("cpu", enabled=False):
         frozen = frozen_copy(model)
         kinds = [kind_of(leaf) for leaf in leaves]
         net = CompiledNetwork(type(model).__name__, structure, kinds, frozen, exactness)
@@ -336,7 +336,7 @@ class CompiledNetwork(nn.Module):
                 "the model, call it with an input of that size and save it again"
             )
         args, kwargs = pytree.tree_unflatten(leaves, self._structure)
-        with _compiling:
+        with _compiling, torch.autocast("cpu", enabled=False):
             captured = capture(model, args, kwargs)
         self._captured = [*self._captured[1 - PROGRAMS :], captured]
         return captured

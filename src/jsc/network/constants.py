@@ -91,7 +91,8 @@ class Store:
         if refused:
             more = f"\nand {len(refused) - 5} more" if len(refused) > 5 else ""
             raise ValueError("refresh: " + "\n".join(refused[:5]) + more)
-        with torch.no_grad():
+        # It may change tensors that were made in inference mode, and others.
+        with torch.inference_mode():
             for name, tensor in own.items():
                 tensor.copy_(given[name])
             self.refresh()
@@ -108,7 +109,7 @@ def is_bounded(x: Tensor) -> bool:
 
 def aligned(x: Tensor) -> Tensor:
     """A contiguous copy whose first number lies at a multiple of 64 bytes."""
-    room = torch.empty(x.numel() + 64 // x.element_size(), dtype=x.dtype)
+    room = torch.empty(x.numel() + 64 // x.element_size(), dtype=x.dtype, device="cpu")
     skip = (-room.data_ptr() // room.element_size()) % (64 // room.element_size())
     copy = room[skip : skip + x.numel()].view(x.shape)
     return copy.copy_(x)

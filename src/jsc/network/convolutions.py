@@ -83,7 +83,7 @@ def tiles(e: Emitter, conv: Convolution) -> int:
     pieces = PIECES[e.precision.conv]
     packed = weight.then(("amx", g.Dw, pieces), lambda w: amx.pack(w.float(), g, pieces))
     missing = -g.K % amx.BLOCK
-    shift = conv.shift or Constant(("zeros", g.K), lambda _: torch.zeros(g.K))
+    shift = conv.shift or Constant(("zeros", g.K), lambda _: torch.zeros(g.K, dtype=torch.float32))
     bias = shift.then(("padded", missing), lambda b: F.pad(b.float(), (0, missing)))
     assert conv.workspace is not None
     fields = {

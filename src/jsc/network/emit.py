@@ -99,6 +99,13 @@ class Emitter:
             return 0
         return self.raw(constant.then("float32", lambda t: t.float()))
 
+    def vector(self, constant: Constant | None, count: int) -> int:
+        """The address of one number for each channel. A damaged file may say of another vector that
+        it is this one."""
+        if constant is not None and self.store.value(constant).numel() != count:
+            raise ValueError(f"a vector must have {count} numbers, one for each channel")
+        return self.address(constant)
+
     def raw(self, constant: Constant) -> int:
         """The address of a constant as it is."""
         tensor = self.store.tensor(constant)
@@ -111,7 +118,7 @@ class Emitter:
     def epilogue(self, operation: Convolution) -> dict[str, Any]:
         residual = operation.residual
         return {
-            "shift": self.address(operation.shift),
+            "shift": self.vector(operation.shift, operation.out.C),
             "has_residual": int(residual is not None),
             "residual": NOWHERE if residual is None else self.place(residual),
             "act": self.activation(operation.act),
@@ -230,7 +237,7 @@ def elementwise(e: Emitter, op: Elementwise) -> int:
 def affine(e: Emitter, op: Affine) -> int:
     fields = {
         **e.maps(op), "other": NOWHERE, "op": OPERATIONS.index("affine"), "operand": 0,
-        "scale": e.address(op.scale), "shift": e.address(op.shift), "scalar": 0.0,
+        "scale": e.vector(op.scale, op.out.C), "shift": e.vector(op.shift, op.out.C), "scalar": 0.0,
         "act": e.activation(op.act),
     }  # fmt: skip
     return int(e.program.add_elementwise(fields))
@@ -270,7 +277,7 @@ BORDERS = ("constant", "reflect", "replicate", "circular")
 def copy(e: Emitter, op: Copy) -> int:
     order = 0
     if op.order is not None:
-        numbers = torch.tensor(op.order, dtype=torch.int32)
+        numbers = torch.tensor(op.order, dtype=torch.int32, device="cpu")
         e.kept.append(numbers)
         order = numbers.data_ptr()
     top, left = op.border[:2]

@@ -61,4 +61,4 @@ def load(path: str | PathLike[str]) -> CompiledNetwork:
 
 def _empty(shape: list[int], dtype: str, channels_last: bool) -> Tensor:
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(shape, dtype=saving.DTYPES[dtype], memory_format=layout)
+    return torch.empty(shape, dtype=saving.DTYPES[dtype], memory_format=layout, device="cpu")

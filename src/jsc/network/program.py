@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +25,13 @@ from jsc.network.lowering.entries import Entry, Opaque, Parameter, ViewOf
 from jsc.network.lowering.walk import lower
 
 IEEE = Precision()
+FLOATS: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
+
+
+def _without_autocast() -> AbstractContextManager[Any]:
+    if torch.is_autocast_enabled("cpu"):
+        return torch.autocast("cpu", enabled=False)
+    return nullcontext()
 
 
 class CallMemory:
@@ -31,8 +39,8 @@ class CallMemory:
 
     def __init__(self, floats: int, scratch_bytes: int, threads: int):
         self.threads = threads
-        self.arena = torch.empty(floats + 16)
-        self.scratch = torch.empty(scratch_bytes * threads + 64, dtype=torch.uint8)
+        self.arena = torch.empty(floats + 16, **FLOATS)
+        self.scratch = torch.empty(scratch_bytes * threads + 64, dtype=torch.uint8, device="cpu")
         self.arena_at = _aligned(self.arena.data_ptr())
         self.scratch_at = _aligned(self.scratch.data_ptr())
         self.skip = (self.arena_at - self.arena.data_ptr()) // 4
@@ -146,7 +154,7 @@ class NetworkProgram:
         """One instruction, on the memory that `walk_singly` has."""
         call, tensors, threads = self._standing.at
         walk, regions = Walk(program, [[index]]), self._regions(call, tensors)
-        scratch = torch.empty(walk.scratch_bytes * threads + 64, dtype=torch.uint8)
+        scratch = torch.empty(walk.scratch_bytes * threads + 64, dtype=torch.uint8, device="cpu")
         return lambda: walk.run(regions, _aligned(scratch.data_ptr()), threads)
 
     def alternative(self, conv: Convolution, choice: str) -> Callable[[], None]:
@@ -176,7 +184,7 @@ class NetworkProgram:
         for i, planar in enumerate(self.planar):
             tensors[i] = inputs[i].contiguous() if planar else inputs[i]
         for index, shape, layout in self._allocations:
-            tensors[index] = torch.empty(shape, memory_format=layout)
+            tensors[index] = torch.empty(shape, memory_format=layout, **FLOATS)
         return tensors
 
     def _regions(self, call: CallMemory, tensors: list[Tensor | None], image: int = 0) -> list[int]:
@@ -229,7 +237,10 @@ class NetworkProgram:
             return a
 
         args = [argument(a) for a in step.arguments]
-        made = step.target(*args, **{k: argument(v) for k, v in step.options.items()})
+        options = {k: argument(v) for k, v in step.options.items()}
+        # The dtypes are those of the capture, also under the caller's autocast.
+        with _without_autocast():
+            made = step.target(*args, **options)
         several = made if isinstance(made, (list, tuple)) else [made]
         for ref, tensor in zip(step.results, several, strict=True):
             if ref is not None:
@@ -248,7 +259,8 @@ class NetworkProgram:
         if place["region"] == 0:
             base, offset = call.arena, place["offset"] + call.skip
         else:
-            base, offset = tensors[place["region"] - 1], place["offset"]  # type: ignore[assignment]
+            base = tensors[place["region"] - 1]  # type: ignore[assignment]
+            offset = int(base.storage_offset()) + place["offset"]  # the region begins at the tensor
         N, H, W, C = (place[k] for k in "NHWC")
         steps = [place[k] for k in ("image", "channel", "row", "pixel")]
         if C == 1:  # as torch itself says it: some of its operators read the step of one channel

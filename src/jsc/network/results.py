@@ -47,7 +47,7 @@ def _plain(a: Any) -> bool:
 
 def _new(shape: Sequence[int]) -> Tensor:
     """Its steps are those of a contiguous tensor, whatever torch's would be."""
-    return torch.empty(tuple(shape), device="meta")
+    return torch.empty(tuple(shape), dtype=torch.float32, device="meta")
 
 
 def elementwise(*args: Any, **options: Any) -> Tensor | None:

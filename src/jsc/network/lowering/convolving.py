@@ -93,6 +93,8 @@ def linear(low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any = None) 
     out_shape(node)
     N, H, W, C = entry.value.shape
     K = w.shape[0]
+    if len(w.shape) != 2 or (bias is not None and tuple(bias.shape) != (K,)):
+        raise Unsupported("a weight that is no matrix, or a bias that is broadcast")
     if entry.form in ("nhwc", "nlc"):
         as_filters = w.constant.then("1x1", lambda t: t[:, :, None, None])
         operation = Convolution([entry.value], Value((N, H, W, K)), weight=as_filters, shift=shift)

@@ -174,7 +174,9 @@ def _over_channels(low: Lowering, node: fx.Node, entry: Entry, factor: float) ->
     """A convolution with equal weights."""
     N, H, W, C = entry.value.shape
     out_shape(node)
-    equal = Constant(("equal", C, factor), lambda state: torch.full((1, C, 1, 1), factor))
+    equal = Constant(
+        ("equal", C, factor), lambda state: torch.full((1, C, 1, 1), factor, dtype=torch.float32)
+    )
     operation = Convolution([entry.value], Value((N, H, W, 1)), weight=equal)
     return Entry(low.emit(operation), entry.form)
 

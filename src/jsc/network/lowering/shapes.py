@@ -11,6 +11,7 @@ from jsc.network.lowering.entries import (
     CHANNELS_SECOND,
     Entry,
     Lowering,
+    Opaque,
     Split,
     Unsupported,
     map_shape,
@@ -20,6 +21,13 @@ from jsc.network.lowering.entries import (
 
 def same(low: Lowering, node: fx.Node, x: Any, *rest: Any, **options: Any) -> Any:
     """Nothing: in a functional graph a copy is as good as the tensor."""
+    return x
+
+
+def clone(low: Lowering, node: fx.Node, x: Any, *rest: Any, **options: Any) -> Any:
+    """A map that is a result is copied then; other tensors are copied here."""
+    if isinstance(x, Opaque):
+        raise Unsupported("a copy")
     return x
 
 
@@ -193,12 +201,12 @@ def unsqueeze(low: Lowering, node: fx.Node, x: Any, dim: int) -> Any:
 TABLE = {
     **dict.fromkeys(
         [
-            "clone.default", "alias.default", "detach.default", "dropout.default",
-            "contiguous.default",
-            "lift_fresh_copy.default", "native_dropout.default", "feature_dropout.default",
+            "alias.default", "detach.default", "dropout.default", "contiguous.default",
+            "native_dropout.default", "feature_dropout.default",
         ],
         same,
     ),
+    **dict.fromkeys(["clone.default", "lift_fresh_copy.default"], clone),
     "view.default": view,
     "reshape.default": view,
     "_unsafe_view.default": view,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from jsc.network.graph import Operation, TensorRef, TorchCall, Value
-from jsc.network.lowering.entries import Entry, Lowering, Opaque, Parameter, native_form
+from jsc.network.lowering.entries import Entry, Lowering, Opaque, Parameter, Split, native_form
 
 aten = torch.ops.aten
 
@@ -48,6 +48,18 @@ def constant_result(low: Lowering, parameter: Parameter) -> Opaque:
     ref = low.new_tensor(parameter.shape, planar=True)
     call = TorchCall([], Value((0, 0, 0, 0)), "", aten.clone.default, (parameter,), {}, [ref],
                      "a result that no input changes")  # fmt: skip
+    low.operations.append(call)
+    return Opaque(ref)
+
+
+def split_result(low: Lowering, split: Split) -> Opaque:
+    """A view with the channels in two dimensions as a result of the network: a copy of it."""
+    ref = low.new_tensor(split.shape, planar=True)
+    values: list[Value] = []
+    options = {"memory_format": torch.contiguous_format}
+    call = TorchCall(values, Value((0, 0, 0, 0)), "", aten.clone.default,
+                     (low.as_argument(split, values),), options, [ref],
+                     "a result with channels in two dimensions")  # fmt: skip
     low.operations.append(call)
     return Opaque(ref)
 

@@ -21,7 +21,14 @@ from jsc.network.constants import Constant
 from jsc.network.errors import CompileError
 from jsc.network.graph import Graph
 from jsc.network.lowering import convolving, elementwise, phases, pooling, shapes, torch_calls
-from jsc.network.lowering.entries import Lowering, Opaque, Parameter, Unsupported, native_form
+from jsc.network.lowering.entries import (
+    Lowering,
+    Opaque,
+    Parameter,
+    Split,
+    Unsupported,
+    native_form,
+)
 from jsc.network.lowering.folding import fold
 
 TABLE = {
@@ -123,6 +130,8 @@ def _require_signature(
 
 def _output(low: Lowering, value: Any) -> Any:
     made = low.env[value] if isinstance(value, fx.Node) else value
+    if isinstance(made, Split):
+        return torch_calls.split_result(low, made)
     return torch_calls.constant_result(low, made) if isinstance(made, Parameter) else made
 
 

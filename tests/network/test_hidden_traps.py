@@ -1,0 +1,139 @@
+"""What a compiled network once got wrong in silence: each gave numbers that are not torch's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import jsc
+
+
+class Of(nn.Module):
+    """A module from a function of its input, with parts."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def compiled(model, x, check=False):
+    return jsc.compile(model.eval(), x, budget=0, progress=False, check=check)
+
+
+def same(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tensor_of_torch_that_does_not_begin_its_storage():
+    def halves(self, x):
+        a, b = x.chunk(2)
+        return a @ b.transpose(1, 2)
+
+    x = torch.randn(4, 5, 6)
+    same(compiled(Of(halves), x)(x), halves(None, x))
+
+
+def test_an_input_that_is_a_slice():
+    model, big = Of(lambda self, x: x[:, 1:3].cumsum(1)), torch.randn(6, 5)
+    same(compiled(model, big[:2])(big[2:4]), model(big[2:4]))
+    model = Of(lambda self, x: x.permute(0, 2, 3, 1).roll(1, 1))
+    big = torch.randn(6, 4, 5, 3).contiguous(memory_format=torch.channels_last)
+    same(compiled(model, big[:2])(big[2:4]), model(big[2:4]))
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_channels_in_two_dimensions_as_a_result(exchanged):
+    def heads(self, x):
+        y = self.conv(x)
+        y = y.view(y.shape[0], 2, 4, *y.shape[2:])
+        return y.transpose(1, 2) if exchanged else y
+
+    x = torch.randn(2, 3, 6, 5)
+    model = Of(heads, conv=nn.Conv2d(3, 8, 3)).eval()
+    with torch.inference_mode():
+        net = compiled(model, x)
+        same(net(x), model(x))
+        same(net(x[:1].contiguous()), model(x[:1]))
+
+
+def test_autocast_changes_nothing():
+    layers = nn.ConvTranspose2d(3, 8, 3, dilation=2), nn.ReLU(), nn.Conv2d(8, 4, 1)
+    model, x = nn.Sequential(*layers).eval(), torch.randn(2, 3, 6, 5)
+    with torch.inference_mode():
+        expected = model(x)
+        net = compiled(model, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            same(net(x), expected)
+            same(compiled(model, x, check=True)(x), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_dtype_changes_nothing(dtype):
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), torch.randn(2, 3, 6, 5)
+    with torch.inference_mode():
+        expected, net = model(x), compiled(model, x)
+        torch.set_default_dtype(dtype)
+        try:
+            results = net(x), compiled(model, x, check=dtype == torch.float64)(x)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        for found in results:
+            same(found, expected)
+
+
+@pytest.mark.parametrize("other", [3, 8])
+def test_a_path_that_depends_on_the_batch(other):
+    def odd(self, x):
+        special = x.shape[0] % 2 if other == 3 else x.shape[0] == 8
+        return self.b(x) if special else self.a(x)
+
+    model = Of(odd, a=nn.Conv2d(3, 4, 3), b=nn.Conv2d(3, 4, 3)).eval()
+    with torch.inference_mode():
+        net = compiled(model, torch.randn(4, 3, 8, 8))
+        for count in (4, other, 6):
+            x = torch.randn(count, 3, 8, 8)
+            same(net(x), model(x))
+
+
+def test_a_linear_layer_with_a_bias_that_is_broadcast():
+    x = torch.randn(3, 8)
+    for size in ((), (1,)):
+        parts = {"w": nn.Parameter(torch.randn(16, 8)), "bias": nn.Parameter(torch.randn(size))}
+        model = Of(lambda self, x: F.linear(x, self.w, self.bias), **parts).eval()
+        with torch.inference_mode():
+            same(compiled(model, x)(x), model(x))
+
+
+def test_refresh_after_calls_in_inference_mode():
+    def product(self, x):
+        return self.conv(x).cumsum(1) @ self.w
+
+    parts = {"conv": nn.Conv2d(3, 4, 3), "w": nn.Parameter(torch.randn(3, 2))}
+    model, x = Of(product, **parts).eval(), torch.randn(2, 3, 6, 5)
+    with torch.inference_mode():
+        net = compiled(model, x)
+        net(x)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(0.5)
+    net.refresh(model)
+    with torch.no_grad():
+        same(net(x), model(x))
+
+
+def test_a_copy_is_a_copy():
+    model, x = (
+        Of(lambda self, x: (self.conv(x), x.clone()), conv=nn.Conv1d(3, 4, 3)),
+        torch.ones(2, 3, 8),
+    )
+    with torch.inference_mode():
+        net = compiled(model, x)
+        net(x)[1].zero_()
+    assert bool((x == 1).all())

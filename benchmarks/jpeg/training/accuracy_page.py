@@ -90,17 +90,26 @@ def words(rows: list[Record]) -> str:
             ]
             lines += [f"- {name}, {text}: {', '.join(pairs)}."] if pairs else []
     lines += [f"- {sentence}" for sentence in sceptic(rows)]
-    gains = {
-        row["variant"]: float(np.mean(row["gain"]))
+    lines += ranking(rows)
+    return "\n".join(lines)
+
+
+def ranking(rows: list[Record]) -> list[str]:
+    """The front ends of the pair of controls by their mean gain over the seeds that all have."""
+    by_seed = {
+        row["variant"]: dict(zip(row["seeds"], row["gain"], strict=False))
         for row in rows
         if (row["set"], row["architecture"]) == CONTROL_PAIR and row["gain"]
     }
-    gains.pop("standard", None)
-    if len(gains) > 1:
-        ranked = sorted(gains, key=gains.__getitem__, reverse=True)
-        ranking = ", ".join(f"{variant} {gains[variant]:+.1f}" for variant in ranked)
-        lines.append(f"- Mean gains on {' '.join(CONTROL_PAIR)}: {ranking}.")
-    return "\n".join(lines)
+    by_seed.pop("standard", None)
+    shared = sorted(set.intersection(*map(set, by_seed.values()))) if by_seed else []
+    if len(by_seed) < 2 or not shared:
+        return []
+    gains = {v: float(np.mean([found[s] for s in shared])) for v, found in by_seed.items()}
+    ranked = sorted(gains, key=gains.__getitem__, reverse=True)
+    seeds = f"seed{'s' if len(shared) > 1 else ''} {', '.join(map(str, shared))}"
+    listed = ", ".join(f"{variant} {gains[variant]:+.1f}" for variant in ranked)
+    return [f"- Mean gains on {' '.join(CONTROL_PAIR)}, {seeds}: {listed}."]
 
 
 def sceptic(rows: list[Record]) -> list[str]:

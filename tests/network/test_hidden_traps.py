@@ -128,6 +128,17 @@ def test_refresh_after_calls_in_inference_mode():
         same(net(x), model(x))
 
 
+@pytest.mark.parametrize("precision", ["ieee", "tf32", "bf16"])
+def test_means_over_channels_keep_their_bits_at_every_precision(precision):
+    model, x = (
+        Of(lambda self, x: x.mean(1, keepdim=True) + x.sum(1, keepdim=True)),
+        torch.randn(2, 32, 6, 5),
+    )
+    with torch.inference_mode():
+        net = jsc.compile(model, x, budget=0, progress=False, check=False, precision=precision)
+        torch.testing.assert_close(net(x), model(x), rtol=1e-5, atol=1e-5)
+
+
 def test_a_copy_is_a_copy():
     model, x = (
         Of(lambda self, x: (self.conv(x), x.clone()), conv=nn.Conv1d(3, 4, 3)),

@@ -62,7 +62,7 @@ def sparse_fits(conv: Convolution) -> bool:
 
 def pairs_fit(conv: Convolution) -> bool:
     """Can AVX-512 multiply pairs of channels in bfloat16?"""
-    return _config.bf16() and conv.groups == 1 and _channels_last(conv)
+    return _config.bf16() and conv.groups == 1 and not conv.exact and _channels_last(conv)
 
 
 def _channels_last(conv: Convolution) -> bool:
@@ -72,7 +72,7 @@ def _channels_last(conv: Convolution) -> bool:
 
 def tiles_fit(conv: Convolution) -> bool:
     """Can AMX tiles do it: nothing or a ReLU after it, maps whose rows follow each other?"""
-    if not _config.amx() or conv.groups > 1 or str(conv.act) not in ("none", "relu"):
+    if not _config.amx() or conv.groups > 1 or str(conv.act) not in ("none", "relu") or conv.exact:
         return False
     g = geometry_of(conv)
     if (g.Oh, g.Ow) != conv.out.shape[1:3] or amx.unsupported(g) is not None:

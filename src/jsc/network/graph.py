@@ -109,7 +109,8 @@ class Convolution(Activated):
 
     `padding` is that above and to the left; what hangs over below and to the right follows from
     `out`. Of siblings that became one (`siblings.py`), `filters` has how many each had, and
-    `first_name` is the name of the first.
+    `first_name` is the name of the first. `exact` ones, which are no convolutions of the model (a
+    mean over channels), keep float32's bits at every precision.
     """
 
     weight: Constant | None = None
@@ -122,6 +123,7 @@ class Convolution(Activated):
     groups: int = 1
     filters: tuple[int, ...] = ()
     first_name: str = ""
+    exact: bool = False
 
     @property
     def residual(self) -> Value | None:

@@ -55,7 +55,7 @@ def _reading(conv: Convolution) -> Any:
     """What siblings have in common. What hangs over below and to the right follows from the size of
     the output."""
     window = (conv.kernel, conv.stride, conv.padding, conv.dilation)
-    return (conv.inputs[0], window, conv.act, conv.out.shape[:3])
+    return (conv.inputs[0], window, conv.act, conv.exact, conv.out.shape[:3])
 
 
 def _neighbours(family: list[Convolution]) -> list[list[Convolution]]:

@@ -177,7 +177,7 @@ def _over_channels(low: Lowering, node: fx.Node, entry: Entry, factor: float) ->
     equal = Constant(
         ("equal", C, factor), lambda state: torch.full((1, C, 1, 1), factor, dtype=torch.float32)
     )
-    operation = Convolution([entry.value], Value((N, H, W, 1)), weight=equal)
+    operation = Convolution([entry.value], Value((N, H, W, 1)), weight=equal, exact=True)
     return Entry(low.emit(operation), entry.form)
 
 

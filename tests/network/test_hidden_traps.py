@@ -148,3 +148,20 @@ def test_a_copy_is_a_copy():
         net = compiled(model, x)
         net(x)[1].zero_()
     assert bool((x == 1).all())
+
+
+def test_a_tensor_in_the_place_of_another_argument():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x=None, before=None):
+            return self.conv(x) if before is None else self.conv(before) * 2
+
+    t = torch.randn(2, 3, 6, 5)
+    with torch.inference_mode():
+        net = jsc.compile(Two().eval(), {"x": t, "before": None}, budget=0, progress=False)
+        net(x=t, before=None)
+        with pytest.raises(TypeError, match="was compiled for"):
+            net(x=None, before=t)

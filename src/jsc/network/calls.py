@@ -57,12 +57,17 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def key_of(leaves: list[Any], tensors: list[Tensor]) -> Key:
-    """What a program depends on: instruction set, sizes and layouts, plain arguments."""
+    """What a program depends on: instruction set, sizes and layouts, plain arguments, each in its
+    place. `tensors` are those among the leaves."""
+    own = iter(tensors)
     return (
         _config.isa(),
-        *((t.shape, t.dtype, t.device.type, is_channels_last(t)) for t in tensors),
-        *(leaf for leaf in leaves if not isinstance(leaf, Tensor)),
+        *(_size_of(next(own)) if isinstance(leaf, Tensor) else leaf for leaf in leaves),
     )
+
+
+def _size_of(t: Tensor) -> Key:
+    return (t.shape, t.dtype, t.device.type, is_channels_last(t))
 
 
 def refuse_gradients() -> None:

@@ -55,7 +55,7 @@ def _winograd_cost(g: ConvGeometry, dtype: torch.dtype, *, of_weight: bool = Fal
     call = 2e6 / g.macs
     if of_weight:
         return winograd.gradient_cost(g, winograd.tile()) + call
-    return winograd.cost(g, winograd.tile()) + 90 / (g.N * g.Oh * g.Ow) + call  # packing
+    return winograd.cost(g, winograd.tile()) + 200 / (g.N * g.Oh * g.Ow) + call  # packing
 
 
 def _takes_nonzeros(g: ConvGeometry) -> bool:

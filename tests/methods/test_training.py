@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from training_ways import LAST, integers, take
 
 import jsc
-from jsc import _config
 from jsc import methods as ops
 from jsc.methods import operator
 from jsc.ops import training
 
-LAST = torch.channels_last
 WAYS = [
     ("dense", "input"), ("dense", "output"), ("sweep", "dense"), ("sweep", "output"),
     ("gated", "input"),
@@ -24,30 +23,6 @@ GEOMETRIES = {
     "3x3": (3, 1, 1), "3x3 valid": (3, 1, 0), "1x1": (1, 1, 0), "5x5": (5, 1, 2), "7x7": (7, 1, 3),
     "1x7": ((1, 7), 1, (0, 3)), "2x2": (2, 1, 1),
 }  # fmt: skip
-
-
-def take(monkeypatch, way, forward="dense"):
-    """Every layer, small ones too, runs each pass by `way`; `behind_relu` is asked for "gated"."""
-    taken = []
-
-    def choose(dx, dg, g, dtype, wanted, behind_relu):
-        chosen = way
-        if way[0] == "gated" and not behind_relu():
-            chosen = "dense", "input"
-        taken.append(chosen)
-        return (chosen[0] if wanted[0] else "dense"), (chosen[1] if wanted[1] else "dense")
-
-    monkeypatch.setattr(training, "SMALL", 0)
-    monkeypatch.setattr(training, "_choose", choose)
-    monkeypatch.setattr(training, "stays_dense", lambda *a: False)
-    for name in ("sweep", "winograd"):
-        cost = 0.0 if forward == name else 2.0
-        monkeypatch.setattr(training, f"_{name}_cost", lambda *a, cost=cost: cost)
-    return taken
-
-
-def integers(*shape):
-    return torch.randint(-3, 4, shape).float().contiguous(memory_format=LAST)
 
 
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
@@ -342,49 +317,3 @@ def test_the_rule_is_monotone_and_leaves_losing_layers_dense():
     for dtype in (torch.float32, torch.float64):
         found = training._choose(0.1, 1.0, pointwise, dtype, both, lambda: True)
         assert found == ("dense", "dense")
-
-
-def test_the_rule_takes_winograd_where_maps_are_dense(monkeypatch):
-    monkeypatch.setattr(_config, "_isa", 1)
-    x, w = torch.empty(64, 64, 8, 8), torch.empty(64, 64, 3, 3)
-    g = ops.geometry(x, w, (1, 1), (1, 1), (1, 1), 1)
-    both, kind = (True, True), torch.float32
-    assert training._choose(1.0, 1.0, g, kind, both, lambda: True) == ("winograd", "winograd")
-    assert training._choose(1.0, 0.05, g, kind, both, lambda: True) == ("sweep", "output")
-    assert not training.stays_dense(0.9, g, kind)
-    for change in ({"Sh": 2, "Sw": 2}, {"Kh": 5}, {"Ph": 3}, {"C": 8}, {"N": 1, "H": 2, "W": 2}):
-        assert "winograd" not in training._choose(1.0, 1.0, g._replace(**change), kind, both, bool)
-    monkeypatch.setattr(_config, "_isa", 0)  # four lanes gain nothing over torch's AVX2
-    assert training._choose(1.0, 1.0, g, kind, both, lambda: True) == ("dense", "dense")
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_winograd_in_every_pass(monkeypatch, bias):
-    taken = take(monkeypatch, ("winograd", "winograd"), forward="winograd")
-    layer = nn.Conv2d(12, 20, 3, padding=1, bias=bias).to(memory_format=LAST)
-    layer.weight.data.copy_(torch.randint(-3, 4, layer.weight.shape))
-    mine, theirs = integers(3, 12, 9, 7).requires_grad_(), integers(3, 12, 9, 7).requires_grad_()
-    theirs.data.copy_(mine.data)
-    grad = integers(3, 20, 9, 7)
-    fast = jsc.nn.SparseConv2d.from_dense(copy.deepcopy(layer), method="winograd")
-    out, expected = fast(mine), layer(theirs)
-    torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
-    out.backward(grad)
-    expected.backward(grad)
-    assert taken == [("winograd", "winograd")]
-    assert torch.equal(mine.grad, theirs.grad)
-    for a, b in zip(fast.parameters(), layer.parameters(), strict=True):
-        assert torch.equal(a.grad, b.grad)
-
-
-def test_what_is_not_finite_goes_the_dense_way_behind_winograd(monkeypatch):
-    take(monkeypatch, ("winograd", "winograd"), forward="winograd")
-    layer = nn.Conv2d(8, 8, 3, padding=1).to(memory_format=LAST)
-    x = integers(2, 8, 6, 5)
-    x[0, 1, 2, 3] = float("inf")
-    grads = []
-    for model in (layer, jsc.nn.SparseConv2d.from_dense(layer)):
-        layer.zero_grad()
-        model(x).sum().backward()
-        grads.append(layer.weight.grad.clone())
-    torch.testing.assert_close(*grads, equal_nan=True)

@@ -165,3 +165,21 @@ def test_a_tensor_in_the_place_of_another_argument():
         net(x=t, before=None)
         with pytest.raises(TypeError, match="was compiled for"):
             net(x=None, before=t)
+
+
+def test_a_file_that_names_a_shorter_vector_as_a_bias(tmp_path):
+    """Its kernel would read beyond the vector."""
+    model, x = (
+        nn.Sequential(nn.Conv2d(3, 9, 3), nn.Conv2d(9, 64, 1)).eval(),
+        torch.randn(2, 3, 8, 8),
+    )
+    path = tmp_path / "net.jsc"
+    with torch.inference_mode():
+        compiled(model, x).save(path)
+    # In the JSON, where both stand, `1.bias` becomes `0.bias`; the length of the file stays.
+    data = path.read_bytes()
+    old, new = (rf"\"state\", \"{name}\"".encode() for name in ("1.bias", "0.bias"))
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+    with pytest.raises(ValueError, match="damaged"):
+        jsc.load(path)

@@ -21,10 +21,16 @@ struct JpegCall {
     uint32_t seed[2];
 
     ptrdiff_t unit_rows() const { return (height + 8 * v - 1) / (8 * v); }
-    // Rows of units of a band: the same for every instruction set, so that sums are.
+    // Rows of units of a band: more than one where that leaves clearly fewer lanes of packs of 16 blocks
+    // empty, and the band is still small. The same for every instruction set, so that sums are.
     ptrdiff_t deep() const {
-        const ptrdiff_t wanted = (16 + v * luma_columns() - 1) / (v * luma_columns());
-        return wanted < unit_rows() ? wanted : unit_rows();
+        ptrdiff_t best = 1, least = packs(1);
+        for (ptrdiff_t rows = 2; rows <= 16 && rows <= unit_rows() && rows * luma_columns() <= 128; rows++)
+            if (32 * packs(rows) * best < 31 * least * rows) best = rows, least = packs(rows);
+        return best;
+    }
+    ptrdiff_t packs(ptrdiff_t rows) const {  // of Y, and of Cb and Cr
+        return (rows * v * luma_columns() + 15) / 16 + (2 * rows * units() + 15) / 16;
     }
     ptrdiff_t bands() const { return (unit_rows() + deep() - 1) / deep(); }
     ptrdiff_t deep(ptrdiff_t band) const {  // of this one

@@ -68,8 +68,9 @@ def as_computed(value: Tensor, name: str, or_bytes: bool = False) -> Tensor:
 def result_dtype(value: Tensor) -> torch.dtype:
     """That of `value`; but float32 for half precision inside an autocast region, as torch's own
     precision-sensitive operators return it there."""
-    if value.dtype in HALF_DTYPES and torch.is_autocast_enabled(value.device.type):
-        return torch.float32
+    kind = value.device.type
+    if value.dtype in HALF_DTYPES and torch.amp.is_autocast_available(kind):
+        return torch.float32 if torch.is_autocast_enabled(kind) else value.dtype
     return value.dtype
 
 

@@ -174,7 +174,9 @@ def test_vmap_is_a_loop(options):
     f = lambda x, t: jpeg(x, t, kappa=2.0, **options)  # noqa: E731
     loss = lambda x, t: f(x, t).pow(2).sum()  # noqa: E731
     loop = torch.stack([f(*pair) for pair in zip(x, tables, strict=True)])
-    torch.testing.assert_close(torch.vmap(f)(x, tables), loop)
+    last = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unsqueeze(1)
+    for images in (x, last):
+        torch.testing.assert_close(torch.vmap(f)(images, tables), loop)
     # tables' gradients of each image
     gradient = torch.func.grad(loss, argnums=1)
     found = torch.vmap(gradient, (0, None))(x, tables[0])

@@ -211,6 +211,21 @@ def test_huge_quotients_are_the_identity(isa, dtype):
         torch.testing.assert_close(soft_quantize(z, 1.0, kappa=kappa), z, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("options", [{}, {"window": 5}], ids=str)
+@pytest.mark.parametrize("kappa", [1.0, 2.0, 5.0, 10.0, 20.0, 35.0, 100.0])
+def test_quotients_too_large_for_a_fraction(isa, dtype, kappa, options):
+    """From 2^22 on (float64: 2^51) what a formula takes for the fraction is a rounding error."""
+    first = 2.0**22 if dtype == torch.float32 else 2.0**51
+    z = torch.logspace(0, 5, 999, 2, dtype=torch.float64).mul(first).to(dtype)
+    z = torch.cat([z, -z]).requires_grad_()
+    q = torch.tensor(1.0, dtype=dtype, requires_grad=True)
+    y = soft_quantize(z, q, kappa=kappa, **options)
+    torch.testing.assert_close(y, z, rtol=4 * torch.finfo(dtype).eps, atol=0)
+    slope, dq = torch.autograd.grad(y.sum(), (z, q))
+    assert (slope.abs() <= kappa + 2).all()
+    assert dq.isfinite()
+
+
 def test_same_bits_for_threads_and_instruction_sets(num_threads, dtype):
     z, q = torch.randn(3, 2, 500, 64, dtype=dtype) * 5, torch.rand(2, 1, 64, dtype=dtype) + 0.1
     kappa, g = torch.rand(2, 1, 64, dtype=dtype) * 8, torch.randn(3, 2, 500, 64, dtype=dtype)
@@ -268,3 +283,12 @@ def test_sampling_has_the_right_mean_and_spread(isa, kappa, window):
 def test_errors(arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):
         soft_quantize(torch.zeros(4, 8), 1.0, **arguments)
+
+
+@pytest.mark.parametrize("kappa", [1e-9, 1e-8, 1e-7, 1e-4, 2.0])
+def test_no_draw_is_far_out(isa, dtype, kappa):
+    """Numbers in steps of 2^-23 have no 0, at which an inversion draws the very last level."""
+    spread = max((2 * max(kappa, 1e-8)) ** -0.5, 1.0)
+    levels = drawn_levels(0.3, 1.0, kappa, 64 * 6400, dtype=dtype)
+    assert levels.abs().max() < 6.0 * spread
+    assert levels.double().mean().abs() < 0.3 + 0.01 * spread

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from torch import nn
 
 import jsc
 from jsc.nn import JPEG, BlockDCT, InverseBlockDCT, SoftQuantizer
@@ -137,6 +138,7 @@ def test_starts():
         (lambda: JPEG.from_quality(0), "1 to 100"),
         (lambda: JPEG.from_sensitivity(torch.ones(2, 8, 8)), "zig-zag"),
         (lambda: JPEG.from_sensitivity(torch.zeros(3, 8, 8)), "positive"),
+        (lambda: JPEG.from_mean_absolute(-torch.ones(3, 8, 8)), "0 or more"),
         (lambda: SoftQuantizer(0.0), "positive"),
     ],
 )
@@ -155,3 +157,37 @@ def test_parts_make_the_whole():
     assert set(quantizer.state_dict()) == {"q", "log_kappa"}
     y.sum().backward()
     assert quantizer.log_kappa.grad is not None
+
+
+def test_a_parametrized_hardness_is_trained():
+    layer = JPEG(kappa=2.0, train_alpha=True)
+    x = torch.rand(1, 3, 8, 8)
+    expected = layer(x)
+    nn.utils.parametrize.register_parametrization(layer, "log_kappa", nn.Identity())
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=0)
+    assert "trained kappa" in repr(layer)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bytes_have_the_rate_and_the_decoded_image_of_their_floats(channels):
+    layer = JPEG(mean=0.5, std=0.2)
+    pixels = torch.randint(0, 256, (2, channels, 16, 24), dtype=torch.uint8)
+    floats = (pixels / 255 - 0.5) / 0.2
+    torch.testing.assert_close(layer.rate(pixels), layer.rate(floats))
+    expected = layer.decoded(floats)
+    for images in (pixels, pixels.movedim(1, 3)):
+        torch.testing.assert_close(layer.decoded(images), expected)
+    torch.testing.assert_close(layer.decoded(pixels[0]), expected[0])
+
+
+def test_diverged_tables_are_not_rounded():
+    layer = JPEG()
+    with torch.no_grad():
+        layer.tables[0, 3, 3] = float("nan")
+    with pytest.raises(ValueError, match="diverged"):
+        layer.quant_tables()
+
+
+def test_half_precision_on_the_meta_device():
+    x = torch.empty(1, 3, 8, 8, dtype=torch.half, device="meta")
+    assert JPEG().to("meta")(x).dtype == torch.half

@@ -62,6 +62,15 @@ def test_symbolic_trace_of_functions_and_parts():
 @pytest.mark.filterwarnings(
     "ignore::torch.jit.TracerWarning", "ignore:.torch.jit:DeprecationWarning"
 )
+def test_what_draws_cannot_be_traced():
+    layer = jsc.nn.JPEG(quantizer="sample").requires_grad_(False)
+    with pytest.raises(ValueError, match="another quantizer"):
+        torch.jit.trace(layer, photo(1, 16, 16))
+
+
+@pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning", "ignore:.torch.jit:DeprecationWarning"
+)
 @pytest.mark.parametrize("options", OPTIONS)
 def test_jit_trace_for_any_size_without_jsc(options):
     made = layer(**options)

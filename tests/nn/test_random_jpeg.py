@@ -119,6 +119,13 @@ def test_inside_other_containers():
     assert torch.equal(masks, mask)  # of the images alone
 
 
+def test_another_default_device():
+    layer, x = RandomJPEG(50), photo(1, 16, 16)
+    with torch.device("meta"):
+        y = layer(x)
+    torch.testing.assert_close(y, layer(x), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -130,7 +137,8 @@ def test_inside_other_containers():
         ({"generator": 1}, TypeError, "torch.Generator"),
         ({"subsampling": "4:1:1"}, ValueError, "4:4:4"),
         ({"tables": 1}, TypeError, "tables"),
-        ({"alpha": -1.0}, ValueError, "alpha"),
+        ({"alpha": -1.0, "p": 0.0}, ValueError, "alpha"),
+        ({"kappa": "2", "p": 0.0}, TypeError, "kappa"),
         ({"x": torch.zeros(8, 8)}, ValueError, "one image without N"),
         ({"x": torch.zeros(1, 3, 8, 8).long()}, TypeError, "float32"),
     ],

@@ -43,11 +43,11 @@ def same_bits(run):
     return results[0]
 
 
-def drawn_levels(u, q, kappa, n, **options):
-    """n (a multiple of 64) levels that the layer draws for coefficients z = u q, in float64: of a
-    grey image whose coefficients they all are."""
-    z = torch.full((1, 1, 1, n // 64, 8, 8), u * q, dtype=torch.float64)
-    tables = torch.full((2, 8, 8), q, dtype=torch.float64)
+def drawn_levels(u, q, kappa, n, dtype=torch.float64, **options):
+    """n (a multiple of 64) levels that the layer draws for coefficients z = u q: of a grey image
+    whose coefficients they all are."""
+    z = torch.full((1, 1, 1, n // 64, 8, 8), u * q, dtype=dtype)
+    tables = torch.full((2, 8, 8), q, dtype=dtype)
     grey = {"mean": 128.0, "peak": 255.0, "quantizer": "sample"}  # no shift of levels
     y = functional.jpeg(functional.block_idct(z), tables, kappa=kappa, **grey, **options)
     return functional.block_dct(y).flatten() / q

@@ -52,7 +52,7 @@ def jpeg(
     tables : Tensor, (2, 8, 8) or (K, 2, 8, 8), > 0; for grey images 1 in place of 2 does
         In the precision of `x`; float16, bfloat16 and float32 go with each other, all with uint8.
         Quantisation steps of Y and of Cb and Cr, natural order, in grey levels of an 8-bit image
-        whatever the peak. Entries below 1e-5 act as 1e-5, and still receive gradients that would
+        whatever the peak. Entries below 1e-5 act as 1e-5, and of gradients receive those that would
         raise them. K tables are K rounds of the quantiser, one after the other between one DCT and
         one inverse: Q_K(... Q_1(z)).
     alpha, kappa : float, or Tensor broadcastable to `tables`
@@ -103,7 +103,8 @@ def jpeg(
     batch of images. `torch.jit.trace` and `torch.onnx.export` write down torch's own operators, for
     any size: what they save runs without jsc. `torch.jit.script` cannot compile it, and says so.
     The layer is one pass over memory, forward and backward, at every setting; only x is kept in
-    between. On devices other than the CPU it is plain torch.
+    between. On devices other than the CPU it is plain torch, and follows torch's switches of
+    precision (`torch.backends.cuda.matmul.fp32_precision`).
     The same bits for any number of threads and any split of the batch (tables' gradients, and
     "sample": of threads only).
     A NaN stays in its block, and where chroma is subsampled reaches the pixels around it.
@@ -150,7 +151,8 @@ def jpeg_with(
         y = y.to(_checks.result_dtype(x))
         # A library would take a tensor for channels-last that has channels, and them innermost.
         last = images.shape[1] > 1 and images.stride(1) == 1 and not images.is_contiguous()
-        y = y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        # Not by a memory format, which torch.vmap refuses.
+        y = y.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2) if last else y.contiguous()
     return y if x.ndim == 4 else y.squeeze(0)
 
 
@@ -174,7 +176,12 @@ def _computed(
     draws = options.quantizer == "sample"
     if kernel_runs(x):
         return Jpeg.call(x, q, hardness, _seed(x, generator) if draws else None, settings)
-    seed = _seed(x, generator) if draws and not recorded() else None
+    if draws and recorded():
+        raise ValueError(
+            'quantizer="sample" draws with jsc\'s own generator, which torch.jit.trace and '
+            "torch.onnx.export cannot write down; export with another quantizer"
+        )
+    seed = _seed(x, generator) if draws else None
     with torch.autocast(x.device.type, enabled=False):
         return layer(x, q, hardness, seed, settings)
 

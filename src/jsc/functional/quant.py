@@ -15,6 +15,7 @@ from jsc.ops._library import recorded
 from jsc.ops.quant import MODES, Floor, SoftQuantize
 
 SMALLEST_STEP = 1e-5
+HARDEST = 1e18  # a larger kappa acts as this one
 # The kernels spend about 0.1 us on every table entry before they start.
 MOST_ENTRIES = 4096
 
@@ -176,7 +177,8 @@ def hardness_of(
     require_broadcast(
         value, name, q.shape if shape is None else shape, "tables" if shape is None else "z"
     )
-    return value * q * q if kappa is None else value
+    kappa = value * q * q if kappa is None else value
+    return kappa.clamp(0.0, HARDEST)  # beyond, rounding is hard, and products would overflow
 
 
 def require_broadcast(value: Tensor, name: str, shape: Sequence[int], of: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from jsc.functional import planes
 from jsc.functional.jpeg import checked
 from jsc.functional.options import JpegOptions, Scale
 from jsc.functional.quant import hardness_of, positive, quantize
+from jsc.ops._torch_jpeg import from_bytes
 from jsc.ops.quant import MODES
 from jsc.ops.rate import LevelEntropy
 from jsc.typing import ImagePadding, Quantizer, Subsampling
@@ -116,7 +118,9 @@ def jpeg_rate_with(
     kappa: Tensor | float | None = None,
 ) -> Tensor:
     """:func:`jpeg_rate` with options that are checked already."""
-    x, tables = checked(x, tables)
+    x, tables = checked(x, tables, or_bytes=True)
+    if x.dtype == torch.uint8:
+        x = from_bytes(x, options.settings(x.shape[1]), tables.dtype)
     q = positive(tables)
     hardness = hardness_of(q, alpha if kappa is None else None, kappa, x).expand(q.shape)
     if x.numel() == 0:

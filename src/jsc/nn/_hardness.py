@@ -37,9 +37,13 @@ class Hardness(nn.Module):
             "torch.export, torch.onnx.export"
         )
 
+    def _trains_hardness(self) -> bool:
+        # Not by `_parameters`: a parametrization or a replica of DataParallel keeps it elsewhere.
+        return hasattr(self, f"log_{self.hardness_name}")
+
     def _hardness(self) -> dict[str, Any]:
         name = self.hardness_name
-        if f"log_{name}" not in self._parameters:
+        if not self._trains_hardness():
             return {name: getattr(self, name)}
         return {name: getattr(self, f"log_{name}").exp()}  # by `getattr`, which torch.fx follows
 

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from jsc import _checks
-from jsc.functional.jpeg import jpeg_with
+from jsc.functional.jpeg import checked, jpeg_with
 from jsc.functional.options import JpegOptions, Scale
 from jsc.functional.quant import SMALLEST_STEP, require_broadcast
 from jsc.functional.rate import jpeg_rate_with
 from jsc.jpeg.decoded import decoded_with
 from jsc.jpeg.tables import from_zigzag, quality_tables
 from jsc.nn._hardness import Hardness, holds
+from jsc.ops._torch_jpeg import from_bytes
 from jsc.typing import ImagePadding, Preset, Quantizer, Subsampling
 
 # One node of a graph, each: their checks cannot ask a Proxy.
@@ -62,7 +63,8 @@ class JPEG(Hardness):
     tables : Parameter, (2, 8, 8), or (K, 2, 8, 8)
         Trained as they are, as in the paper, so that learning rates carry over. They cannot become
         unusable: the operator reads max(tables, 1e-5), and passes to an entry below that floor only
-        gradients that lift it, so none gets stuck or runs away. Nothing is changed in place.
+        gradients that lift it, so none runs away. Nothing is changed in place. Where kappa is
+        below 0.4 (float64: 0.2) the operator is the identity and its gradient in the step is 0.
     options : JpegOptions
         The options, checked once, here. Assign `dataclasses.replace(layer.options, ...)` to change
         some of them.
@@ -161,6 +163,8 @@ class JPEG(Hardness):
         if not _checks.is_whole(bits) or not 1 <= bits <= 32:
             raise ValueError(f"bits must be an int from 1 to 32, got {_checks.shown(bits)}")
         m = _three_planes(m, "m")
+        if not holds(m >= 0):
+            raise ValueError("m must be what jsc.jpeg.mean_absolute returns: 0 or more, no NaN")
         pooled = torch.stack([m[0], (m[1] + m[2]) / 2])
         steps = (2 * pooled / 2 ** ((bits - 1) / 2)).clamp(min=SMALLEST_STEP)
         if dc_as_first_ac:
@@ -192,23 +196,31 @@ class JPEG(Hardness):
 
     def decoded(self, x: Tensor) -> Tensor:
         """What the network sees if its images come from real JPEG files with `quant_tables()`: this
-        layer with hard rounding and 8-bit pixels, bit for bit as libjpeg. No gradient. See
-        :func:`jsc.jpeg.decoded`."""
-        return decoded_with(self.options, x, self.quant_tables())
+        layer with hard rounding and 8-bit pixels, bit for bit as libjpeg. No gradient. Takes and
+        returns what the layer does. See :func:`jsc.jpeg.decoded`."""
+        tables = self.quant_tables()
+        _checks.require_tensor(x, "x")
+        if x.dtype != torch.uint8:
+            return decoded_with(self.options, x, tables)
+        images, _ = checked(x, self.tables, or_bytes=True)
+        settings = self.options.settings(images.shape[1])
+        y = from_bytes(decoded_with(self.options, images, tables), settings, self.tables.dtype)
+        return y if x.ndim == 4 else y.squeeze(0)
 
     def quant_tables(self) -> Tensor:
         """(2, 8, 8) int64: the tables rounded to what a baseline JPEG file can hold, 1 to 255. Of
         several rounds those of the last, whose multiples the coefficients end on."""
         last = self.tables.detach().view(-1, 2, 8, 8)[-1]
+        if not holds(last.isfinite()):
+            raise ValueError("no file can hold tables with NaN or infinity; has training diverged?")
         return last.round().clamp(1, 255).to(torch.int64)
 
     def extra_repr(self) -> str:
-        trained = f"log_{self.hardness_name}" in self._parameters
         rounds = [f"rounds={len(self.tables)}"] if self.tables.ndim == 4 else []
         return ", ".join(
             [
                 *rounds,
-                f"{'trained' if trained else 'fixed'} {self.hardness_name}",
+                f"{'trained' if self._trains_hardness() else 'fixed'} {self.hardness_name}",
                 self.options.shown(),
             ]
         )

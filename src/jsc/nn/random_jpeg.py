@@ -83,7 +83,8 @@ class RandomJPEG(nn.Module):
             )
         self.same_on_batch, self.generator = bool(same_on_batch), generator
         self.options = JpegOptions(**{"quantizer": "hard", **options})
-        self.alpha, self.kappa = alpha, kappa
+        self.alpha = _sharpness(alpha, "alpha")
+        self.kappa = None if kappa is None else _sharpness(kappa, "kappa")
 
     def forward(self, x: Tensor) -> Tensor:
         _checks.require_tensor(x, "x")
@@ -102,7 +103,9 @@ class RandomJPEG(nn.Module):
             if quality is None:
                 out.append(image)
                 continue
-            tables = quality_tables(quality, torch.float64).to(image)
+            with torch.device("cpu"):  # whatever the default device is
+                tables = quality_tables(quality, torch.float64)
+            tables = tables.to(image)
             y = jpeg_with(options, image, tables, self.alpha, self.kappa, self.generator)
             out.append(y.clamp(low, high))
         y = torch.cat(out) if out else images
@@ -125,6 +128,12 @@ class RandomJPEG(nn.Module):
 
     def extra_repr(self) -> str:
         return f"quality={self.quality}, p={self.p}, {self.options.shown()}"
+
+
+def _sharpness(value: float, name: str) -> float:
+    if not _checks.number(value, name) >= 0:
+        raise ValueError(f"{name} must not be negative, got {_checks.shown(value)}")
+    return value
 
 
 def _limit(options: JpegOptions, images: Tensor, pixel: float) -> Tensor:

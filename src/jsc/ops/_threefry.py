@@ -34,8 +34,9 @@ def threefry(words: Sequence[Tensor], key: Sequence[Tensor]) -> list[Tensor]:
 
 
 def uniform(seed: Tensor, blocks: Tensor, turn: int, dtype: torch.dtype) -> Tensor:
-    """Numbers in [0, 1) for the 64 coefficients of blocks: (...) int64 -> (..., 8, 8), multiples of
-    2^-24 in float32 and of 2^-31 in float64. `seed` is one int64; `turn` counts the rounds."""
+    """Numbers in (0, 1) for the 64 coefficients of blocks: (...) int64 -> (..., 8, 8), the middles
+    of 2^23 equal intervals in float32 and of 2^31 in float64. `seed` is one int64; `turn` counts
+    the rounds."""
     seed, blocks = seed.reshape(()), blocks.unsqueeze(-1)
     zero = torch.zeros_like(blocks)
     quads = torch.arange(16, device=blocks.device)
@@ -44,5 +45,5 @@ def uniform(seed: Tensor, blocks: Tensor, turn: int, dtype: torch.dtype) -> Tens
     # Words of a quad are those of four neighbours.
     bits = torch.stack(torch.broadcast_tensors(*found), -1).reshape(*blocks.shape[:-1], 8, 8)
     if dtype == torch.float64:
-        return (bits >> 1).to(dtype) * 2.0**-31
-    return (bits >> 8).to(dtype) * 2.0**-24
+        return ((bits >> 1).to(dtype) + 0.5) * 2.0**-31
+    return ((bits >> 9).to(dtype) + 0.5) * 2.0**-23

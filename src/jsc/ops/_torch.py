@@ -148,7 +148,8 @@ def sample_levels(
         candidates = candidates + window_start(u, window, levels).unsqueeze(-1)
         step, residue = torch.ones_like(u), torch.zeros_like(u)
     else:
-        scale = (0.5 * torch.log2(0.64 / kappa.clamp(min=1e-8))).floor().clamp(0, 12)
+        kappa = kappa.clamp(min=1e-8)
+        scale = (0.5 * torch.log2(0.64 / kappa)).floor().clamp(0, 12)
         step = torch.exp2(scale)
         residue = torch.floor(noise * step)
         noise = noise * step - residue

@@ -87,8 +87,7 @@ def _plain(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: 
 
 class Floor(Function):
     """max(q, least). Below the floor a gradient passes if descending along it raises q, and stops
-    if it would lower it: a projected gradient, so that no entry is ever stuck and none runs
-    away."""
+    if it would lower it: a projected gradient, so that none runs away."""
 
     generate_vmap_rule = True
 

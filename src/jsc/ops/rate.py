@@ -37,7 +37,7 @@ from jsc.ops._library import register
 from jsc.ops.quant import MODES
 
 SOFTEST, SOFTEST_SATURATED = 0.04, 0.01
-LEAST_KAPPA = 1e-8  # of the sampling quantiser too: nothing is softer
+LEAST_KAPPA = 1e-8  # of the sampling quantiser too: softer ones act as this
 WIDTHS = (1, 2, 3, 4, 6, 8, 11, 14, 21, 28, 41, 54)  # w is rounded up to one of these
 CHUNK = 1 << 15  # coefficients at a time
 MOST_BINS = 1 << 26

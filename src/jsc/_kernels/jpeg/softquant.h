@@ -55,6 +55,9 @@ struct SoftQuant {
         x = x > high ? constant(high) : x;
         return x < low ? constant(low) : x;
     }
+    // u - n with n = round(u). A quotient so large that its unit in the last place exceeds 1/2 has no
+    // fraction, but a rounding error in its place, which the clamp keeps from the formulas of a fraction.
+    JSC_INLINE V fraction(V u, V n) { return clamp(u - n, (T)-0.5, (T)0.5); }
     // exp(y) for y <= 0, zero below -GENTLE.
     JSC_INLINE V exp_negative(V y) {
         V up, down;
@@ -87,7 +90,7 @@ struct SoftQuant {
     // Most vectors of a real image have no lane there.
     template <bool Gradient>
     JSC_INLINE Answer sharp_edges(V u, V n, const Entry &e) {
-        V f = u - n, y = e.kappa * (2 * magnitude(f) - 1);
+        V f = fraction(u, n), y = e.kappa * (2 * magnitude(f) - 1);
         if (nonzero_mask(y <= -GENTLE ? constant(0) : constant(1)))
             return lattice<Gradient>(u, n, sharp(f, e), e);
         return {e.q * n, constant(0), n, constant(0)};
@@ -123,7 +126,7 @@ struct SoftQuant {
     // h = f P(f^2), h' = P + 2 f^2 P' (both by one Horner scheme), dh/dkappa = f K(f^2).
     template <bool Gradient, int Terms>
     JSC_INLINE Answer series(V z, const Entry &e) {
-        V u = z * e.inverse_q, f = u - round_even(u), y = f * f;
+        V u = z * e.inverse_q, f = fraction(u, round_even(u)), y = f * f;
         V p = constant(e.p[Terms - 1]), d = constant(0), k = constant(e.k[Terms - 1]);
 #pragma GCC unroll 16
         for (int i = Terms - 2; i >= 0; i--) {
@@ -143,7 +146,7 @@ struct SoftQuant {
 
     template <bool Gradient>
     JSC_INLINE Answer dual(V z, const Entry &e) {
-        V u = z * e.inverse_q, f = u - round_even(u), sine, cosine;
+        V u = z * e.inverse_q, f = fraction(u, round_even(u)), sine, cosine;
         sincospi(f, sine, cosine);
         V c = 1 - 2 * sine * sine, s = 2 * sine * cosine;
         V sum = e.s0 + c * e.s1, norm = e.d1 + c * e.d2;
@@ -195,7 +198,8 @@ struct SoftQuant {
             if (e.half != 2) return lattice<Gradient>(u, c, window(u, c, n, e), e);
             // Away from the ends the five levels are those of DIRECT. Each lane has its own answer
             // whatever its neighbours need, so that results do not depend on who shares a vector.
-            Moments s = e.kappa <= GENTLE ? direct<2>(u - n, e) : sharp(u - n, e);
+            V f = fraction(u, n);
+            Moments s = e.kappa <= GENTLE ? direct<2>(f, e) : sharp(f, e);
             if (nonzero_mask(n == c ? constant(0) : constant(1))) {
                 Moments all = window(u, c, n, e);
                 s = {n == c ? s.s0 : all.s0, n == c ? s.s1 : all.s1, n == c ? s.s2 : all.s2,
@@ -204,7 +208,8 @@ struct SoftQuant {
             return lattice<Gradient>(u, c, s, e);
         }
         V u = z * e.inverse_q, n = round_even(u);
-        if (regime == DIRECT) return lattice<Gradient>(u, n, direct<sizeof(T) == 8 ? 3 : 2>(u - n, e), e);
+        if (regime == DIRECT)
+            return lattice<Gradient>(u, n, direct<sizeof(T) == 8 ? 3 : 2>(fraction(u, n), e), e);
         return sharp_edges<Gradient>(u, n, e);
     }
 
@@ -233,7 +238,7 @@ struct SoftQuant {
             noise = scaled - residue;
             u = (u - residue) / e.step;
         }
-        V n = round_even(u), f = u - n, up, down;
+        V n = round_even(u), f = fraction(u, n), up, down;
         if (e.kappa <= GENTLE) {
             exp_pair(e.two_kappa * f, up, down);
             up *= e.e1, down *= e.e1;

@@ -92,8 +92,9 @@ inline void prepare_entry(T step, T hardness, int mode, int window, long levels,
     e = QuantEntry<T>();
     double k = hardness > 0 ? (hardness < 1e18 ? (double)hardness : 1e18) : 0.0;
     if (mode == MODE_SAMPLE && !window) {
+        k = fmax(k, 1e-8);
         // A lattice softer than 0.16 is split into 2^i lattices harder than that (see sample()).
-        double split = floor(0.5 * log2(0.64 / fmax(k, 1e-8)));
+        double split = floor(0.5 * log2(0.64 / k));
         e.step = split > 12 ? 4096 : split > 0 ? exp2(split) : 1;
         k *= (double)e.step * e.step;
         e.taps = fmin(11, fmax(1, ceil(sqrt(18 / k))));

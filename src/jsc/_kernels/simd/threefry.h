@@ -47,12 +47,14 @@ struct Threefry {
         }
     }
 
-    // In [0, 1): 24 bits of a word for float, 32 for double.
+    // In (0, 1): the middles of 2^23 equal intervals for float, of 2^31 for double. Not 0, at which an
+    // inversion would draw the last level, however unlikely it is.
     template <class V>
     JSC_INLINE V uniform(Word w) {
         using T = std::decay_t<decltype(V{}[0])>;
-        if constexpr (sizeof(T) == 4) return __builtin_convertvector((Signed)(w >> 8), V) * (T)0x1p-24;
-        else return __builtin_convertvector((Signed)(w >> 1), V) * (T)0x1p-31;
+        if constexpr (sizeof(T) == 4)
+            return (__builtin_convertvector((Signed)(w >> 9), V) + (T)0.5) * (T)0x1p-23;
+        else return (__builtin_convertvector((Signed)(w >> 1), V) + (T)0.5) * (T)0x1p-31;
     }
 };
 

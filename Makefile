@@ -39,7 +39,8 @@ help:
 	@echo "make docs        the documentation site     make linkcheck   its links"
 	@echo "make clean       remove everything that was built"
 
-# Environment: pinned versions, torch first (jsc itself needs torch only to run, not to build).
+# Environment: pinned versions, torch first (jsc itself needs torch only to run, not to build): with CUDA,
+# gigabytes, unless pip is told otherwise; constraints.txt says how.
 $(VENV)/.ready: pyproject.toml constraints.txt scripts/check_toolchain.sh
 	@sh scripts/check_toolchain.sh $(PYTHON)
 	@echo "jsc: making the environment $(VENV) (versions in constraints.txt) ..."

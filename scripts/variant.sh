@@ -14,5 +14,11 @@ for name in setup.py pyproject.toml constraints.txt MANIFEST.in Makefile *.md CI
     tar -cf - --exclude='*.so' --exclude='__pycache__' --exclude='*.egg-info' "$name" |
         tar -xf - -C "$directory"
 done
+# What src no longer has would be imported there still: a source, or a module of a .pyx that is gone.
+find "$directory/src/jsc" -type f ! -path '*/__pycache__/*' | while read -r file; do
+    source=src/${file#"$directory/src/"}
+    case $source in *.so) source=${source%%.*}.pyx ;; esac
+    [ -e "$source" ] || rm "$file"
+done
 cd "$directory"
 "$python" setup.py -q build_ext --inplace

@@ -148,6 +148,30 @@ def test_library_code_prints_nothing():
         assert not printing or room in ("cli", "_progress.py", "_installation.py"), path
 
 
+# ---- another build of the kernels ----------------------------------------------------------------
+
+
+def test_a_variant_keeps_nothing_that_is_gone(tmp_path):
+    """scripts/variant.sh, twice; between the two a module, a kernel and a folder are removed."""
+    for name in ("a.py", "b.py", "one.pyx", "two.pyx", "old/c.py", "old/three.pyx"):
+        (tmp_path / "src" / "jsc" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "src" / "jsc" / name).touch()
+    (tmp_path / "setup.py").write_text(
+        "from pathlib import Path\n"
+        "for source in Path('src').rglob('*.pyx'):\n"
+        "    source.with_name(source.stem + '.cpython-x.so').touch()\n"
+    )
+    command = ["sh", str(ROOT / "scripts" / "variant.sh"), sys.executable, "build/debug"]
+    made = tmp_path / "build" / "debug" / "src" / "jsc"
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert (made / "old" / "three.cpython-x.so").exists()
+    for name in ("b.py", "two.pyx", "old/c.py", "old/three.pyx"):
+        (tmp_path / "src" / "jsc" / name).unlink()
+    subprocess.run(command, cwd=tmp_path, check=True)
+    left = {path.name for path in made.rglob("*") if path.is_file()}
+    assert left == {"a.py", "one.pyx", "one.cpython-x.so"}
+
+
 # ---- the sdist -----------------------------------------------------------------------------------
 
 

@@ -1,9 +1,11 @@
-"""Files that a user names: they are read whole, and reading never waits."""
+"""Files that a user names: they are read whole, and reading never waits; they are written whole or
+not at all."""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from os import PathLike
 from typing import Any, BinaryIO
@@ -54,3 +56,48 @@ def read_bytes(file: Any) -> bytes:
             'mode "rb"'
         )
     return bytes(data)
+
+
+def write_bytes(file: Any, data: bytes) -> None:
+    """`data` into a binary file, or as the content of a path: where that fails, what the path had
+    before is still there. OSError if it cannot be written."""
+    if hasattr(file, "write"):
+        file.write(data)
+        return
+    if not isinstance(file, (str, PathLike)):  # a number would be a descriptor of this process
+        raise TypeError(
+            f"file must be a path or a binary file open for writing, got {_checks.shown(file)}"
+        )
+    try:
+        mode = os.stat(file).st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is not None and not stat.S_ISREG(mode):  # /dev/stdout; `open` refuses a folder
+        with open(file, "wb") as opened:
+            opened.write(data)
+        return
+    path = os.path.realpath(file)  # a link stays one
+    if mode is not None:
+        os.close(os.open(path, os.O_WRONLY))  # refused where `open` is
+    _replace(path, data, mode)
+
+
+def _replace(path: str, data: bytes, mode: int | None) -> None:
+    """By a file beside it that is complete before it takes the name, and may do what a file that
+    is new may, or what the old one might."""
+    beside = os.path.join(os.path.dirname(path), f".jsc-{secrets.token_hex(8)}")
+    try:
+        # not by `tempfile`, whose files nobody else may read
+        number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except OSError as error:
+        error.filename = path  # the name that the user knows
+        raise
+    try:
+        with open(number, "wb") as opened:
+            opened.write(data)
+            if mode is not None:
+                os.fchmod(number, stat.S_IMODE(mode))
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise

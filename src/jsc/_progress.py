@@ -12,7 +12,7 @@ EVERY = 5.0  # seconds between lines when there is no bar
 
 class Progress:
     """Counts to `total`, if that is known; `step(note)` adds one. It writes to standard error, or
-    nothing at all.
+    nothing at all, as where there is none (a program without a console).
 
     On a terminal this is tqdm's bar if tqdm is installed. Otherwise a plain line is printed at
     most every five seconds: a log stays readable and a short run stays silent.
@@ -20,10 +20,10 @@ class Progress:
 
     def __init__(self, what: str, total: int | None, *, enabled: bool = True) -> None:
         self.what, self.total, self.done = what, total, 0
-        self.enabled = enabled
+        self.enabled = enabled and sys.stderr is not None
         self.last = time.monotonic()
         self.bar: Any = None
-        if enabled and sys.stderr.isatty():
+        if self.enabled and getattr(sys.stderr, "isatty", bool)():
             try:
                 from tqdm.auto import tqdm
             except ImportError:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from jsc.cli.benchmark.contenders import _onnxruntime
 from jsc.cli.benchmark.measure import difference, measure
 from jsc.cli.main import main
 
@@ -23,6 +24,21 @@ class Odd(nn.Module):
 
     def forward(self, x):
         return {"map": self.conv(x).cumsum(2), "size": x.shape[2]}
+"""
+
+COUNTS = """
+import torch
+from torch import nn
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.conv(x)
 """
 
 
@@ -72,6 +88,33 @@ def test_real_images(net, tmp_path):
 def test_wrong_models(model, capsys):
     assert main(["benchmark", model]) == 2
     assert "python -m jsc benchmark: " in capsys.readouterr().err
+
+
+def test_images_that_the_model_does_not_take(net, capsys):
+    assert main(["benchmark", f"{net}:make", "--channels", "5", "--size", "12"]) == 2
+    assert "MODEL does not run on the sample: RuntimeError: " in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_compiled(tmp_path, capsys):
+    (tmp_path / "counts.py").write_text(COUNTS)
+    assert (
+        main(["benchmark", f"{tmp_path / 'counts.py'}:Counts", "--size", "12", "--seconds", "0"])
+        == 2
+    )
+    captured = capsys.readouterr()
+    assert captured.err.startswith("python -m jsc benchmark: ")
+    assert "calls" in captured.err
+
+
+def test_an_exporter_that_fails_without_a_word(monkeypatch):
+    pytest.importorskip("onnxruntime")
+
+    def silent(*arguments, **options):
+        raise RuntimeError
+
+    monkeypatch.setattr(torch.onnx, "export", silent)
+    found = _onnxruntime(torch.nn.ReLU(), torch.ones(1), None)
+    assert found == "cannot take it: RuntimeError: "
 
 
 def test_what_is_wrong_is_not_timed():

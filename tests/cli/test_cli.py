@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+import jsc
 from jsc import _installation
 from jsc.cli import demo, doctor, extras
 from jsc.cli.main import main
@@ -46,7 +47,10 @@ def test_help(command, capsys):
     assert "usage: python -m jsc" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["doctor", "--threads", "0"], ["tune"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["dance"], ["doctor", "--threads", "0"], ["doctor", "--threads", "5000"], ["tune"]],
+)
 def test_wrong_use(arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
@@ -80,11 +84,27 @@ def test_doctor_finds_faults(monkeypatch, capsys):
     assert captured.out.splitlines()[-1].startswith("1 problem found")
 
 
-def test_self_test_can_fail(monkeypatch):
-    monkeypatch.setattr("jsc.cli.selftest.conv2d", lambda x, *rest, **options: x)
-    errors = [test["error"] for test in doctor.examine()["self_test"] if "conv" in test["kernel"]]
-    assert errors
-    assert all(errors)
+@pytest.mark.parametrize(
+    ("name", "wrong", "kernel"),
+    [
+        ("conv2d", lambda x, *rest, **options: x, "conv2d"),
+        ("jpeg", lambda x, q, **options: x + 0 * q.sum(), "jpeg"),
+        ("compile_network", lambda model, x, **options: torch.relu, "compiled network"),
+    ],
+)
+def test_self_test_can_fail(name, wrong, kernel, monkeypatch):
+    monkeypatch.setattr(f"jsc.cli.selftest.{name}", wrong)
+    errors = {test["kernel"]: test["error"] for test in doctor.examine()["self_test"]}
+    assert {k for k, error in errors.items() if error} == {k for k in errors if kernel in k}
+
+
+def test_self_test_knows_a_wrong_gradient(monkeypatch):
+    def detached(x, q, **options):
+        return jsc.functional.jpeg(x, q.detach(), **options) + 0 * q.sum()
+
+    monkeypatch.setattr("jsc.cli.selftest.jpeg", detached)
+    errors = [t["error"] for t in doctor.examine()["self_test"] if t["kernel"] == "jpeg"]
+    assert all(error.startswith("wrong by") for error in errors)
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
@@ -117,6 +137,60 @@ def test_tune(net, tmp_path, capsys):
 def test_tune_on_a_shape_says_what_that_is_worth(net, capsys):
     assert main(["tune", net, "--sample", "2,3,12,12", "--budget", "1", "--methods", "cpc"]) == 0
     assert "random numbers" in capsys.readouterr().err
+
+
+def refused(arguments, message, capsys):
+    """Exit code 2, one line that says why, and nothing done before."""
+    assert main([str(a) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("name", ["b.pt", "b.npy"])
+@pytest.mark.parametrize("content", [b"", b"x", b"\x80 no sample"])
+def test_samples_that_are_damaged(net, name, content, tmp_path, capsys):
+    (tmp_path / name).write_bytes(content)
+    refused(["tune", net, "--sample", tmp_path / name], f"{name} holds no sample", capsys)
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ("2,4,12,12", "MODEL does not run on the sample: RuntimeError: "),
+        ("12", "MODEL does not run on the sample: "),
+        ("1,3,1,1", "MODEL does not run on the sample: "),
+        ("99999999,99999999,99999999", "no memory holds a sample"),
+        (f"{10**30},3,8,8", "no memory holds a sample"),
+    ],
+)
+def test_samples_that_the_model_does_not_take(net, sample, message, capsys):
+    refused(["tune", net, "--sample", sample], message, capsys)
+
+
+def test_weights_of_another_model(net, tmp_path, capsys):
+    for state in ({}, {"0.weight": torch.ones(2)}, {f"{i}.weight": i for i in range(99)}):
+        torch.save(state, tmp_path / "w.pt")
+        arguments = ["tune", net, "--sample", "1,3,8,8", "--weights", tmp_path / "w.pt"]
+        refused(arguments, "the weights of w.pt are not those of MODEL", capsys)
+
+
+@pytest.mark.parametrize("seed", [str(10**20), "-1"])
+def test_seeds_that_there_are_not(seed, capsys):
+    refused(["demo", "--quick", "--seed", seed], "--seed must be from 0", capsys)
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot", "--out"])
+def test_outputs_are_refused_before_the_work(net, option, tmp_path, capsys):
+    command = ["tune", net, "--sample", "1,3,8,8"] if option == "--out" else ["demo", "--quick"]
+    refused([*command, option, tmp_path / "none" / "a.png"], f"{option}: there is no fol", capsys)
+    refused([*command, option, tmp_path], "is a folder", capsys)
+
+
+def test_a_plot_without_matplotlib_is_refused_before_the_work(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    refused(["demo", "--quick", "--plot", tmp_path / "a.png"], "jsc-torch[plots]", capsys)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +246,21 @@ def test_demo_on_a_folder(tmp_path, capsys):
     assert main(["demo", "--quick", "--data", str(tmp_path), "--seed", "1"]) == 0
     output = capsys.readouterr().out
     assert "12 training and 4 test images, 2 classes" in output
+
+
+def test_pictures_are_turned_as_they_were_taken(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    picture = image.new("RGB", (6, 4))
+    picture.putpixel((0, 0), (255, 0, 0))
+    turned = picture.getexif()
+    turned[0x0112] = 6  # a quarter to the right
+    picture.save(tmp_path / "a.png", exif=turned)
+    found = extras.picture(tmp_path / "a.png", "RGB", "--data")
+    assert found.size == (4, 6)
+    assert found.getpixel((3, 0)) == (255, 0, 0)
+    (tmp_path / "b.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"--data: .*b\.png cannot be read"):
+        extras.picture(tmp_path / "b.png", "RGB", "--data")
 
 
 def test_demo_folder_errors(tmp_path, capsys):

@@ -73,8 +73,18 @@ def test_a_file_of_thousands_of_scans():
     scan = data[data.rindex(b"\xff\xda") : -2]
     bomb = data[:-2] + scan * 1000 + data[-2:]
     for function in (load, read_tables):
-        with pytest.raises(ValueError, match="more than 500 scans"):
+        with pytest.raises(ValueError, match="more than 100 scans"):
             function(io.BytesIO(bomb))
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 1}, {"progressive": True}])
+def test_only_the_scans_of_the_image_count(options):
+    """Not those of a thumbnail, nor what lies behind the end: another picture, a film."""
+    data, scan = written(**options), b"\xff\xda\x00\x02"
+    expected = load(io.BytesIO(data))
+    thumbnail = b"\xff\xe5\x10\x02" + scan * 1024
+    for more in (data + scan * 1000, data[:2] + thumbnail + data[2:]):
+        assert torch.equal(load(io.BytesIO(more)), expected)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -162,12 +172,25 @@ def test_paths_that_cannot_be_opened(tmp_path):
             function(tmp_path)
 
 
-@pytest.mark.parametrize("file", [None, 7, 0, b"path", [], object(), 1.5])
+def saved(file):
+    save(file, torch.rand(3, 8, 8), torch.ones(2, 8, 8, dtype=torch.long))
+
+
+@pytest.mark.parametrize("file", [None, 7, 0, True, b"path", [], object(), 1.5])
 def test_what_is_no_file(file):
     """Not a number either: `open` would take it for a descriptor, and close it."""
-    for function in (load, read_tables):
+    for function in (load, read_tables, saved):
         with pytest.raises(TypeError, match="file must be a path or a binary file"):
             function(file)
+
+
+def test_a_descriptor_is_not_written_to():
+    reader, writer = os.pipe()
+    with pytest.raises(TypeError, match="file must be a path"):
+        saved(writer)
+    os.close(writer)  # still open
+    assert os.read(reader, 1) == b""
+    os.close(reader)
 
 
 def test_files_that_are_open():
@@ -193,3 +216,46 @@ def test_save_does_not_touch_a_file_before_all_is_right(tmp_path):
     assert path.read_bytes() == b"kept"
     with pytest.raises(OSError, match="directory"):
         save(tmp_path, torch.rand(3, 8, 8), jsc.nn.JPEG().quant_tables())
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "kept.jpg").write_bytes(b"kept")
+    monkeypatch.setattr(os, "replace", full)
+    for name in ("kept.jpg", "new.jpg"):
+        with pytest.raises(OSError, match="No space"):
+            saved(tmp_path / name)
+    assert (tmp_path / "kept.jpg").read_bytes() == b"kept"
+    assert os.listdir(tmp_path) == ["kept.jpg"]
+
+
+def test_a_saved_file_is_as_open_would_make_it(tmp_path):
+    old, link, loose = (tmp_path / name for name in ("old.jpg", "link.jpg", "loose.jpg"))
+    old.write_bytes(b"old")
+    old.chmod(0o640)
+    link.symlink_to(old)
+    loose.symlink_to(tmp_path / "later.jpg")
+    before = os.umask(0o027)
+    try:
+        for path in (link, loose, tmp_path / "new.jpg"):
+            saved(path)
+    finally:
+        os.umask(before)
+    assert link.is_symlink()
+    assert loose.is_symlink()
+    for name in ("old.jpg", "later.jpg", "new.jpg"):
+        assert (tmp_path / name).read_bytes().startswith(b"\xff\xd8")
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o640
+    with pytest.raises(FileNotFoundError, match=r"none/a\.jpg"):
+        saved(tmp_path / "none" / "a.jpg")
+
+
+def test_save_to_a_device():
+    code = (
+        "import jsc, torch\n"
+        "jsc.jpeg.save('/dev/stdout', torch.rand(3, 8, 8), jsc.nn.JPEG().quant_tables())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300)
+    assert load(io.BytesIO(run.stdout)).shape == (3, 8, 8), run.stderr

@@ -26,6 +26,9 @@ def test_plot_tables_into_axes():
     texts = [text.get_text() for text in axes[0].texts]
     assert texts == [f"{step:.0f}" for step in quality_tables(75)[0].flatten().tolist()]
     plot_tables(torch.ones(1, 8, 8), axes[0])  # one value only
+    for made in (figure.subplots(1, 2), figure.subplots(2, 1, squeeze=False)):  # arrays of them
+        plot_tables(quality_tables(75), made)
+        assert made.flat[1].get_title() == "Cb, Cr"
     with pytest.raises(ValueError, match="2 Axes"):
         plot_tables(quality_tables(75), axes[0])
     with pytest.raises(ValueError, match=r"\(2, 8, 8\)"):
@@ -85,6 +88,46 @@ def test_tables_of_a_state(tmp_path, capsys):
     assert main(["tables", str(tmp_path / "m.safetensors")]) == 0
 
 
+def test_tables_of_several_rounds(tmp_path, capsys):
+    layer, out = jsc.nn.JPEG(torch.rand(3, 2, 8, 8) * 20 + 1), tmp_path / "m.json"
+    torch.save(layer.state_dict(), tmp_path / "m.pt")
+    assert main(["tables", str(tmp_path / "m.pt"), "--export", str(out)]) == 0
+    assert list(json.loads(out.read_text()).values()) == layer.quant_tables().tolist()
+    torch.save(layer.tables.detach()[:0], tmp_path / "m.pt")  # no round
+    assert main(["tables", str(tmp_path / "m.pt")]) == 2
+
+
+@pytest.mark.parametrize("step", [float("nan"), float("inf")])
+def test_tables_that_are_not_finite_are_not_exported(step, tmp_path, capsys):
+    torch.save(torch.full((2, 8, 8), step), tmp_path / "t.pt")
+    for suffix in ("json", "txt"):
+        out = tmp_path / f"t.{suffix}"
+        assert main(["tables", str(tmp_path / "t.pt"), "--export", str(out)]) == 2
+        assert "NaN or infinity" in capsys.readouterr().err
+        assert not out.exists()
+
+
+def test_how_cjpeg_reads_them(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "some tables.txt"
+    assert main(["tables", "--quality", "75", "--export", str(out)]) == 0
+    assert f"cjpeg -qtables '{out}' -sample 1x1" in capsys.readouterr().out
+    monkeypatch.setattr("jsc.cli.tables.read_tables", lambda path: torch.ones(3, 8, 8).long())
+    (tmp_path / "three.jpg").touch()
+    assert main(["tables", str(tmp_path / "three.jpg"), "--export", str(out)]) == 0
+    assert f"cjpeg -qtables '{out}' -qslots 0,1,2 -sample 1x1" in capsys.readouterr().out
+
+
+def test_a_failed_export_leaves_the_old_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    for option, name in (("--export", "t.txt"), ("--json", "t.json")):
+        (tmp_path / name).write_text("kept")
+        assert main(["tables", "--quality", "75", option, str(tmp_path / name)]) == 2
+        assert (tmp_path / name).read_text() == "kept"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -93,6 +136,10 @@ def test_tables_of_a_state(tmp_path, capsys):
         (["none.jpg"], "no file"),
         (["--quality", "0"], "1 to 100"),
         (["--quality", "5", "--export", "t.xml"], ".json or .txt"),
+        (["--quality", "5", "--export", "none/t.txt"], "no folder none"),
+        (["--quality", "5", "--plot", "."], ". is a folder"),
+        (["--quality", "5", "--key", "tables"], "--key names an entry"),
+        (["TEXT.jpg", "--key", "tables"], "--key names an entry"),
         (["TEXT.md"], "neither a JPEG"),
         (["TEXT.jpg"], "no JPEG file"),
         (["TEXT.pt"], "no state_dict"),

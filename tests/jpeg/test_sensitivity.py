@@ -3,6 +3,7 @@
 import os
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -182,6 +183,15 @@ def test_progress_is_shown_unless_it_is_not_wanted(monkeypatch, capsys, kind):
     assert "sensitivity 1" in capsys.readouterr().err
     jsc.jpeg.sensitivity(network(), batches([1]), loss, progress=False)
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stream", [None, SimpleNamespace(write=print)])
+def test_progress_without_a_console(monkeypatch, capsys, stream):
+    monkeypatch.setattr("jsc._progress.EVERY", 0.0)
+    with monkeypatch.context() as m:
+        m.setattr("sys.stderr", stream)
+        jsc.jpeg.mean_absolute(batches([3]))
+    assert ("mean_absolute 1/1 3 images" in capsys.readouterr().out) == (stream is not None)
 
 
 def test_who_computes_is_one_of_three_words():

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from jsc._files import write_bytes
 from jsc._version import __version__
 from jsc.cli import benchmark, demo, doctor, tables, tune
-from jsc.cli.extras import MissingExtraError
+from jsc.cli.extras import MissingExtraError, need
+from jsc.network import CompileError
 
 COMMANDS = {"benchmark": benchmark, "demo": demo, "doctor": doctor, "tables": tables, "tune": tune}
 
@@ -43,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= 4096:
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 4096, got {text!r}")
     return int(text)
 
 
@@ -52,13 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     threads = torch.get_num_threads()
     try:
+        _check_outputs(options)
         if options.threads:
             torch.set_num_threads(options.threads)
         code, figures = COMMANDS[options.command].run(options)
         if options.json:
             _write_json(options.json, figures)
         return code
-    except (MissingExtraError, ImportError, ValueError, TypeError, OSError) as error:
+    except (
+        MissingExtraError, CompileError, ImportError, ValueError, TypeError, OSError,
+    ) as error:  # fmt: skip
         print(f"python -m jsc {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -68,5 +73,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(threads)
 
 
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Refuse what could not be written before the work, which would be lost."""
+    for name in ("json", "out", "plot", "export"):
+        path = getattr(options, name, None)
+        if path is not None and not path.parent.is_dir():
+            raise FileNotFoundError(f"--{name}: there is no folder {path.parent}; make it first")
+        if path is not None and path.is_dir():
+            raise IsADirectoryError(f"--{name}: {path} is a folder; give the name of a file")
+    if getattr(options, "plot", None) is not None:
+        need("matplotlib", "matplotlib", "plots", "--plot")
+
+
 def _write_json(path: Path, figures: dict[str, Any]) -> None:
-    path.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_bytes(path, (json.dumps(figures, indent=1, allow_nan=False) + "\n").encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -9,23 +10,65 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from jsc import _config
 from jsc._kernels import cpu
-from jsc.functional import block_dct, conv2d
+from jsc.functional import block_dct, conv2d, jpeg
 from jsc.methods import available
+from jsc.network import compile as compile_network
 
 Case = tuple[str, Callable[[], Tensor], Tensor, float]  # name, kernel, right answer, tolerance
 
 
-def _dct_case() -> Case:
-    x = torch.randint(0, 256, (1, 3, 64, 64), generator=torch.Generator().manual_seed(0)).float()
+def _images() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (1, 3, 64, 64), generator=generator).float()
+
+
+def _basis() -> Tensor:
     t, u = torch.arange(8.0, dtype=torch.float64), torch.arange(8.0, dtype=torch.float64)[:, None]
     basis = torch.cos((2 * t + 1) * u * math.pi / 16) / 2
     basis[0] /= math.sqrt(2)
+    return basis
+
+
+def _dct_case() -> Case:
+    x, basis = _images(), _basis()
     blocks = x.double().view(1, 3, 8, 8, 8, 8).transpose(3, 4)
     return "block_dct", lambda: block_dct(x), (basis @ blocks @ basis.T).float(), 1e-3
+
+
+def _jpeg_case() -> Case:
+    """The layer and its gradients in images and tables, in units of a pixel in [0, 1]."""
+    x, q = _images()[..., :32, :32] / 255, torch.linspace(20, 60, 128).view(2, 8, 8)
+    plain = lambda x, q: _plain_jpeg(x.double(), q.double()).float()  # noqa: E731
+    kernel = lambda x, q: jpeg(x, q, kappa=2.0)  # noqa: E731
+    return "jpeg", lambda: _with_gradients(kernel, x, q), _with_gradients(plain, x, q), 1e-5
+
+
+def _with_gradients(layer: Callable[[Tensor, Tensor], Tensor], x: Tensor, q: Tensor) -> Tensor:
+    x, q = x.clone().requires_grad_(), q.clone().requires_grad_()
+    with torch.enable_grad():
+        y = layer(x, q)
+        found = torch.autograd.grad(y.square().sum() / 2, (x, q))
+    return torch.cat([part.detach().flatten() for part in (y, *found)])
+
+
+def _plain_jpeg(x: Tensor, q: Tensor) -> Tensor:
+    """The definition of :func:`jsc.functional.jpeg` at kappa = 2: whole blocks, every level."""
+    basis, shape = _basis(), x.shape
+    red, green, blue = (255 * x).unbind(1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    planes = torch.stack([luma - 128, (blue - luma) / 1.772, (red - luma) / 1.402], 1)
+    blocks = planes.view(1, 3, shape[2] // 8, 8, -1, 8).transpose(3, 4)
+    q = q[[0, 1, 1], None, None]
+    u, k = basis @ blocks @ basis.T / q, torch.arange(-60.0, 61.0, dtype=q.dtype)
+    z = q * (torch.softmax(-2 * (u[..., None] - k) ** 2, -1) @ k)
+    luma, cb, cr = (basis.T @ z @ basis).transpose(3, 4).reshape(shape).unbind(1)
+    red, blue = luma + 1.402 * cr, luma + 1.772 * cb
+    green = (luma - 0.299 * red - 0.114 * blue) / 0.587
+    return (torch.stack([red, green, blue], 1) + 128) / 255
 
 
 def _conv_cases() -> Iterator[Case]:
@@ -41,12 +84,27 @@ def _conv_cases() -> Iterator[Case]:
             yield f"conv2d {method}", run, expected, 0.0
 
 
+def _network_case() -> Case:
+    """Compiled once; it has a program for each instruction set. Whole numbers again."""
+    generator = torch.Generator().manual_seed(0)
+    convs = [nn.Conv2d(c, k, 3, padding=1) for c, k in ((3, 8), (8, 8), (8, 4))]
+    model = nn.Sequential(convs[0], nn.ReLU(), convs[1], nn.ReLU(), convs[2]).eval()
+    for p in model.parameters():
+        p.copy_(torch.randint(-1, 2, p.shape, generator=generator))
+    x = torch.randint(-4, 5, (1, 3, 20, 20), generator=generator).float()
+    options: dict[str, Any] = {"precision": "ieee", "budget": 0, "check": False, "progress": False}
+    network = functools.cache(lambda: compile_network(model, x, **options))
+    return "compiled network", lambda: network()(x), model(x), 0.0
+
+
 def self_test() -> list[dict[str, Any]]:
     """One entry per kernel and instruction set: `error` is empty when the result is right."""
     results = []
-    for isa in _config.ISA_NAMES[: cpu.supported_isa() + 1]:
-        with _config.use_isa(isa), torch.no_grad():
-            results += [_test(isa, *case) for case in (_dct_case(), *_conv_cases())]
+    with torch.no_grad():
+        once = _dct_case(), _jpeg_case(), _network_case()
+        for isa in _config.ISA_NAMES[: cpu.supported_isa() + 1]:
+            with _config.use_isa(isa):
+                results += [_test(isa, *case) for case in (*once, *_conv_cases())]
     return results
 
 

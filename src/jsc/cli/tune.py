@@ -18,16 +18,18 @@ import importlib
 import importlib.util
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from jsc.cli.states import load_state
+from jsc.cli.states import load_weights, read, read_torch
 from jsc.methods import METHODS
 from jsc.tuning import tune
+from jsc.tuning.capture import Sample
 
 HELP = "choose convolution methods for a model and save the plan"
 
@@ -91,19 +93,40 @@ def load_sample(text: str) -> tuple[Any, bool]:
     """The sample, and whether it is a real one."""
     if re.fullmatch(r"\d+([,x]\d+)*", text):
         shape = [int(size) for size in re.split("[,x]", text)]
-        return torch.randn(shape, generator=torch.Generator().manual_seed(0)), False
+        try:
+            return torch.randn(shape, generator=torch.Generator().manual_seed(0)), False
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"no memory holds a sample of shape {text}") from error
     path = Path(text)
-    if path.suffix == ".npy":
-        return torch.from_numpy(np.load(path, allow_pickle=False)), True
-    return torch.load(path, map_location="cpu", weights_only=True), True
+    reader = _read_array if path.suffix == ".npy" else read_torch
+    return read(path, "sample", reader), True
+
+
+def _read_array(path: Path) -> Tensor:
+    return torch.from_numpy(np.load(path, allow_pickle=False))
+
+
+def first_run(model: nn.Module, sample: Any) -> None:
+    """Run the model once as it will be used. ValueError, in one line, if it does not take the
+    sample (what is none is left to those who say so)."""
+    if not isinstance(sample, (Tensor, tuple, dict)):
+        return
+    given = Sample.of(sample)
+    try:
+        with torch.no_grad():
+            model.eval()(*given.args, **given.kwargs)
+    except Exception as error:  # whatever the user's own code raises
+        what = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+        raise ValueError(f"MODEL does not run on the sample: {what}") from error
 
 
 def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     """Tune, print the table, save the plan."""
     model = load_model(options.model)
     if options.weights:
-        model.load_state_dict(load_state(options.weights))
+        load_weights(model, options.weights)
     sample, real = load_sample(options.sample)
+    first_run(model, sample)
     plan = tune(
         model,
         sample,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,19 @@ from torch import Tensor
 
 from jsc import _checks
 from jsc._extras import need
-from jsc._files import File, read_bytes
+from jsc._files import File, read_bytes, write_bytes
+from jsc._lock import Lock
 from jsc.functional.options import JpegOptions
 from jsc.typing import Subsampling
 
-# A progressive file of some kilobytes can ask for thousands of passes over a large image.
-MOST_SCANS = 500
-START_OF_SCAN = b"\xff\xda"  # cannot be part of coded data, where a 255 is followed by 0
+# A progressive file of some kilobytes can ask for thousands of passes over a large image. Encoders
+# make about ten.
+MOST_SCANS = 100
+MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # that is followed by its segment's length
+START_OF_SCAN, END = b"\xff\xda", b"\xff\xd9"
+LONGEST_SIDE = 65500  # of libjpeg; the format has 16 bits for it
+
+_enlarging = Lock()  # the size of Pillow's buffer is that of all threads
 
 
 def save(
@@ -51,7 +58,7 @@ def save(
     Raises
     ------
     TypeError, ValueError  if an argument does not fit.
-    OSError  if the file cannot be written.
+    OSError  if the file cannot be written; what a path had before is still there then.
     MissingExtraError  without Pillow.
 
     Examples
@@ -67,8 +74,11 @@ def save(
         pixels = pixels.unsqueeze(0)
     if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or not pixels.numel():
         raise ValueError(f"image must be (3, H, W), (1, H, W) or (H, W), got {tuple(image.shape)}")
-    if max(pixels.shape[1:]) > 65535:
-        raise ValueError(f"a JPEG file has at most 65535 rows and columns, got {image.shape}")
+    if max(pixels.shape[1:]) > LONGEST_SIDE:
+        raise ValueError(
+            f"image must have at most {LONGEST_SIDE} rows and columns, more than which libjpeg "
+            f"does not write; got {tuple(image.shape)}"
+        )
     require_integer_tables(tables, pixels.shape[0])
     array = np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
     picture = _pillow().fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
@@ -80,17 +90,15 @@ def save(
         "progressive": bool(progressive),
     }
     written = io.BytesIO()
-    with _large_buffer(2 * pixels.numel() + 4096):
+    whole = optimize or progressive  # else Pillow's buffer is emptied whenever it is full
+    with _large_buffer(2 * pixels.numel() + 4096) if whole else nullcontext():
         picture.save(written, "JPEG", **options)
-    if hasattr(file, "write"):
-        file.write(written.getvalue())
-    else:
-        with open(file, "wb") as target:
-            target.write(written.getvalue())
+    write_bytes(file, written.getvalue())
 
 
 def load(file: File) -> Tensor:
-    """The pixels of a JPEG file: (3, H, W) RGB or (1, H, W) grey, uint8.
+    """The pixels of a JPEG file: (3, H, W) RGB or (1, H, W) grey, uint8, as they are stored. An
+    orientation in the file's EXIF data is not applied: `PIL.ImageOps.exif_transpose` does so.
 
     Parameters
     ----------
@@ -99,7 +107,7 @@ def load(file: File) -> Tensor:
     Raises
     ------
     ValueError  if it is no JPEG file or a damaged one, has more than 1.8e8 pixels (a bound that
-    Pillow has against files which are small and decode to gigabytes) or 500 scans, or is a pipe.
+    Pillow has against files which are small and decode to gigabytes) or 100 scans, or is a pipe.
     OSError  if it cannot be read.
     MissingExtraError  without Pillow.
     """
@@ -164,7 +172,7 @@ def to_bytes(image: Tensor, peak: float) -> Tensor:
         return image.detach()
     if not image.is_floating_point():
         raise TypeError(f"image must be uint8 or floating, got {image.dtype}")
-    pixels = image.detach() * (255 / peak)
+    pixels = _checks.as_computed(image.detach(), "image") * (255 / peak)
     if not bool(pixels.isfinite().all()):
         raise ValueError("image must be finite, got NaN or infinity")
     return pixels.round().clamp(0, 255).to(torch.uint8)
@@ -177,21 +185,22 @@ def _pillow() -> Any:
 @contextmanager
 def _large_buffer(size: int) -> Iterator[None]:
     """Pillow's buffer must hold the whole file when codes are optimised; its own guess of a byte
-    per pixel is too small for noise with steps of 1."""
+    per pixel is too small for noise with steps of 1, and only a global of its module changes it."""
     module = need("PIL.ImageFile", "Pillow", "jpeg", "jsc.jpeg with real files")
-    before = module.MAXBLOCK
-    module.MAXBLOCK = max(before, size)
-    try:
-        yield
-    finally:
-        module.MAXBLOCK = before
+    with _enlarging:
+        before = module.MAXBLOCK
+        module.MAXBLOCK = max(before, size)
+        try:
+            yield
+        finally:
+            module.MAXBLOCK = before
 
 
 @contextmanager
 def _opened(file: File) -> Iterator[Any]:
     """Pillow's picture of a file; ValueError for whatever is wrong with it, also while in use."""
     pillow, data = _pillow(), read_bytes(file)
-    if data.count(START_OF_SCAN) > MOST_SCANS:
+    if _scans(data) > MOST_SCANS:
         raise ValueError(f"{_name(file)} has more than {MOST_SCANS} scans: is it damaged?")
     try:
         with pillow.open(io.BytesIO(data), formats=["JPEG"]) as picture:
@@ -204,6 +213,16 @@ def _opened(file: File) -> Iterator[Any]:
         raise ValueError(
             f"{_name(file)} cannot be decoded: {error or type(error).__name__}"
         ) from error
+
+
+def _scans(data: bytes) -> int:
+    """How many scans the image has. Pictures in its segments (thumbnails) or behind its end are not
+    decoded."""
+    count, at = 0, 2  # behind the marker that begins the image
+    while (found := MARKER.search(data, at)) and found[0] != END:
+        count += found[0] == START_OF_SCAN
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return count
 
 
 def _name(file: File) -> str:

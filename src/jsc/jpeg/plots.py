@@ -41,6 +41,8 @@ def plot_tables(
         raise ValueError(f"tables must be (2, 8, 8), or 1 or 3 of them; got {tuple(tables.shape)}")
     need("matplotlib", "matplotlib", "plots", "plot_tables")
     if not isinstance(target, (str, PathLike)):
+        if isinstance(target, np.ndarray):  # what pyplot.subplots gives
+            target = target.ravel().tolist()
         _draw(tables, list(target) if isinstance(target, Sequence) else [target])
         return
     _figure(tables, title).figure.savefig(target, dpi=130)

@@ -23,6 +23,7 @@ import torch
 from jsc.cli.benchmark.contenders import contenders, exact
 from jsc.cli.benchmark.measure import measure
 from jsc.cli.benchmark.models import load, sample_of
+from jsc.cli.tune import first_run
 from jsc.network import report
 
 HELP = "time a model compiled with jsc.compile beside torch and other runtimes"
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     model, size, key = load(options.model)
     size = options.size or size
     x = sample_of(options.batch, options.channels, size, options.images)
+    first_run(model, x if key is None else {key: x})
     with torch.no_grad():
         made, net = contenders(model, x, key, options.budget, options.torch_compile)
         rows = measure(made, exact(model, x, key), options.seconds, options.batch)

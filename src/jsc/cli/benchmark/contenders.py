@@ -84,6 +84,7 @@ def _onnxruntime(model: nn.Module, x: Tensor, key: str | None) -> Run | str:
                 str(file), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # exporters raise errors of many types
-            return f"cannot take it: {type(error).__name__}: {str(error).splitlines()[0][:80]}"
+            first = next(iter(str(error).splitlines()), "")[:80]
+            return f"cannot take it: {type(error).__name__}: {first}"
     array = x.numpy()
     return lambda: [torch.from_numpy(y) for y in session.run(None, {"image": array})]

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jsc._extras import MissingExtraError, need
+from jsc.cli.extras import PICTURES, MissingExtraError, need, picture
 from jsc.cli.tune import load_model
 
 SIZE = 224
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Loaded = tuple[nn.Module, int, str | None]  # model, pixels a side, keyword of the image
 
@@ -80,17 +79,16 @@ def sample_of(batch: int, channels: int, size: int, images: Path | None) -> Tens
     if images is None:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(batch, channels, size, size, generator=generator)
-    files = sorted(f for f in images.rglob("*") if f.suffix.lower() in SUFFIXES)
+    files = sorted(f for f in images.rglob("*") if f.suffix.lower() in PICTURES)
     if not files:
-        raise FileNotFoundError(f"there are no images ({', '.join(sorted(SUFFIXES))}) in {images}")
+        raise FileNotFoundError(f"there are no images ({', '.join(PICTURES)}) in {images}")
     if channels not in (1, 3):
         raise ValueError(f"--images has images of 1 or 3 channels, not {channels}")
-    pillow = need("PIL.Image", "Pillow", "jpeg", "--images")
     found = []
     for i in range(batch):
-        with pillow.open(files[i % len(files)]) as image:
-            pixels = image.convert("RGB" if channels == 3 else "L").resize((size, size))
-            array = np.asarray(pixels, dtype=np.float32).reshape(size, size, channels) / 255
+        image = picture(files[i % len(files)], "RGB" if channels == 3 else "L", "--images")
+        pixels = image.resize((size, size))
+        array = np.asarray(pixels, dtype=np.float32).reshape(size, size, channels) / 255
         scaled = (array - MEAN[:channels]) / DEVIATION[:channels]
         found.append(torch.from_numpy(scaled.astype(np.float32)).permute(2, 0, 1))
     return torch.stack(found).contiguous()

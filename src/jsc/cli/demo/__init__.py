@@ -48,6 +48,8 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     epochs = options.epochs if options.epochs is not None else 2 if options.quick else EPOCHS
     if epochs < 1:
         raise ValueError(f"--epochs must be at least 1, got {epochs}")
+    if not 0 <= options.seed < 2**63:
+        raise ValueError(f"--seed must be from 0 to 2^63 - 1, got {options.seed}")
     stages = QUICK_STAGES if options.quick else STAGES
     limit = 320 if options.quick else None
     generator = torch.Generator().manual_seed(options.seed)

@@ -17,11 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jsc.cli.extras import folder_of, need
+from jsc.cli.extras import PICTURES, folder_of, need, picture
 
 SIZE = 32
 TEST_SHARE = 0.25
-SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,7 @@ def digits_on_photographs(generator: torch.Generator, limit: int | None = None) 
 
 
 def image_folder(folder: Path, generator: torch.Generator, limit: int | None = None) -> Task:
-    """DIR/<class>/*.{jpg,png}: each image scaled to cover a 32 x 32 square and cropped to it."""
-    pillow = need("PIL.Image", "Pillow", "demo", "--data")
+    """DIR/<class>/*.{jpg,png,..}: each image scaled to cover a 32 x 32 square and cropped to it."""
     operations = need("PIL.ImageOps", "Pillow", "demo", "--data")
     if not folder.is_dir():
         raise ValueError(f"--data: there is no folder {folder}")
@@ -98,7 +96,7 @@ def image_folder(folder: Path, generator: torch.Generator, limit: int | None = N
         (path, label)
         for label, name in enumerate(classes)
         for path in sorted((folder / name).iterdir())
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in PICTURES
     ]
     if len(classes) < 2 or len(files) < 8:
         raise ValueError(
@@ -110,9 +108,8 @@ def image_folder(folder: Path, generator: torch.Generator, limit: int | None = N
         files = [files[i] for i in keep]
     images = []
     for path, _ in files:
-        with pillow.open(path) as image:
-            square = operations.fit(image.convert("RGB"), (SIZE, SIZE))
-        images.append(_tensor(square))
+        image = picture(path, "RGB", "--data")
+        images.append(_tensor(operations.fit(image, (SIZE, SIZE))))
     x, y = torch.stack(images), torch.tensor([label for _, label in files])
     train, test = _split(x, y, generator)
     return Task(str(folder), x[train], y[train], x[test], y[test], tuple(classes))

@@ -32,6 +32,10 @@ class Precision(NamedTuple):
     conv: str = "ieee"
     linear: str = "ieee"
 
+    def of(self, linear: bool) -> str:
+        """Of a linear layer, or of a convolution."""
+        return self.linear if linear else self.conv
+
     def __str__(self) -> str:
         if self.conv == self.linear:
             return self.conv

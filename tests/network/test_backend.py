@@ -84,3 +84,68 @@ def test_free_sizes():
         for size in (12, 14, 17):
             x = torch.randn(2, 3, size, size)
             close(compiled(x), model(x))
+
+
+def test_changes_that_torch_does_not_count():
+    model = nn.Conv2d(3, 8, 3).eval()
+    compiled, x = torch.compile(model, backend=backend), torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        close(compiled(x), model(x))
+        model.weight.data.mul_(2)
+        close(compiled(x), model(x))
+    model(x).square().sum().backward()
+    torch.optim.AdamW(model.parameters(), lr=0.1, fused=True).step()
+    with torch.no_grad():
+        close(compiled(x), model(x))
+
+
+def test_a_parameter_without_a_version():
+    with torch.inference_mode():
+        model = nn.Conv2d(3, 8, 3).eval().requires_grad_(False)
+    compiled, x = torch.compile(model, backend=backend), torch.randn(2, 3, 9, 9)
+    with torch.inference_mode():
+        close(compiled(x), model(x))
+        model.weight.mul_(2)
+        close(compiled(x), model(x))
+
+
+def test_results_that_are_views_of_inputs():
+    def f(x):
+        y = x[:, :1]
+        torch._dynamo.graph_break()
+        y.zero_()
+        return x
+
+    with torch.no_grad(), pytest.warns(RuntimeWarning, match="share memory"):
+        y = torch.compile(f, backend=backend)(torch.ones(2, 3, 4, 4))
+    assert y[:, 0].eq(0).all()
+
+
+def test_autocast():
+    model, x = nn.Conv2d(3, 8, 3).eval(), torch.randn(2, 3, 9, 9)
+    compiled = torch.compile(model, backend=backend)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert compiled(x).dtype == torch.bfloat16
+
+
+def test_sizes_without_number_keep_few_programs(monkeypatch):
+    import jsc.network.backend as module
+
+    monkeypatch.setattr(module, "PROGRAMS", 2)
+    nets = []
+    real = module.compile
+    monkeypatch.setattr(
+        module, "compile", lambda *a, **k: nets.append((real(*a, **k), k)) or nets[-1][0]
+    )
+    graphs = []
+    monkeypatch.setattr(
+        module, "_Graph", lambda *a, real=module._Graph: graphs.append(real(*a)) or graphs[-1]
+    )
+    model = nn.Conv2d(3, 8, 3).eval()
+    compiled = torch.compile(model, backend=backend, dynamic=True)
+    with torch.no_grad():
+        for size in (9, 10, 11, 12):
+            x = torch.randn(2, 3, size, size)
+            close(compiled(x), model(x))
+    assert max(len(graph.compiled) for graph in graphs) <= 2
+    assert all(options["plan"] is not None for _, options in nets[2:])

@@ -8,6 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 import jsc
+from jsc.network import packing
+
+ACTIVATIONS = [
+    F.silu, F.gelu, lambda x: F.gelu(x, approximate="tanh"), F.hardswish, F.mish, F.elu,
+    F.leaky_relu, F.relu, F.relu6, F.hardsigmoid, torch.sigmoid, torch.tanh, F.softplus,
+]  # fmt: skip
 
 
 class Of(nn.Module):
@@ -183,3 +189,128 @@ def test_a_file_that_names_a_shorter_vector_as_a_bias(tmp_path):
     path.write_bytes(data.replace(old, new))
     with pytest.raises(ValueError, match="damaged"):
         jsc.load(path)
+
+
+def normed(x, fill=0.0, mode="constant", dim=1, **pool):
+    """Local response norm as torch writes it, or nearly."""
+    square = (x * x).unsqueeze(dim)
+    padded = F.pad(square, (0, 0, 0, 0, 2, 2), mode, **({"value": fill} if fill else {}))
+    mean = F.avg_pool3d(padded, (5, 1, 1), stride=1, **pool).squeeze(dim)
+    return x / mean.mul(0.1).add(2.0).pow(0.75)
+
+
+LRN = {
+    "torch's": {}, "ones around": {"fill": 1.0}, "edges around": {"mode": "replicate"},
+    "a divisor": {"divisor_override": 3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", LRN.values(), ids=LRN)
+def test_what_only_looks_like_local_response_norm(options):
+    model = Of(lambda self, x: normed(self.conv(x), **options), conv=nn.Conv2d(3, 8, 3))
+    x = torch.randn(2, 3, 9, 7)
+    with torch.no_grad():
+        same(compiled(model, x)(x), model(x))
+
+
+def test_dropout_that_stays_on_is_random():
+    model = Of(lambda self, x: F.dropout(self.conv(x), 0.5, True), conv=nn.Conv2d(3, 8, 3))
+    x = torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        net = compiled(model, x)
+        assert not torch.equal(net(x), net(x))
+        assert 0.3 < net(x).eq(0).float().mean() < 0.7
+
+
+def test_linear_layers_of_pixels_have_the_precision_of_linear_layers():
+    conv, x = torch.backends.mkldnn.conv, torch.randn(2, 32, 6, 5)
+    model = Of(lambda self, x: self.linear(x.permute(0, 2, 3, 1)), linear=nn.Linear(32, 16))
+    before = conv.fp32_precision
+    conv.fp32_precision = "bf16"
+    try:
+        net = compiled(model, x)
+    finally:
+        conv.fp32_precision = before
+    with torch.no_grad():
+        same(net(x), model(x))
+    assert net.methods() == {"direct": 1}
+
+
+def test_constants_are_not_rounded_by_autocast():
+    class Low(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.randn(4, 27)), nn.Parameter(torch.randn(8, 4))
+
+        def forward(self, x):
+            return F.conv2d(x, (self.b @ self.a).view(8, 3, 3, 3))
+
+    model, other, x = Low(), Low(), torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        net = compiled(model, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            net.refresh(other)
+        same(net(x), other(x))
+
+
+def test_a_refresh_that_fails_changes_nothing(monkeypatch):
+    model, other = (nn.Sequential(nn.Conv2d(3, 32, 5), nn.Conv2d(32, 8, 5)) for _ in range(2))
+    x = torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        net = compiled(model, x)
+        expected, real, calls = net(x), packing.direct, []
+
+        def fails(*arguments):
+            calls.append(1)
+            if len(calls) == 2:
+                raise MemoryError
+            return real(*arguments)
+
+        monkeypatch.setattr(packing, "direct", fails)
+        with pytest.raises(MemoryError):
+            net.refresh(other)
+        assert torch.equal(net(x), expected)
+
+
+def test_keyword_arguments_in_another_order():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, image, other):
+            return self.conv(image) - 2 * other
+
+    model, a, b = Two(), torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    with torch.no_grad():
+        net = jsc.compile(model, {"image": a, "other": b}, budget=0, progress=False)
+        same(net(other=b, image=a), model(a, b))
+
+
+def test_an_adaptive_pool_to_nothing():
+    model = Of(lambda self, x: F.adaptive_max_pool2d(self.conv(x), 0), conv=nn.Conv2d(3, 8, 3))
+    x = torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        assert compiled(model, x)(x).shape == (2, 8, 0, 0)
+
+
+@pytest.mark.parametrize("function", ACTIVATIONS)
+def test_activations_of_what_is_not_finite(isa, function):
+    model = Of(lambda self, x: function(self.conv(x)), conv=nn.Conv2d(1, 1, 1))
+    x = torch.tensor([-torch.inf, -1e30, -90.0, 0.0, 90.0, 1e30, torch.inf, torch.nan])
+    x = x.view(1, 1, 2, 4)
+    with torch.no_grad():
+        model.conv.weight.fill_(1), model.conv.bias.zero_()
+        found, expected = compiled(model, x)(x), model(x)
+    if function is F.gelu:  # torch's is NaN at +inf
+        expected[x == torch.inf] = torch.inf
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-30, equal_nan=True)
+
+
+def test_another_default_device_while_compiling():
+    model, x = nn.Conv2d(8, 8, 3), torch.randn(2, 8, 9, 9)
+    with torch.no_grad():
+        with torch.device("meta"):
+            net = jsc.compile(model, x, plan={"weight": "winograd2x2"}, check=False)
+            found = net(x)
+        same(found, model(x))

@@ -286,7 +286,71 @@ def test_damaged_files_are_refused(tmp_path):
     each(lambda about: about["graphs"][0].update(sizes=[[2, 5, 8, 8]]))
 
 
-@pytest.mark.parametrize("name", ["aten.from_file.default", "aten.add_.Tensor", "os.system.x"])
+GEOMETRY = {  # stride, padding, dilation, groups
+    "dilation": ([1, 1], [0, 0], [-1000000, -1000000], 1),
+    "no dilation": ([1, 1], [0, 0], [0, 0], 1),
+    "padding": ([1, 1], [-40, -40], [1, 1], 1),
+    "groups": ([1, 1], [0, 0], [1, 1], 2),
+}
+
+
+@pytest.mark.parametrize("geometry", GEOMETRY.values(), ids=GEOMETRY)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_convolution_that_torch_would_refuse(tmp_path, geometry, transposed):
+    """Torch's sizes do not depend on all that its kernels check."""
+    stride, padding, dilation, groups = geometry
+    _, path = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
+
+    def change(about):
+        nodes = about["graphs"][0]["nodes"]
+        (conv,) = [node for node in nodes if "conv" in node[2]]
+        x, weight, bias = conv[4][:3]
+        conv[2] = "aten.conv_transpose2d.input" if transposed else "aten.convolution.default"
+        conv[4] = (
+            [x, weight, bias, stride, padding, [0, 0], groups, dilation]
+            if transposed
+            else [x, weight, bias, stride, padding, dilation, False, [0, 0], groups]
+        )
+
+    altered(path, change)
+    with pytest.raises(FileError, match="damaged"):
+        jsc.load(path)
+
+
+def test_a_loaded_network_does_not_change_with_its_file(tmp_path):
+    x = torch.randn(2, 3, 8, 8)
+    _, path = saved(tmp_path, small(), x)
+    net = jsc.load(path)
+    path.write_bytes(b"")
+    net.save(tmp_path / "again.jsc")
+    assert torch.equal(jsc.load(tmp_path / "again.jsc")(x), net(x))
+
+
+def test_a_convolution_whose_weight_is_no_parameter_keeps_its_method(tmp_path):
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kernel = torch.randn(8, 8, 3, 3)
+
+        def forward(self, x):
+            return torch.conv2d(x, self.kernel)
+
+    x = torch.randn(2, 8, 12, 12)
+    net = jsc.compile(Fixed(), x, budget=0.0)
+    (name,) = [o.name for o in net._planned_last().graph.operations if hasattr(o, "groups")]
+    net = jsc.compile(Fixed(), x, plan={name: "winograd2x2"})
+    assert net.methods() == {"winograd2x2": 1}
+    net.save(tmp_path / "net.jsc")
+    assert jsc.load(tmp_path / "net.jsc").methods() == net.methods()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aten.from_file.default", "aten.add_.Tensor", "os.system.x", "aten.manual_seed.default",
+        "aten.set_grad_enabled.default",
+    ],
+)  # fmt: skip
 def test_operators_with_effects_are_refused(tmp_path, name):
     _, path = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
 

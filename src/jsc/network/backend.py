@@ -2,21 +2,24 @@
 
 Dynamo gives a graph and, at each call, all of its inputs, parameters among them. A graph is
 compiled at its first call without gradients, its parameters as constants; when one of them has
-changed, by version or address, they are packed again. A call that records gradients, and a graph
-that cannot be compiled, run as they are.
+changed, by its stamp (`jsc.ops.packs`), they are packed again. A call that records gradients or has
+autocast on, and a graph that cannot be compiled, run as they are.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from jsc.network.compiled import CompiledNetwork, compile
+from jsc._lock import Lock
+from jsc.network.compiled import PROGRAMS, CompiledNetwork, compile
 from jsc.network.errors import CompileError
+from jsc.ops.packs import Stamp, stamp
 
 
 class _Bound(nn.Module):
@@ -44,55 +47,91 @@ class _Bound(nn.Module):
         return self.graph(*inputs)
 
 
+class _Compiled(NamedTuple):
+    net: CompiledNetwork
+    bound: _Bound
+    stamps: list[Stamp | None]  # of the fixed inputs that it has
+
+
 class _Graph:
     """What Dynamo calls in place of a graph."""
 
-    def __init__(self, graph: nn.Module, inputs: Sequence[Any]):
+    def __init__(self, graph: torch.fx.GraphModule, inputs: Sequence[Any]):
         self.graph = graph
         self.fixed = [i for i, x in enumerate(inputs) if _is_fixed(x)]
-        # By the numbers among the inputs: sizes that Dynamo leaves free.
-        self.compiled: dict[tuple[Any, ...], tuple[CompiledNetwork, _Bound] | None] = {}
-        self.stamps: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
+        self.lock = Lock()  # one thread compiles or packs; it waits for no call
+        # By the numbers among the inputs: sizes that Dynamo leaves free. None: it runs in torch.
+        self.compiled: OrderedDict[tuple[Any, ...], _Compiled | None] = OrderedDict()
+        self.plan: dict[str, str] | None = None
+        if _shares_memory(graph):
+            _warn("its results share memory with its inputs or with each other")
+            self.native = False
+        else:
+            self.native = True
 
     def __call__(self, *inputs: Any) -> Any:
         tensors = [x for x in inputs if isinstance(x, Tensor)]
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        recorded = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+        if not self.native or recorded or torch.is_autocast_enabled("cpu"):
             return self.graph(*inputs)
-        numbers = tuple(x for x in inputs if not isinstance(x, Tensor))
-        if numbers not in self.compiled:
-            self.compiled[numbers] = self._compile(inputs)
-            self.stamps[numbers] = self._stamps(inputs)
-        found = self.compiled[numbers]
+        found = self._current(inputs)
         if found is None:
             return self.graph(*inputs)
-        net, bound = found
-        stamps = self._stamps(inputs)
-        if stamps != self.stamps[numbers]:
-            for i, name in bound.fixed.items():
-                setattr(bound, name, inputs[i].detach())
-            net.refresh(bound)
-            self.stamps[numbers] = stamps
-        given = [x for i, x in enumerate(inputs) if isinstance(x, Tensor) and i not in bound.fixed]
+        fixed = found.bound.fixed
+        given = [x for i, x in enumerate(inputs) if isinstance(x, Tensor) and i not in fixed]
         with torch.no_grad():
-            return net(*given)
+            return found.net(*given)
 
-    def _stamps(self, inputs: Sequence[Any]) -> list[tuple[int, int]]:
-        return [(inputs[i]._version, inputs[i].data_ptr()) for i in self.fixed]
+    def _current(self, inputs: Sequence[Any]) -> _Compiled | None:
+        """The network for these numbers, with the parameters as they are now."""
+        numbers = tuple(x for x in inputs if not isinstance(x, Tensor))
+        stamps = [stamp(inputs[i]) for i in self.fixed]
+        with self.lock:
+            if numbers not in self.compiled:
+                self.compiled[numbers] = self._compile(inputs, stamps)
+                while len(self.compiled) > PROGRAMS:
+                    self.compiled.popitem(last=False)
+            self.compiled.move_to_end(numbers)
+            found = self.compiled[numbers]
+            if found is not None and (None in stamps or stamps != found.stamps):
+                for i, name in found.bound.fixed.items():
+                    setattr(found.bound, name, inputs[i].detach())
+                found.net.refresh(found.bound)
+                found = self.compiled[numbers] = found._replace(stamps=stamps)
+            return found
 
-    def _compile(self, inputs: Sequence[Any]) -> tuple[CompiledNetwork, _Bound] | None:
+    def _compile(self, inputs: Sequence[Any], stamps: list[Stamp | None]) -> _Compiled | None:
         bound = _Bound(self.graph, inputs, self.fixed)
         given = tuple(
             x for i, x in enumerate(inputs) if isinstance(x, Tensor) and i not in bound.fixed
         )
+        options: dict[str, Any] = {"budget": 10.0, "check": False, "progress": False}
         try:
-            return compile(bound, given, budget=10.0, check=False, progress=False), bound
+            net = compile(bound, given, plan=self.plan, **options)
         except (CompileError, TypeError) as error:
-            warnings.warn(
-                f"torch.compile, backend jsc: a graph runs in torch: {error}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            _warn(str(error))
             return None
+        self.plan = net.plan  # other sizes have the same convolutions
+        return _Compiled(net, bound, stamps)
+
+
+def _warn(reason: str) -> None:
+    warnings.warn(
+        f"torch.compile, backend jsc: a graph runs in torch: {reason}", RuntimeWarning, stacklevel=2
+    )
+
+
+def _shares_memory(graph: torch.fx.GraphModule) -> bool:
+    """Is a result a view of an input or of another result? Dynamo counts on that being so, and a
+    compiled network gives copies."""
+    inputs = [n for n in graph.graph.nodes if n.op == "placeholder"]
+    results = graph.graph.output_node().all_input_nodes
+    memories = [
+        value.untyped_storage()._cdata
+        for node in (*inputs, *results)
+        if isinstance(value := node.meta.get("example_value"), Tensor)
+    ]
+    return len(set(memories)) < len(memories)
 
 
 def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:

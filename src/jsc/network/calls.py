@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -42,6 +43,14 @@ def kind_of(leaf: Any) -> str:
         return repr(leaf)
     where = "" if leaf.device.type == "cpu" else f" on {leaf.device}"
     return f"a {leaf.dim()}-dimensional {leaf.dtype} tensor{where}"
+
+
+def in_order(arguments: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Keyword arguments in the order of `names`, which pytree's structures have and Python's calls
+    have not."""
+    if len(arguments) < 2:
+        return arguments
+    return {name: arguments[name] for name in names if name in arguments} | arguments
 
 
 def tensors_of(leaves: list[Any]) -> list[Tensor]:

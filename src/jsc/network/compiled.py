@@ -22,6 +22,7 @@ from jsc.network.calls import (
     Key,
     LastCall,
     arguments_of,
+    in_order,
     is_channels_last,
     key_of,
     kind_of,
@@ -150,6 +151,7 @@ class CompiledNetwork(nn.Module):
         self._name = name
         self._structure = structure
         self._kinds = kinds
+        self._keywords = tuple(pytree.tree_unflatten(kinds, structure)[1])
         self._isa = _config.isa_name()  # with which methods were timed
         # In a tuple, so that its parameters are not those of this module. None: from a file.
         self._frozen = (model,)
@@ -201,9 +203,9 @@ class CompiledNetwork(nn.Module):
         """Takes the weights of `model`, whose structure is that of the compiled one, in place.
 
         Parameters and buffers are those of its `state_dict`; tensors that are no buffers stay as
-        they were. Costs the packing of the weights. No call may run meanwhile. Raises ValueError,
-        with nothing changed, if a parameter is missing or has another shape; TypeError if `model`
-        is no nn.Module.
+        they were. Costs the packing of the weights, and their memory again. No call may run
+        meanwhile. Raises ValueError if a parameter is missing or has another shape, TypeError if
+        `model` is no nn.Module; whatever is raised, nothing has changed.
         """
         if not isinstance(model, nn.Module):
             raise TypeError(f"refresh: model must be an nn.Module; got {type(model).__name__}")
@@ -221,9 +223,8 @@ class CompiledNetwork(nn.Module):
         with self._lock:
             if not self._programs:
                 raise ValueError("save: call the network once first")
-            inputs = [
-                [list(shape), str(dtype), last] for shape, dtype, _, last in self._last_sizes()
-            ]
+            sizes = self._last_sizes()
+            inputs = [[list(shape), str(dtype), last] for shape, dtype, _, last in sizes]
             about = {
                 "name": self._name,
                 "structure": pytree.treespec_dumps(self._structure),
@@ -260,8 +261,7 @@ class CompiledNetwork(nn.Module):
         return dict(Counter(program.method(o) for o in convolutions))
 
     def memory(self) -> tuple[int, int]:
-        """Bytes that the maps of a call take, and would take side by side; of the size planned
-        last."""
+        """Bytes that the maps of a call of the last size take, and would take side by side."""
         program = self._planned_last()
         return 4 * program.memory.size, 4 * program.memory.total
 
@@ -296,7 +296,7 @@ class CompiledNetwork(nn.Module):
         )
 
     def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-        leaves, structure = pytree.tree_flatten((args, kwargs))
+        leaves, structure = pytree.tree_flatten((args, in_order(kwargs, self._keywords)))
         if structure != self._structure:
             raise TypeError(
                 f"{self._name} was compiled for arguments {self._structure}; got {structure}"

@@ -7,11 +7,13 @@ whoever has its address needs no word of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 State = Mapping[str, Tensor]
+FLOATS: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
 # What is larger may round to inf in bfloat16 (`ops.amx.LARGEST`), with room for the rounding of
 # a product of weight and batch-norm.
 LARGEST = 3.38e38
@@ -48,13 +50,13 @@ class Store:
         """The constant's tensor: contiguous, aligned to 64 bytes, at one address for ever."""
         found = self._made.get(constant.key)
         if found is None:  # another thread may make it too: the one that is first is kept
-            made = (constant, aligned(constant.recipe(self.state)))
+            made = (constant, aligned(self.value(constant)))
             found = self._made.setdefault(constant.key, made)
         return found[1]
 
     def value(self, constant: Constant) -> Tensor:
         """The numbers of a constant without keeping them."""
-        return constant.recipe(self.state)
+        return _computed(constant, self.state)
 
     def bounded(self, constant: Constant) -> bool:
         return constant.key in self._bounded or is_bounded(self.value(constant))
@@ -63,14 +65,10 @@ class Store:
         """`replace` then refuses numbers with which this constant is not bounded."""
         self._bounded[constant.key] = constant
 
-    def refresh(self) -> None:
-        """Makes all constants again from the state, in place."""
-        for constant, made in self._made.values():
-            made.copy_(constant.recipe(self.state))
-
     def replace(self, given: State, names: Iterable[str]) -> None:
         """Takes the entries `names` of the state from `given`, in place, and makes the constants
-        again. Raises ValueError, with nothing changed, if one is missing or of another shape.
+        again. Raises ValueError if one is missing or of another shape. Whatever is raised, nothing
+        has changed: all constants are made first, which takes their memory again for a while.
         """
         own = {name: self.state[name] for name in sorted(names) if name in self.state}
         refused = []
@@ -80,26 +78,33 @@ class Store:
                 what = "nothing" if new is None else f"{new.dtype} of {tuple(new.shape)}"
                 shape = tuple(tensor.shape)
                 refused.append(f"{name} must be {tensor.dtype} of shape {shape}; got {what}")
+        then = {**self.state, **{name: given[name] for name in own if name in given}}
         if not refused:
-            then = {**self.state, **{name: given[name] for name in own}}
             refused = [
                 f"{constant.key} must have finite weights, none above {LARGEST:.2g}, with the "
                 "method that it has; compile the model with these weights instead"
                 for constant in self._bounded.values()
-                if not is_bounded(constant.recipe(then))
+                if not is_bounded(_computed(constant, then))
             ]
         if refused:
             more = f"\nand {len(refused) - 5} more" if len(refused) > 5 else ""
             raise ValueError("refresh: " + "\n".join(refused[:5]) + more)
         # It may change tensors that were made in inference mode, and others.
         with torch.inference_mode():
+            ready = [(made, _computed(constant, then)) for constant, made in self._made.values()]
             for name, tensor in own.items():
                 tensor.copy_(given[name])
-            self.refresh()
+            for made, numbers in ready:
+                made.copy_(numbers)
 
     @property
     def nbytes(self) -> int:
         return sum(made.nbytes for _, made in self._made.values())
+
+
+def _computed(constant: Constant, state: State) -> Tensor:
+    with torch.autocast("cpu", enabled=False):  # a recipe may have products
+        return constant.recipe(state)
 
 
 def is_bounded(x: Tensor) -> bool:

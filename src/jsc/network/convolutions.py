@@ -19,7 +19,7 @@ from jsc.network.blocking import (
     vectors_of,
 )
 from jsc.network.choices import TILES, geometry_of
-from jsc.network.constants import Constant
+from jsc.network.constants import FLOATS, Constant
 from jsc.network.graph import Convolution
 from jsc.ops import amx, cpc
 
@@ -80,10 +80,10 @@ def direct_fields(e: Emitter, conv: Convolution) -> dict[str, Any]:
 def tiles(e: Emitter, conv: Convolution) -> int:
     g, weight, direct = geometry_of(conv), e.weight(conv), direct_fields(e, conv)
     e.store.keep_bounded(weight)
-    pieces = PIECES[e.precision.conv]
+    pieces = PIECES[e.precision.of(conv.linear)]
     packed = weight.then(("amx", g.Dw, pieces), lambda w: amx.pack(w.float(), g, pieces))
     missing = -g.K % amx.BLOCK
-    shift = conv.shift or Constant(("zeros", g.K), lambda _: torch.zeros(g.K, dtype=torch.float32))
+    shift = conv.shift or Constant(("zeros", g.K), lambda _: torch.zeros(g.K, **FLOATS))
     bias = shift.then(("padded", missing), lambda b: F.pad(b.float(), (0, missing)))
     assert conv.workspace is not None
     fields = {

@@ -141,7 +141,7 @@ class Emitter:
 
     def choice(self, conv: Convolution) -> str:
         """The method chosen for a convolution, the rule's where there is none that fits it."""
-        fitting = candidates(conv, self.lanes, self.precision.conv)
+        fitting = candidates(conv, self.lanes, self.precision.of(conv.linear))
         chosen = self.choices.get(conv.name)
         if chosen is None or chosen not in fitting or not self.takes_weights(conv, chosen):
             return next(c for c in fitting if self.takes_weights(conv, c))
@@ -149,7 +149,7 @@ class Emitter:
 
     def options(self, conv: Convolution) -> list[str]:
         """The ways to do a convolution with its weights, the rule's own first."""
-        fitting = candidates(conv, self.lanes, self.precision.conv)
+        fitting = candidates(conv, self.lanes, self.precision.of(conv.linear))
         return [c for c in fitting if self.takes_weights(conv, c)]
 
     def takes_weights(self, conv: Convolution, choice: str) -> bool:
@@ -256,7 +256,7 @@ def normalise(e: Emitter, op: Lrn | Softmax | LayerNorm) -> int:
         fields |= {"alpha": op.alpha, "beta": op.beta, "k": op.k}
     elif isinstance(op, LayerNorm):
         fields |= {"kind": KINDS.index("layer"), "eps": op.eps}
-        fields |= {"weight": e.address(op.weight), "shift": e.address(op.shift)}
+        fields |= {"weight": e.vector(op.weight, op.out.C), "shift": e.vector(op.shift, op.out.C)}
     return int(e.program.add_normalise(fields))
 
 
@@ -265,7 +265,7 @@ def group_norm(e: Emitter, op: GroupNorm) -> int:
     fields = {
         **e.maps(op), "groups": op.groups, "pixels": pixels_of_a_task(op.inputs[0]),
         "workspace": e.memory.offsets[op.workspace], "eps": op.eps,
-        "weight": e.address(op.weight), "shift": e.address(op.shift),
+        "weight": e.vector(op.weight, op.out.C), "shift": e.vector(op.shift, op.out.C),
         "act": e.activation(op.act),
     }  # fmt: skip
     return int(e.program.add_group_norm(fields))

@@ -110,7 +110,8 @@ class Convolution(Activated):
     `padding` is that above and to the left; what hangs over below and to the right follows from
     `out`. Of siblings that became one (`siblings.py`), `filters` has how many each had, and
     `first_name` is the name of the first. `exact` ones, which are no convolutions of the model (a
-    mean over channels), keep float32's bits at every precision.
+    mean over channels), keep float32's bits at every precision; `linear` ones, linear layers of
+    every pixel, have the precision of those.
     """
 
     weight: Constant | None = None
@@ -124,6 +125,7 @@ class Convolution(Activated):
     filters: tuple[int, ...] = ()
     first_name: str = ""
     exact: bool = False
+    linear: bool = False
 
     @property
     def residual(self) -> Value | None:

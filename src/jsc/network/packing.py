@@ -73,7 +73,7 @@ def _transform(outputs: int) -> Tensor:
     for i, p in enumerate(points):
         others = [p - q for j, q in enumerate(points) if j != i]
         rows.append([p**power / math.prod(others) for power in range(3)])
-    return torch.tensor([*rows, [0.0, 0.0, 1.0]], dtype=torch.float64)
+    return torch.tensor([*rows, [0.0, 0.0, 1.0]], dtype=torch.float64, device="cpu")
 
 
 def winograd(weight: Tensor, tile: tuple[int, int], lanes: int, vectors: int) -> Tensor:

@@ -18,14 +18,13 @@ from jsc._precision import Precision
 from jsc.network import batches, memory, passes
 from jsc.network.captured import Captured
 from jsc.network.choices import workspace_of
-from jsc.network.constants import Store
+from jsc.network.constants import FLOATS, Store
 from jsc.network.emit import Emitter
 from jsc.network.graph import Convolution, Copy, Graph, Operation, TensorRef, TorchCall, Value
 from jsc.network.lowering.entries import Entry, Opaque, Parameter, ViewOf
 from jsc.network.lowering.walk import lower
 
 IEEE = Precision()
-FLOATS: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
 
 
 def _without_autocast() -> AbstractContextManager[Any]:
@@ -69,7 +68,7 @@ class NetworkProgram:
         self.starts = batches.divide(self.graph, self.images)
         for operation in self.graph.operations:
             if isinstance(operation, Convolution):
-                operation.workspace = workspace_of(operation, precision.conv)
+                operation.workspace = workspace_of(operation, precision.of(operation.linear))
         self.segments = memory.schedule(self.graph)
         self.memory = memory.plan(self.graph, self.segments)
         self.program = Program(self.isa)

@@ -65,7 +65,8 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Any], list[Captured]]:
             text = (file.metadata() or {}).get(KEY)
             if text is None:
                 raise FileError(f"{path} is no compiled network; CompiledNetwork.save writes one")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: else the network would change with the file, whose memory it shares.
+            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         about = json.loads(text)
         if _names_modules(about):
             raise FileError(f"{path} names a module to import, which no compiled network does")
@@ -202,7 +203,11 @@ def _target(name: str) -> Any:
         return ON_SIZES[name]
     namespace, operation, overload = name.split(".")
     found = getattr(getattr(torch.ops.aten, operation), overload)
+    # Of TorchScript alone are those without a kernel: they seed generators and print.
     # aten.from_file is the one operator without side effects on tensors that opens a file.
-    if namespace != "aten" or found._schema.is_mutable or operation == "from_file":
+    functional = torch._C._dispatch_has_kernel(found.name()) and not found._schema.is_mutable
+    gives_tensors = any("Tensor" in str(result.type) for result in found._schema.returns)
+    functional = functional and (gives_tensors or operation.startswith("_assert"))
+    if namespace != "aten" or not functional or operation == "from_file":
         raise ValueError(f"{name} is no functional operator of torch's")
     return found

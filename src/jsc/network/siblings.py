@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jsc.network.constants import Constant
+from jsc.network.constants import FLOATS, Constant
 from jsc.network.graph import Convolution, Graph, Value
 
 
@@ -55,7 +55,7 @@ def _reading(conv: Convolution) -> Any:
     """What siblings have in common. What hangs over below and to the right follows from the size of
     the output."""
     window = (conv.kernel, conv.stride, conv.padding, conv.dilation)
-    return (conv.inputs[0], window, conv.act, conv.exact, conv.out.shape[:3])
+    return (conv.inputs[0], window, conv.act, conv.exact, conv.linear, conv.out.shape[:3])
 
 
 def _neighbours(family: list[Convolution]) -> list[list[Convolution]]:
@@ -122,7 +122,7 @@ def _merge(graph: Graph, siblings: list[Convolution]) -> None:
 def _one_after_another(
     constants: list[Constant | None],
     filters: tuple[int, ...],
-    missing: Callable[[int], Tensor],
+    missing: Callable[..., Tensor],
 ) -> Constant | None:
     """Numbers of each filter, where a sibling that has none has `missing`; None where none has."""
     if not any(constants):
@@ -132,5 +132,5 @@ def _one_after_another(
     return Constant(key, lambda state: torch.cat([part.recipe(state) for part in parts]))
 
 
-def _same(number: Callable[[int], Tensor], filters: int) -> Constant:
-    return Constant((number.__name__, filters), lambda _: number(filters))
+def _same(number: Callable[..., Tensor], filters: int) -> Constant:
+    return Constant((number.__name__, filters), lambda _: number(filters, **FLOATS))

@@ -67,7 +67,7 @@ def tune(
 def _shape(conv: Convolution) -> tuple[Any, ...]:
     epilogue = (conv.scale is None, conv.residual is None, conv.act)
     geometry = (conv.kernel, conv.stride, conv.padding, conv.dilation, conv.groups)
-    return (conv.inputs[0].shape, conv.out.shape, geometry, epilogue)
+    return (conv.inputs[0].shape, conv.out.shape, geometry, epilogue, conv.exact, conv.linear)
 
 
 def _fastest(
@@ -130,7 +130,7 @@ class _Check:
         affordable = conv.out.shape[1] * CHECKED_MACS // max(1, conv.macs)
         self.rows = min(conv.out.shape[1], max(4, affordable))
         self.exact = self._compute(torch.float64)
-        precision = program.emitter.precision.conv
+        precision = program.emitter.precision.of(conv.linear)
         self.torch_error = largest_error(self._compute(torch.float32, precision), self.exact)
 
     def _compute(self, dtype: torch.dtype, precision: str = "ieee") -> Tensor:

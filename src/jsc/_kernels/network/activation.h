@@ -12,6 +12,8 @@
 // NaN stays NaN everywhere. Largest errors: sigmoid and tanh 2e-7 of 1, gelu 3e-7 of x.
 // Source of erf: W. H. Press et al., Numerical Recipes, 2nd ed., 6.2 (erfcc, 1.2e-7).
 #pragma once
+#include <cfloat>
+
 #include "network/functions.h"
 
 namespace jsc::network {
@@ -44,12 +46,18 @@ JSC_INLINE V exp_negative(V x) {
     exp_pair<V>(x < -80.f ? V{} - 80.f : x, up, down);
     return up;
 }
+// y, but NaN where x is NaN, or -inf: there x f(x) is inf times 0.
+template <class V>
+JSC_INLINE V unless_infinite(V x, V y) {
+    return x >= -FLT_MAX ? y : x - x;
+}
 // x / (1 + exp(-x)), or with `one` 1 / (1 + exp(-x)). Where exp would leave float32, x counts as -80 or 80.
 template <class V>
 JSC_INLINE V logistic(V x, bool one) {
     V low = x < -80.f ? V{} - 80.f : x, bounded = low > 80.f ? V{} + 80.f : low, up, down;
     exp_pair<V>(bounded, up, down);
-    V y = (one ? V{} + 1.f : low) / (1.f + down);
+    if (!one) return unless_infinite<V>(x, low / (1.f + down));
+    V y = 1.f / (1.f + down);
     return x == x ? y : x;
 }
 template <class V>
@@ -83,8 +91,8 @@ JSC_INLINE V gelu(V x) {
     V tail = .5f * t * exp_negative<V>(p - z * z);  // (1 - erf(z)) / 2
     V y = x < 0.f ? x * tail : x - x * tail;
     V infinite = x < 0.f ? V{} : x;
-    y = z < 1e18f ? y : infinite;  // inf times 0, and z z beyond float32
-    return x == x ? y : x;
+    y = z < 1e18f ? y : infinite;  // z z is beyond float32
+    return unless_infinite<V>(x, y);
 }
 
 template <class V>
@@ -113,7 +121,7 @@ JSC_INLINE V activate(V x, const Activation &act) {
     case act_gelu: return gelu<V>(x);
     case act_gelu_tanh: {
         V y = x * sigmoid<V>(1.5957691216057308f * (x + 0.044715f * x * x * x));
-        return x < -1e10f ? V{} : y;
+        return unless_infinite<V>(x, x < -1e10f ? V{} : y);
     }
     case act_threshold: return x <= a ? V{} + b : x;
     default:

@@ -33,6 +33,26 @@ def optional(entry: Any, what: str) -> Constant | None:
     return None if entry is None else parameter(entry, what).constant
 
 
+def require_sound(conv: Convolution, filters: tuple[int, ...]) -> Convolution:
+    """`filters` is the shape of the weight. What a damaged file says reaches no kernel."""
+    C, K, groups = conv.inputs[0].C, conv.out.C, conv.groups
+    if (
+        min(*conv.stride, *conv.dilation, groups) < 1
+        or min(conv.padding) < 0
+        or C % groups
+        or K % groups
+        or filters != (K, C // groups, *conv.kernel)
+    ):
+        raise ValueError(f"no convolution of {C} channels: {conv}, weights {filters}")
+    return conv
+
+
+def own_name(weight: Parameter) -> str:
+    """Of a tensor that is no part of the model's state, whose key holds for this process only."""
+    key = weight.constant.key
+    return weight.name if isinstance(key, tuple) and key[0] == "made" else ""
+
+
 def conv2d(
     low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any = None, stride: Any = 1,
     padding: Any = 0, dilation: Any = 1, groups: int = 1,
@@ -51,8 +71,9 @@ def conv2d(
     operation = Convolution(
         [value], Value(map_shape(shape, "nchw")), weight=w.constant, shift=optional(bias, "bias"),
         kernel=kernel, stride=pair(stride), padding=pair(padding), dilation=dilation, groups=groups,
+        first_name=own_name(w),
     )  # fmt: skip
-    return Entry(low.emit(operation), "nchw")
+    return Entry(low.emit(require_sound(operation, w.shape)), "nchw")
 
 
 def conv1d(
@@ -69,9 +90,10 @@ def conv1d(
         [value], Value(map_shape(out_shape(node), "ncl")),
         weight=w.constant.then("one row", lambda t: t.unsqueeze(2)), shift=optional(bias, "bias"),
         kernel=(1, w.shape[2]), stride=(1, stride), padding=(0, pair(padding)[0]),
-        dilation=(1, dilation), groups=groups,
+        dilation=(1, dilation), groups=groups, first_name=own_name(w),
     )  # fmt: skip
-    return Entry(low.emit(operation), "ncl")
+    filters = (*w.shape[:2], 1, w.shape[2])
+    return Entry(low.emit(require_sound(operation, filters)), "ncl")
 
 
 def convolution(
@@ -97,8 +119,11 @@ def linear(low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any = None) 
         raise Unsupported("a weight that is no matrix, or a bias that is broadcast")
     if entry.form in ("nhwc", "nlc"):
         as_filters = w.constant.then("1x1", lambda t: t[:, :, None, None])
-        operation = Convolution([entry.value], Value((N, H, W, K)), weight=as_filters, shift=shift)
-        return Entry(low.emit(operation), entry.form)
+        out = Value((N, H, W, K))
+        operation = Convolution(
+            [entry.value], out, weight=as_filters, shift=shift, first_name=own_name(w), linear=True
+        )
+        return Entry(low.emit(require_sound(operation, (*w.shape, 1, 1))), entry.form)
     constant = w.constant
     if entry.form == "flat":
         # The map is channels-last: the weight's columns are put in that order instead.

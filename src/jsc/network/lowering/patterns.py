@@ -33,19 +33,38 @@ def match_lrn(node: fx.Node) -> tuple[fx.Node, int, float, float, float] | None:
     if not (pooled := step(through_views(scaled.args[0]), "avg_pool3d.default")):
         return None
     padded = through_views(pooled.args[0])
-    if not isinstance(padded, fx.Node) or "pad" not in str(padded.target):
+    if not isinstance(padded, fx.Node) or not _pads_with_zeros(padded):
         return None
     if not (square := step(through_views(padded.args[0]), "mul.Tensor")):
         return None
     x, size = node.args[0], int(pooled.args[1][0])  # type: ignore[index,arg-type]
     numbers = (scaled.args[1], power.args[1], added.args[1])
     plain = all(isinstance(v, (int, float)) for v in numbers)
-    whole = list(pooled.args[1]) == [size, 1, 1]  # type: ignore[arg-type]
+    window = [list(a) for a in pooled.args[1:3]]  # type: ignore[arg-type]
+    whole = len(pooled.args) == 3 and window == [[size, 1, 1], [1, 1, 1]]
     pads = list(padded.args[1]) == [0, 0, 0, 0, size // 2, (size - 1) // 2]  # type: ignore[arg-type]
     if not plain or not whole or not pads or square.args != (x, x) or not isinstance(x, fx.Node):
         return None
+    # Channels are the third of five dimensions there, and the second of four before and after.
+    shape = x.meta["val"].shape
+    there = (padded.args[0].meta["val"].shape, scaled.args[0].meta["val"].shape)  # type: ignore[union-attr]
+    if len(shape) != 4 or there != ((shape[0], 1, *shape[1:]), shape):
+        return None
+    if any(n.kwargs for n in (node, power, added, scaled, pooled, square)):
+        return None
     alpha, beta, k = (float(v) for v in numbers)  # type: ignore[arg-type]
     return x, size, alpha, beta, k
+
+
+def _pads_with_zeros(node: fx.Node) -> bool:
+    name, rest = str(node.target).removeprefix("aten."), node.args[2:]
+    if node.kwargs or name not in ("constant_pad_nd.default", "pad.default"):
+        return False
+    if name == "pad.default":
+        mode, rest = (rest[0], rest[1:]) if rest else ("constant", ())
+        if mode != "constant":
+            return False
+    return not rest or rest[0] in (None, 0)
 
 
 def match_layer_norm(node: fx.Node) -> tuple[fx.Node, float] | None:
@@ -82,7 +101,9 @@ def match_layer_norm(node: fx.Node) -> tuple[fx.Node, float] | None:
 def _same_centre(square: fx.Node, x: fx.Node, u: fx.Node) -> bool:
     """x - u, computed a second time."""
     at = square.args[0]
-    return isinstance(at, fx.Node) and str(at.target) == "aten.sub.Tensor" and at.args == (x, u)
+    if not isinstance(at, fx.Node) or at.kwargs:
+        return False
+    return str(at.target) == "aten.sub.Tensor" and at.args == (x, u)
 
 
 def _is_square(node: fx.Node) -> bool:

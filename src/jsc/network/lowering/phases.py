@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from jsc.network.graph import Convolution, Copy, Value
-from jsc.network.lowering.convolving import optional, parameter
+from jsc.network.lowering.convolving import optional, parameter, require_sound
 from jsc.network.lowering.entries import (
     Entry,
     Lowering,
@@ -31,6 +31,8 @@ def conv_transpose2d(
     value = low.map(x, "nchw")
     w, shift = parameter(weight, "weight"), optional(bias, "bias")
     kernel, steps, pads = (w.shape[2], w.shape[3]), pair(stride), pair(padding)
+    if min(*steps, groups) < 1 or min(pads) < 0:
+        raise ValueError(f"no transposed convolution: stride {steps}, padding {pads}, {groups}")
     if pair(dilation) != (1, 1) or any(k < s for k, s in zip(kernel, steps, strict=True)):
         raise Unsupported("dilated, or with pixels that no tap reaches")
     whole = Value(map_shape(out_shape(node), "nchw"))
@@ -58,12 +60,13 @@ def conv_transpose2d(
             return grouped.flatten(0, 1)
 
         constant = w.constant.then(("phase", first, steps, groups), filters)
-        low.emit(
-            Convolution(
-                [source], part, weight=constant, shift=shift, kernel=(taps[0], taps[1]),
-                padding=(before[0], before[1]), groups=groups,
-            )
+        operation = Convolution(
+            [source], part, weight=constant, shift=shift, kernel=(taps[0], taps[1]),
+            padding=(before[0], before[1]), groups=groups,
         )  # fmt: skip
+        # The weight is (channels, filters of a group, ...), so that this is the rule for it too.
+        rows = (w.shape[1] * groups, w.shape[0] // groups, *taps)
+        low.emit(require_sound(operation, rows))
     return Entry(whole, "nchw")
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import fx
 
 from jsc.network.blocking import norm_floats
-from jsc.network.constants import Constant
+from jsc.network.constants import FLOATS, Constant
 from jsc.network.graph import (
     AdaptivePool,
     Convolution,
@@ -52,16 +54,12 @@ def max_pool2d(
 def max_pool2d_with_indices(low: Lowering, node: fx.Node, *args: Any, **options: Any) -> Any:
     if any(user.args[1] != 0 for user in node.users):
         raise Unsupported("max-pool with indices")
-    first = node.meta["val"][0]
-    proxy = _Meta(node, first)
-    return max_pool2d(low, proxy, *args, **options), None  # type: ignore[arg-type]
+    return max_pool2d(low, _first(node), *args, **options), None
 
 
-class _Meta:
-    """A node that stands for one of its results."""
-
-    def __init__(self, node: fx.Node, value: Any):
-        self.meta = {**node.meta, "val": value}
+def _first(node: fx.Node) -> Any:
+    """What has the first of a node's results, in place of the node."""
+    return SimpleNamespace(meta={**node.meta, "val": node.meta["val"][0]})
 
 
 def avg_pool2d(
@@ -89,7 +87,7 @@ def adaptive_max_pool2d(low: Lowering, node: fx.Node, x: Any, size: Any) -> Any:
     if any(user.args[1] != 0 for user in node.users):
         raise Unsupported("max-pool with indices")
     value = low.map(x, "nchw")
-    out = Value(map_shape(tuple(node.meta["val"][0].shape), "nchw"))
+    out = Value(map_shape(out_shape(_first(node)), "nchw"))
     return Entry(low.emit(AdaptivePool([value], out, mode="max")), "nchw"), None
 
 
@@ -174,9 +172,7 @@ def _over_channels(low: Lowering, node: fx.Node, entry: Entry, factor: float) ->
     """A convolution with equal weights."""
     N, H, W, C = entry.value.shape
     out_shape(node)
-    equal = Constant(
-        ("equal", C, factor), lambda state: torch.full((1, C, 1, 1), factor, dtype=torch.float32)
-    )
+    equal = Constant(("equal", C, factor), lambda _: torch.full((1, C, 1, 1), factor, **FLOATS))
     operation = Convolution([entry.value], Value((N, H, W, 1)), weight=equal, exact=True)
     return Entry(low.emit(operation), entry.form)
 
@@ -208,7 +204,7 @@ def layer_norm(
 
 
 def native_layer_norm(low: Lowering, node: fx.Node, *args: Any) -> Any:
-    return layer_norm(low, _Meta(node, node.meta["val"][0]), *args), None, None  # type: ignore[arg-type]
+    return layer_norm(low, _first(node), *args), None, None
 
 
 def group_norm(
@@ -229,8 +225,7 @@ def native_group_norm(
     low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any, N: int, C: int, pixels: int,
     groups: int, eps: float,
 ) -> Any:  # fmt: skip
-    first = _Meta(node, node.meta["val"][0])
-    return group_norm(low, first, x, groups, weight, bias, eps), None, None  # type: ignore[arg-type]
+    return group_norm(low, _first(node), x, groups, weight, bias, eps), None, None
 
 
 def instance_norm(
@@ -243,24 +238,37 @@ def instance_norm(
     return group_norm(low, node, x, entry.value.C, weight, bias, eps)
 
 
-def resize(mode: str) -> Any:
-    def function(low: Lowering, node: fx.Node, x: Any, size: Any, *rest: Any) -> Entry:
-        value = low.map(x, "nchw")
-        out = Value(map_shape(out_shape(node), "nchw"))
-        align = False
-        if mode == "bilinear":
-            align, *rest = rest  # type: ignore[assignment]
-        # `.vec` has one list of scales (or None), the default overload two numbers (or None).
-        given = rest[0] if len(rest) == 1 else rest
-        scales = tuple(0.0 if s is None else float(s) for s in (given or (None, None)))
-        if len(scales) == 1:
-            scales = (scales[0], 0.0)
-        operation = Resize(
-            [value], out, mode=mode, align_corners=bool(align), scales=(scales[0], scales[1])
-        )
-        return Entry(low.emit(operation), "nchw")
+def _resized(
+    low: Lowering, node: fx.Node, x: Any, mode: str, align: bool, scales: Sequence[float | None]
+) -> Entry:
+    value, out = low.map(x, "nchw"), Value(map_shape(out_shape(node), "nchw"))
+    down, across = (0.0 if s is None else float(s) for s in scales)
+    made = Resize([value], out, mode=mode, align_corners=align, scales=(down, across))
+    return Entry(low.emit(made), "nchw")
 
-    return function
+
+def nearest(
+    low: Lowering, node: fx.Node, x: Any, size: Any, down: float | None = None,
+    across: float | None = None,
+) -> Entry:  # fmt: skip
+    return _resized(low, node, x, "nearest", False, (down, across))
+
+
+def nearest_vec(low: Lowering, node: fx.Node, x: Any, size: Any, scales: Any) -> Entry:
+    return _resized(low, node, x, "nearest", False, scales or (None, None))
+
+
+def bilinear(
+    low: Lowering, node: fx.Node, x: Any, size: Any, align: bool, down: float | None = None,
+    across: float | None = None,
+) -> Entry:  # fmt: skip
+    return _resized(low, node, x, "bilinear", align, (down, across))
+
+
+def bilinear_vec(
+    low: Lowering, node: fx.Node, x: Any, size: Any, align: bool, scales: Any
+) -> Entry:
+    return _resized(low, node, x, "bilinear", align, scales or (None, None))
 
 
 def divide(low: Lowering, node: fx.Node, a: Any, b: Any) -> Entry:
@@ -299,8 +307,8 @@ TABLE = {
     "group_norm.default": group_norm,
     "native_group_norm.default": native_group_norm,
     "instance_norm.default": instance_norm,
-    "upsample_nearest2d.vec": resize("nearest"),
-    "upsample_nearest2d.default": resize("nearest"),
-    "upsample_bilinear2d.vec": resize("bilinear"),
-    "upsample_bilinear2d.default": resize("bilinear"),
+    "upsample_nearest2d.vec": nearest_vec,
+    "upsample_nearest2d.default": nearest,
+    "upsample_bilinear2d.vec": bilinear_vec,
+    "upsample_bilinear2d.default": bilinear,
 }

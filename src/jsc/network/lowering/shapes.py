@@ -24,6 +24,12 @@ def same(low: Lowering, node: fx.Node, x: Any, *rest: Any, **options: Any) -> An
     return x
 
 
+def dropout(low: Lowering, node: fx.Node, x: Any, p: float = 0.5, train: bool = False) -> Any:
+    if train and p:
+        raise Unsupported("it is random")
+    return x
+
+
 def clone(low: Lowering, node: fx.Node, x: Any, *rest: Any, **options: Any) -> Any:
     """A map that is a result is copied then; other tensors are copied here."""
     if isinstance(x, Opaque):
@@ -201,11 +207,11 @@ def unsqueeze(low: Lowering, node: fx.Node, x: Any, dim: int) -> Any:
 TABLE = {
     **dict.fromkeys(
         [
-            "alias.default", "detach.default", "dropout.default", "contiguous.default",
-            "native_dropout.default", "feature_dropout.default",
+            "alias.default", "detach.default", "contiguous.default",
         ],
         same,
     ),
+    **dict.fromkeys(["dropout.default", "feature_dropout.default"], dropout),
     **dict.fromkeys(["clone.default", "lift_fresh_copy.default"], clone),
     "view.default": view,
     "reshape.default": view,

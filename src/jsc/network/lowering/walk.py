@@ -70,11 +70,13 @@ def lower(captured: Captured, channels_last: tuple[bool, ...]) -> Graph:
 
 
 def _parameter(captured: Captured, node: fx.Node, placeholder: Placeholder) -> Parameter:
-    """A tensor of the state by its name; one that the forward made, by its value."""
+    """A tensor of the state by its name; one that the forward made, by its value. In a file its
+    name begins with the graph's number."""
     name = placeholder.name
     if placeholder.kind == "made":
         value = captured.state[name]
         constant = Constant(("made", name, id(value)), lambda _: value)
+        name = name.rpartition(":")[2]
     else:
         constant = constants.of(name)
     return Parameter(constant, node.meta["val"], name)

@@ -1,4 +1,5 @@
-"""The storage format CPC: round trips, sizes, and arrays that contradict each other."""
+"""The storage format CPC: round trips, sizes, and arrays that contradict each other or are special
+(those of CPO and CPS too)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from strategies import conv_cases
 
-from jsc.formats import CPC
+from jsc.formats import CPC, CPO, CPS
 
 fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -77,3 +78,17 @@ def test_contradicting_arrays_are_errors():
         CPC.encode(torch.zeros(1, 1, 4, 4).half(), 3)
     with pytest.raises(ValueError, match="does not fit"):
         CPC.encode(torch.zeros(1, 1, 4, 4), 7)
+
+
+@pytest.mark.parametrize("kind", [CPC, CPO, CPS])
+def test_values_may_have_gradients_negations_and_another_default_device(kind):
+    x = torch.relu(torch.randn(2, 5, 4, 3)).requires_grad_()
+    with torch.device("meta"):
+        code = kind.encode(x, 3, padding=1)
+    rest = [getattr(code, f.name) for f in dataclasses.fields(code)[1:-1]]
+    for DA in (code.DA.clone().requires_grad_(), torch._neg_view(-code.DA)):
+        made = kind.from_arrays(DA, *rest, tuple(x.shape), 3, padding=1)
+        assert made == code
+        decoded = made.decode()
+        assert torch.equal(decoded, x)
+        assert not decoded.requires_grad

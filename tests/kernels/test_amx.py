@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -197,3 +199,19 @@ def test_without_amx_it_is_refused_in_words_and_the_layer_is_dense(monkeypatch):
 def test_a_field_that_is_missing_is_an_error():
     with pytest.raises(ValueError, match="No value specified for struct attribute"):
         kernel.Convolution({"N": 1, "C": 3})
+
+
+def test_a_padded_bias_is_float32_whatever_the_default(monkeypatch):
+    monkeypatch.setattr(amx.Convolution, "_kernel", lambda self, pieces: SimpleNamespace(steps=1))
+    w, g = torch.randn(3, 2, 1, 1), ConvGeometry(1, 2, 4, 4, 3, 1, 1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            made = amx.Convolution(
+                amx.pack(w, g), torch.ones(3, dtype=torch.float32, device="cpu"), g
+            )
+            assert torch.equal(amx.unpack(made._packed, g), w)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert made._bias.dtype == torch.float32
+    assert made._bias.tolist() == [1.0] * 3 + [0.0] * 29

@@ -81,6 +81,18 @@ def test_blocks_and_ranges_change_nothing(
         assert torch.equal(cpc_grad.gradients(grad, x, w, g, over_input=False)[1], gw)
 
 
+def test_plans_of_wide_maps_are_not_kept():
+    """They have 12 bytes for each column."""
+    before = cpc_grad._kept.cache_info()
+    for width in (5000, 8):
+        x, grad, w, g = problem(1, 2, 3, width, 3, (3, 3), padding=(1, 1))
+        assert torch.equal(
+            cpc_grad.gradients(x, grad, w, g, over_input=True)[1], expected(x, grad, w, g)[1]
+        )
+    after = cpc_grad._kept.cache_info()
+    assert after.hits + after.misses == before.hits + before.misses + 1
+
+
 @pytest.mark.parametrize("over_input", [True, False])
 def test_same_bits_for_threads_and_again(isa, dtype, over_input, monkeypatch):
     monkeypatch.setattr("jsc._config.SERIAL_WORK", 0)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from strategies import ConvCase, conv_cases
+from torch._subclasses import FakeTensorMode
 
 import jsc
 from jsc import methods as ops
@@ -126,9 +127,24 @@ def test_weights_that_are_not_finite_go_dense(method):
 @pytest.mark.parametrize("x_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("w_format", [torch.contiguous_format, torch.channels_last])
 def test_memory_format_is_torchs(method, x_format, w_format):
-    x = torch.randn(2, 8, 6, 7).contiguous(memory_format=x_format)
-    w = torch.randn(5, 8, 3, 3).contiguous(memory_format=w_format)
-    assert jsc.functional.conv2d(x, w, method=method).stride() == F.conv2d(x, w).stride()
+    """Also where one channel, or maps of one pixel, are contiguous in either format."""
+    for C, K, size in (
+        (8, 5, (6, 7)),
+        (1, 5, (6, 7)),
+        (8, 1, (6, 7)),
+        (8, 5, (3, 3)),
+        (1, 1, (3, 3)),
+    ):
+        x = torch.empty(2, C, *size, memory_format=x_format).normal_()
+        w = torch.empty(K, C, 3, 3, memory_format=w_format).normal_()
+        expected = F.conv2d(x, w).stride()
+        assert jsc.functional.conv2d(x, w, method=method).stride() == expected
+        with FakeTensorMode() as fake:
+            given = fake.from_tensor(x), fake.from_tensor(w)
+            assert jsc.functional.conv2d(*given, method=method).stride() == expected
+        layer = jsc.nn.SparseConv2d(C, K, 3, bias=False, method=method).requires_grad_(False)
+        layer.to(memory_format=w_format)
+        assert layer(x).stride() == layer.to_dense()(x).stride()
 
 
 @pytest.mark.parametrize("method", METHODS)

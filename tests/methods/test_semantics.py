@@ -23,6 +23,7 @@ import jsc
 from jsc import _config
 from jsc import methods as ops
 from jsc._kernels import cpu
+from jsc.ops import _scratch
 from jsc.reference import winograd
 
 METHODS = [m for m in ops.METHODS if m != "dense"]
@@ -258,3 +259,52 @@ def test_huge_sizes_are_refused_in_words(method):
             run(stride=2**60)
     stride = {"amx": 64, "winograd": 1}.get(method, 2**60)
     assert torch.equal(run(stride=stride), F.conv2d(x, w, stride=min(stride, 4)))
+
+
+def layer_and_map(method, dtype=torch.float32):
+    layer = jsc.nn.SparseConv2d(20, 17, 3, padding=1, method=method, dtype=dtype)
+    return layer.eval().requires_grad_(False), torch.relu(torch.randn(2, 20, 9, 9, dtype=dtype))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_torchs_default_device_and_dtype_do_not_matter(method, dtype, monkeypatch):
+    layer, x = layer_and_map(method, dtype)
+    expected = layer(x)
+    monkeypatch.setattr(_scratch, "_arena", _scratch._Arena())  # scratch is allocated anew
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            prepared = layer(x)
+            called = jsc.functional.conv2d(x, layer.weight, layer.bias, padding=1, method=method)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(prepared, expected)
+    assert torch.equal(called, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # of torch itself
+@pytest.mark.parametrize("method", METHODS)
+def test_derivatives_of_forward_mode_are_torchs(method):
+    layer, x = layer_and_map(method)
+    w, b, t = layer.weight.detach(), layer.bias.detach(), torch.randn_like(x)
+    given, tangents = (x, w, b), (t, torch.randn_like(w), torch.randn_like(b))
+
+    def ours(x, w, b):
+        return jsc.functional.conv2d(x, w, b, padding=1, method=method)
+
+    expected = torch.func.jvp(lambda *p: F.conv2d(*p, padding=1), given, tangents)
+    assert all(map(torch.equal, torch.func.jvp(ours, given, tangents), expected))
+    expected = torch.func.jvp(layer.to_dense(), (x,), (t,))
+    for _ in range(2):
+        assert all(map(torch.equal, torch.func.jvp(layer, (x,), (t,)), expected))
+        layer(x)  # prepared
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_vmap_of_no_elements(method):
+    layer, x = layer_and_map(method)
+    out = torch.vmap(lambda x: jsc.functional.conv2d(x, layer.weight, method=method), 2)(
+        torch.empty(2, 20, 0, 9, 9)
+    )
+    assert out.shape == (0, 2, 17, 7, 7)
+    assert out.dtype == x.dtype

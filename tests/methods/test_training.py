@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from training_ways import LAST, integers, take
 
 import jsc
@@ -30,7 +31,7 @@ GEOMETRIES = {
 def test_gradcheck(monkeypatch, way, geometry):
     taken = take(monkeypatch, way)
     # gradcheck asks for the input's gradient itself: nothing could be skipped there.
-    monkeypatch.setattr(operator, "behind_relu", lambda x, leaf: True)
+    monkeypatch.setattr(operator, "behind_relu", lambda *given: True)
     kernel, stride, padding = GEOMETRIES[geometry]
     # Away from zero, where ReLU has no derivative; channels beyond one task and one vector.
     a = torch.randn(2, 17 if geometry == "1x1" else 3, 5, 4, dtype=torch.float64)
@@ -51,7 +52,7 @@ def test_gradcheck(monkeypatch, way, geometry):
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
 def test_gradcheck_of_strides(monkeypatch, way, kernel):
     taken = take(monkeypatch, way)
-    monkeypatch.setattr(operator, "behind_relu", lambda x, leaf: True)
+    monkeypatch.setattr(operator, "behind_relu", lambda *given: True)
     a = torch.randn(2, 3, 7, 6, dtype=torch.float64)
     a = (a + a.sign() * 0.1).contiguous(memory_format=LAST).requires_grad_()
     w = torch.randn(2, 3, kernel, kernel, dtype=torch.float64, requires_grad=True)
@@ -222,6 +223,23 @@ def test_hooks_on_what_was_pooled(monkeypatch):
     x = F.relu(a)
     x.retain_grad()
     layer(F.max_pool2d(x, 2)).sum().backward()
+    assert not used()
+
+
+def test_the_derivative_of_relu_is_not_used_under_hooks_on_saved_tensors(monkeypatch):
+    """What is unpacked there is another tensor, whose readers are not seen."""
+    layer, a, used = gated_layer(monkeypatch)
+    for before in (lambda x: x, lambda x: F.max_pool2d(x, 2, 1)):
+        x = F.relu(a)
+        x.retain_grad()
+        with torch.autograd.graph.save_on_cpu():
+            y = layer(before(x))
+        y.sum().backward()
+        assert not used()
+        assert bool((x.grad[x == 0] != 0).any())
+    # A checkpoint unpacks once: here for the pooling's own gradient.
+    pooled = checkpoint(lambda a: F.max_pool2d(F.relu(2 * a), 2), a, use_reentrant=False)
+    layer(pooled).sum().backward()
     assert not used()
 
 

@@ -31,6 +31,11 @@ def test_threshold_zero_is_the_relu():
     assert torch.equal(ours, torchs)
 
 
+def test_threshold_zero_has_the_zeros_of_the_relu():
+    x = torch.tensor([-0.0, 0.0, -1.0])
+    assert torch.equal(FATReLU()(input=x).signbit(), F.relu(x).signbit())
+
+
 def test_gradient_is_that_of_the_identity_above_the_threshold():
     x = torch.tensor([-1.0, 0.25, 0.5, 0.75], dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad((FATReLU(0.5)(x) * torch.arange(1.0, 5)).sum(), x)
@@ -56,6 +61,8 @@ def test_the_threshold_is_in_the_state():
     for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert copied.threshold == 0.1
     assert "threshold=0.1" in repr(layer)
+    with torch.device("meta"):
+        assert float(layer.get_extra_state()) == 0.1
 
 
 @pytest.mark.parametrize("wrong", ["1", None, torch.tensor(1.0), True, [0.5]])

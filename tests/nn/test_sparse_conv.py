@@ -6,6 +6,8 @@ import pytest
 import torch
 from concurrent_calls import wrong
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
+from training_ways import integers, take
 
 import jsc
 from jsc.nn.sparse_conv import SIZES
@@ -175,3 +177,44 @@ def test_compiled_after_preparation(module):
     with torch.no_grad():
         assert torch.equal(compiled(x), dense(module, x))
     assert torch.equal(module(x), dense(module, x))
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+class OwnForward(torch.nn.Conv2d):
+    def forward(self, input):
+        return super().forward(input) + 1
+
+
+def test_from_dense_refuses_what_it_cannot_be():
+    conv = torch.nn.Conv2d(5, 6, 3)
+    parametrize.register_parametrization(conv, "weight", Doubled())
+    for given in (conv, OwnForward(5, 6, 3), torch.nn.ConvTranspose2d(5, 6, 3)):
+        with pytest.raises(TypeError, match=f"Conv2d itself, got {type(given).__name__}"):
+            jsc.nn.SparseConv2d.from_dense(given)
+
+
+def test_to_dense_of_a_parametrized_layer(module):
+    parametrize.register_parametrization(module, "weight", Doubled())
+    plain, x = module.to_dense(), sparse_map(2, 5, 9, 11)
+    assert isinstance(plain, torch.nn.Conv2d)
+    assert not isinstance(plain, jsc.nn.SparseConv2d)
+    assert plain.state_dict().keys() == module.state_dict().keys()
+    assert torch.equal(plain(x), dense(module, x))
+    module.parametrizations.weight.original.add_(1)
+    assert torch.equal(plain(x), module(x))
+
+
+def test_a_profiler_does_not_change_what_trains(monkeypatch):
+    taken = take(monkeypatch, ("sweep", "output"), "sweep")
+    layer, x = jsc.nn.SparseConv2d(4, 5, 3, padding=1), integers(2, 4, 6, 6)
+    plain = layer(x)
+    with torch.autograd.profiler.profile():
+        profiled = layer(x)
+        called = jsc.functional.conv2d(x, layer.weight, layer.bias, padding=1)
+        (profiled.square().sum() + called.sum()).backward()
+    assert torch.equal(profiled, plain)
+    assert taken == [("sweep", "output")] * 2

@@ -117,6 +117,13 @@ def test_other_environment_warns(model, plan):
     elsewhere = replace(plan, environment=replace(plan.environment, threads=99))
     with pytest.warns(PlanWarning, match="threads 99, here"):
         apply(model, elsewhere)
+    switch = torch.backends.mkldnn.conv
+    before, switch.fp32_precision = switch.fp32_precision, "bf16"
+    try:
+        with pytest.warns(PlanWarning, match="precision ieee, here bf16"):
+            apply(model, plan)
+    finally:
+        switch.fp32_precision = before
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ LAYER = LayerChoice(
 DENSE = replace(
     LAYER, name="head", aliases=(), method="dense", padding="same", reason="dense: best sparse 0.9x"
 )
-ENVIRONMENT = Environment("Some CPU", "avx2", 2, "2.13.0", "0.1.0")
+ENVIRONMENT = Environment("Some CPU", "avx2", 2, "2.13.0", "0.1.0", "ieee")
 PLAN = Plan((LAYER, DENSE), 4.0, 3.0, 1e-6, 1.05, 1.1, ENVIRONMENT)
 DOCUMENT = PLAN.to_dict()
 
@@ -58,6 +58,19 @@ def signed(document):
 
 def test_round_trip(saved):
     assert Plan.load(saved) == PLAN
+
+
+def test_a_save_that_fails_leaves_the_old_plan(saved, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        replace(PLAN, dense_ms=9.0).save(saved)
+    assert Plan.load(saved) == PLAN
+    assert os.listdir(saved.parent) == [saved.name]
+    with pytest.raises(TypeError, match="must be a path"):
+        PLAN.save(7)
     assert Plan.from_dict(json.loads(json.dumps(DOCUMENT))) == PLAN
 
 
@@ -89,9 +102,9 @@ def test_truncated(tmp_path_factory, cut):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"version": 3', '"version": 4', "version '4' is not 3"),
-        ('"version": 3', '"version": true', "version 'True' is not 3"),
-        ('"version": 3', '"version": 2', "version '2' is not 3"),
+        ('"version": 4', '"version": 5', "version '5' is not 4"),
+        ('"version": 4', '"version": true', "version 'True' is not 4"),
+        ('"version": 4', '"version": 3', "version '3' is not 4"),
         ("jsc-plan", "other", "not a jsc plan"),
         ('"density": 0.31', '"density": NaN', "contains NaN"),
         ('"density": 0.31', '"density": -Infinity', "contains -Infinity"),
@@ -270,3 +283,6 @@ def test_environment_differences():
     other = replace(ENVIRONMENT, threads=4)
     assert ENVIRONMENT.differences(ENVIRONMENT) == []
     assert ENVIRONMENT.differences(other) == ["threads 2, here 4"]
+    lower = replace(ENVIRONMENT, precision="bf16")
+    assert ENVIRONMENT.differences(lower) == ["precision ieee, here bf16"]
+    assert str(lower) == f"{ENVIRONMENT}, precision bf16"

@@ -216,3 +216,18 @@ def test_models_without_relus_are_refused():
     penalty = jsc.HoyerSquare(network())
     with penalty, pytest.raises(RuntimeError, match="in use"):
         penalty.__enter__()
+
+
+def test_float64_and_inputs_by_name():
+    class ByName(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(input=x)
+
+    x = torch.rand(999, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    for density in (0.1, 0.3, 0.5, 0.7):
+        sparse = jsc.sparsify(ByName(), x, density)
+        assert float((sparse(x) != 0).double().mean()) <= density

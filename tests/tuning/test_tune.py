@@ -5,11 +5,12 @@ import time
 
 import pytest
 import torch
-from fake_times import QUICK, clock, methods_of
+from fake_times import QUICK, clock, measure_module, methods_of
 from torch import nn
 
+from jsc import _precision
 from jsc.nn import SparseConv2d
-from jsc.tuning import apply, tune
+from jsc.tuning import Plan, apply, tune
 from jsc.tuning.capture import find_layers
 from jsc.tuning.timing import Times, interleaved
 
@@ -267,3 +268,48 @@ def test_as_long_as_it_takes(budget_s):
 
 def test_find_layers_keeps_every_name(model):
     assert [layer.names for layer in find_layers(model)][1] == ["body.0", "again"]
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.conv(x) + 0 * self.calls
+
+
+def test_buffers_that_the_forward_writes_are_not_the_users(sample):
+    model = Counting()
+    tune(model, sample, **QUICK)
+    assert model.calls == 0
+
+
+@pytest.mark.parametrize("precision", ["ieee", "tf32", "bf16"])
+def test_errors_are_allowed_that_the_permitted_precision_makes(precision, monkeypatch):
+    """Of 576 products, and of one, whose factors are rounded."""
+    monkeypatch.setattr(_precision, "of_convolutions", lambda: precision)
+    for channels, kernel in ((64, 3), (1, 1)):
+        conv = nn.Conv2d(channels, 8, kernel, bias=False).requires_grad_(False)
+        x = torch.rand(2, channels, 9, 9)
+        right = torch.conv2d(x.double(), conv.weight.double())
+        for word in _precision.PIECES:
+            factors = _precision.rounded(x, word), _precision.rounded(conv.weight, word)
+            off = (torch.conv2d(*(t.double() for t in factors)) - right).abs()
+            allowed = bool((off <= measure_module._allowed_error(conv, x)).all())
+            fewer = list(_precision.PIECES).index(word) > list(_precision.PIECES).index(precision)
+            assert allowed or fewer
+            assert not (allowed and fewer and channels == 1)
+
+
+def test_reasons_are_one_printable_line(sample, monkeypatch, tmp_path):
+    def refuse(conv, method):
+        raise RuntimeError("no\nroom\x1b[31m \t here" + " and there" * 200)
+
+    monkeypatch.setattr(SparseConv2d, "from_dense", refuse)
+    plan = tune(nn.Sequential(nn.Conv2d(3, 4, 3)), sample, methods=["cpc"], **QUICK)
+    assert plan.layers[0].reason.startswith("dense: no room[31m here and there")
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan

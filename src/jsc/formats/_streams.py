@@ -117,6 +117,13 @@ class Format(ABC):
     DA: Tensor
     geometry: ConvGeometry
 
+    def __post_init__(self) -> None:
+        """Arrays are read by their memory: no gradients, no negation that is yet to be done."""
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                object.__setattr__(self, field.name, value.detach().resolve_neg())
+
     def _arrays(self) -> list[Tensor]:
         held = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
         return [value for value in held if isinstance(value, Tensor)]

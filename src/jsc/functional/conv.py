@@ -10,7 +10,7 @@ from torch import Tensor
 from jsc import _checks, methods
 from jsc._geometry import ConvGeometry
 from jsc.ops import training
-from jsc.ops._library import call, eager
+from jsc.ops._library import call, forward_mode, untransformed
 from jsc.typing import MethodName, NamedPadding
 
 
@@ -78,7 +78,8 @@ def conv2d(
     batch.
     amx is as exact as float32 (products to 2^-22, sums in float32), but counts numbers below
     2^-126 as zero; maps and weights with NaN, inf or numbers from 3.39e38 on run the dense method.
-    On devices other than the CPU, and under autocast, every method is torch's own convolution.
+    On devices other than the CPU, under autocast, and for derivatives of forward mode
+    (`torch.func.jvp`), every method is torch's own convolution.
 
     References
     ----------
@@ -135,10 +136,12 @@ def convolve(
         raise ValueError(
             f'method "{method}" cannot do this convolution: {reason}; use one of {", ".join(able)}'
         )
+    if forward_mode():
+        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (input, weight, bias)
     ):
-        counted = methods.get(method).trains and eager(input)
+        counted = methods.get(method).trains and untransformed(input)
         density = training.input_density(input, g) if counted else None
         return methods.Conv2d.call(
             input, weight, None, bias, stride, padding, dilation, groups, method, density

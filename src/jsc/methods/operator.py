@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from jsc.methods import convolve
-from jsc.methods.convolve import geometry, output_format, plain
+from jsc.methods.convolve import geometry, in_format, output_format, plain
 from jsc.ops import training
-from jsc.ops._library import Function, call, eager, register
+from jsc.ops._library import Function, call, register, untransformed
 from jsc.ops._relu_gate import behind_relu
 
 
@@ -29,7 +29,7 @@ def _conv2d_cpu(
     if packed is None or input.numel() == 0:
         bias = None if bias is None else plain(bias)
         out = torch.conv2d(plain(input), weight, bias, stride, padding, dilation, groups)
-        return out.contiguous(memory_format=form)
+        return in_format(out, form)
     return convolve.prepare(packed, bias, g, method, form)(input)
 
 
@@ -39,8 +39,8 @@ def _conv2d_fake(
     groups: int, method: str, keep: bool = False,
 ) -> Tensor:  # fmt: skip
     g = geometry(input, weight, stride, padding, dilation, groups)
-    out = input.new_empty((g.N, g.K, g.Oh, g.Ow))
-    return out.to(memory_format=output_format(input, weight))
+    shape, form = (g.N, g.K, g.Oh, g.Ow), output_format(input, weight)
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=form)
 
 
 register(
@@ -88,12 +88,12 @@ class Conv2d(Function):
             ctx.needs_input_grad[3] and ctx.bias_sizes is not None,
         ]
         found: list[Tensor | None] = [None, None, None]
-        if ctx.density is not None and not torch.is_grad_enabled() and eager(grad):
+        if ctx.density is not None and not torch.is_grad_enabled() and untransformed(grad):
             g = geometry(input, weight, stride, padding, dilation, groups)
             leaf = ctx.next_functions[1][0] if wanted[1] else None
             found[:2] = training.backward(
                 grad, input, weight, g, ctx.density, (wanted[0], wanted[1]),
-                lambda: behind_relu(input, leaf),
+                lambda: behind_relu(input, ctx._raw_saved_tensors[0], leaf),
             )  # fmt: skip
         rest = [want and had is None for want, had in zip(wanted, found, strict=True)]
         if rest == [False, False, True]:

@@ -60,11 +60,13 @@ class FATReLU(nn.Module):
             raise ValueError(f"threshold must be 0 or more, got {found}: negative x are zeros")
         self._threshold = found
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.threshold(x, self._threshold, 0.0, self.inplace)
+    def forward(self, input: Tensor) -> Tensor:  # named as that of nn.ReLU
+        if self._threshold == 0:
+            return F.relu(input, self.inplace)
+        return F.threshold(input, self._threshold, 0.0, self.inplace)
 
     def get_extra_state(self) -> Tensor:
-        return torch.tensor(self._threshold, dtype=torch.float64)
+        return torch.tensor(self._threshold, dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Any) -> None:
         self.threshold = float(state)

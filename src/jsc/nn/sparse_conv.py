@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from jsc import _checks, _config, methods
 from jsc.functional.conv import autocast, convolve, named_padding, require_output
 from jsc.ops import packs, training
-from jsc.ops._library import eager
+from jsc.ops._library import eager, forward_mode, untransformed
 from jsc.typing import MethodName, NamedPadding, PaddingMode
 
 SIZES = 8  # of input that prepared calls are kept for
@@ -55,13 +55,16 @@ class SparseConv2d(nn.Conv2d):
     of stride 1, float32), where that is estimated to be faster. That needs channels-last maps,
     which `model.to(memory_format=torch.channels_last)` makes, and no groups.
 
-    Under autocast, and in what `torch.jit.trace` records, it is torch's own, too.
+    Under autocast, for derivatives of forward mode (`torch.func.jvp`), and in what
+    `torch.jit.trace` records, it is torch's own, too.
 
     The weights are laid out once, and again when they have changed, whoever changed them
     (ops/packs.py). They are also laid out anew after `train()` and `eval()`, `load_state_dict`,
-    changes of device or dtype, and a call that recorded gradients. Only a change of *single
-    elements* that torch does not see (through `weight.data`, a numpy view, by another process)
-    needs :meth:`repack`. Any number of threads may call one module at once.
+    changes of device or dtype, and a call that recorded gradients. One change needs a call of
+    :meth:`repack`: that of a *part* of the weight, say one filter, which torch does not see
+    (through `weight.data`, a numpy view, by another process). In evaluation, weights of more than
+    2 kB are only sampled, so that results may stay those of the old ones. Any number of threads
+    may call one module at once.
 
     Parameters
     ----------
@@ -102,9 +105,16 @@ class SparseConv2d(nn.Conv2d):
 
     @classmethod
     def from_dense(cls, conv: nn.Conv2d, method: MethodName = "cpc") -> SparseConv2d:
-        """A module that shares the parameters of `conv`, its hooks and its mode."""
-        if not isinstance(conv, nn.Conv2d):
-            raise TypeError(f"conv must be a torch.nn.Conv2d, got {type(conv).__name__}")
+        """A module that shares the parameters of `conv`, its hooks and its mode.
+
+        Raises TypeError for anything but an nn.Conv2d or a SparseConv2d itself: a class derived
+        from it, as that of a parametrized layer is, has a forward or a weight of its own.
+        """
+        if type(conv) not in (nn.Conv2d, SparseConv2d):
+            raise TypeError(
+                f"conv must be a torch.nn.Conv2d itself, got {type(conv).__name__}: what a derived "
+                "class adds would be lost; parametrize what from_dense returns"
+            )
         new = cls.__new__(cls)
         new.__dict__ = {
             k: copy.copy(v) if isinstance(v, dict) else v for k, v in conv.__dict__.copy().items()
@@ -113,8 +123,10 @@ class SparseConv2d(nn.Conv2d):
         return new
 
     def to_dense(self) -> nn.Conv2d:
-        """The plain :class:`torch.nn.Conv2d` that shares this module's parameters."""
-        new = nn.Conv2d.__new__(nn.Conv2d)
+        """The plain :class:`torch.nn.Conv2d` that shares this module's parameters; a parametrized
+        one for a parametrized module."""
+        kind = dense_class(self)
+        new = kind.__new__(kind)
         skip = ("_prepared", "_method")
         new.__dict__ = {
             k: copy.copy(v) if isinstance(v, dict) else v
@@ -147,8 +159,8 @@ class SparseConv2d(nn.Conv2d):
     def repack(self) -> None:
         """Lay the weights out again at the next call.
 
-        Needed only after single elements of the weight were written past torch: through
-        `weight.data`, a numpy or DLPack view, or by another process.
+        Needed only after a part of the weight (one filter, single elements) was written past torch:
+        through `weight.data`, a numpy or DLPack view, or by another process.
         """
         self.__dict__.pop("_prepared", None)
         weight = self._parameters.get("weight")
@@ -164,7 +176,7 @@ class SparseConv2d(nn.Conv2d):
             if found is not None and found[0] == state:
                 return found[1](input)
         records = _records(input, weight, bias)
-        if records and eager(input):
+        if records and untransformed(input):
             self.repack()
         method = settings.method
         if _is_torchs(input) or not _has_kernel(input, weight, bias, settings):
@@ -219,7 +231,7 @@ class SparseConv2d(nn.Conv2d):
         self, input: Tensor, weight: Tensor, bias: Tensor | None, settings: _Settings
     ) -> Tensor:
         """Forward pass and gradient by kernels of ours where that pays; torch's own otherwise."""
-        plain = settings.plain(input) and eager(input) and not weight.is_inference()
+        plain = settings.plain(input) and untransformed(input) and not weight.is_inference()
         if not methods.get(settings.method).trains or not plain:
             return super()._conv_forward(input, weight, bias)
         steps = settings.steps(settings.padding)
@@ -236,6 +248,16 @@ class SparseConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, method={self.method}"
+
+
+def dense_class(conv: SparseConv2d) -> type[nn.Conv2d]:
+    """`nn.Conv2d`; for a parametrized layer, whose class torch has made with the weight as a
+    property, the same made from `nn.Conv2d`."""
+    if not nn.utils.parametrize.is_parametrized(conv):
+        return nn.Conv2d
+    kind = type(conv)
+    body = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+    return type(kind.__name__.replace("SparseConv2d", "Conv2d"), (nn.Conv2d,), body)
 
 
 def _state(
@@ -277,11 +299,14 @@ def _has_kernel(input: Tensor, weight: Tensor, bias: Tensor | None, settings: _S
 
 
 def _is_torchs(input: Any) -> bool:
-    """Whether torch chooses the dtype, or a TorchScript trace is recorded, which is to run
-    without this package and to follow sizes and weights as torch's own operators do."""
+    """Whether torch chooses the dtype, takes derivatives of forward mode, or records a TorchScript
+    trace, which is to run without this package and to follow sizes and weights as torch's own
+    operators do."""
     return (
-        isinstance(input, Tensor) and autocast(input)
-    ) or torch._C._get_tracing_state() is not None
+        (isinstance(input, Tensor) and autocast(input))
+        or forward_mode()
+        or torch._C._get_tracing_state() is not None
+    )
 
 
 def _ordinary(tensor: Any) -> bool:

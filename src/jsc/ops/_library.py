@@ -39,6 +39,15 @@ def _one_by_one(name: str) -> Callable[..., Any]:
     and long loops of their own; what a larger call would save is the overhead of the small one."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        if not info.batch_size:  # the shapes are those of any element
+            ones = [
+                value.new_ones([1 if axis == dim else n for axis, n in enumerate(value.shape)])
+                if isinstance(dim, int)
+                else value
+                for value, dim in zip(arguments, in_dims, strict=True)
+            ]
+            found, dims = rule(info._replace(batch_size=1), in_dims, *ones)
+            return found[:0] if isinstance(found, Tensor) else tuple(t[:0] for t in found), dims
         operator = getattr(torch.ops.jsc, name)
         results = [
             operator(
@@ -59,9 +68,15 @@ def _one_by_one(name: str) -> Callable[..., Any]:
 _ORDINARY = (Tensor, nn.Parameter)
 
 
-def eager(x: Tensor) -> bool:
-    """Nothing traces, transforms, intercepts or profiles operators, and `x` is an ordinary CPU
-    tensor, without a negation that is yet to be done."""
+def forward_mode() -> bool:
+    """Whether derivatives of forward mode are taken: no operator of ours has one, and torch would
+    take it as zero."""
+    return forward_ad._current_level >= 0
+
+
+def untransformed(x: Tensor) -> bool:
+    """Nothing traces, transforms or intercepts operators, and `x` is an ordinary CPU tensor,
+    without a negation that is yet to be done."""
     return not (
         torch.compiler.is_compiling()
         or type(x) not in _ORDINARY
@@ -71,8 +86,13 @@ def eager(x: Tensor) -> bool:
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or torch._C._get_tracing_state() is not None
-        or torch.autograd.profiler._is_profiler_enabled
     )
+
+
+def eager(x: Tensor) -> bool:
+    """`x` is `untransformed`, and no profiler wants to see operators. To be asked before calling
+    an operator, never before choosing one: a profiler must not change what runs."""
+    return untransformed(x) and not torch.autograd.profiler._is_profiler_enabled
 
 
 def recorded() -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def behind_relu(x: Tensor, leaf: Any) -> bool:
+def behind_relu(x: Tensor, saved: Any, leaf: Any) -> bool:
     """Whether whoever gets the gradient of `x` takes it as zero where `x` is zero.
 
     So it is where `x` is the output of a ReLU, or of the max-pooling of one (a window whose maximum
@@ -17,10 +17,17 @@ def behind_relu(x: Tensor, leaf: Any) -> bool:
     `backward(inputs=...)` may ask for the gradient of `x` itself). `leaf`, a node of the graph that
     accumulates a parameter's gradient, is what tells.
 
-    To be called during a backward pass, with `x` as it was saved. Not seen, and not to be seen: a
-    pre-hook put on the ReLU's graph node itself.
+    To be called during a backward pass, with `x` as it was unpacked of `saved` (one of the node's
+    `_raw_saved_tensors`). Not seen, and not to be seen: a pre-hook put on the ReLU's graph node
+    itself.
     """
-    return _closed(x) and _for_all_leaves(leaf)
+    return _original(saved) and _closed(x) and _for_all_leaves(leaf)
+
+
+def _original(saved: Any) -> bool:
+    """Whether what is unpacked is the tensor that was saved, with its hooks. Under hooks on saved
+    tensors (`save_on_cpu`, checkpoints) it is another one, which a checkpoint makes only once."""
+    return getattr(saved, "unpack_hook", saved) is None
 
 
 def _closed(x: Tensor) -> bool:
@@ -28,8 +35,10 @@ def _closed(x: Tensor) -> bool:
     if node is None or x._backward_hooks or x.retains_grad:
         return False
     if node.name() == "MaxPool2DWithIndicesBackward0":
-        pooled = getattr(node, "_saved_self", None)
-        return pooled is not None and pooled.grad_fn is not node and _closed(pooled)
+        if not _original(getattr(node, "_raw_saved_self", node)):
+            return False
+        pooled = node._saved_self  # type: ignore[attr-defined]
+        return pooled.grad_fn is not node and _closed(pooled)
     return node.name() == "ReluBackward0"
 
 

@@ -40,7 +40,7 @@ def memory(size: int) -> Memory:
             raise MemoryError(
                 f"cannot allocate {size} bytes of scratch; take a smaller map or batch"
             )
-        made = torch.empty(max(size, 1), dtype=torch.uint8)
+        made = torch.empty(max(size, 1), dtype=torch.uint8, device="cpu")
         held = Memory(made.data_ptr(), made.numpy())
         if size <= KEPT_BYTES:
             _arena.memory = held

@@ -109,9 +109,8 @@ def unpack(packed: Tensor, g: ConvGeometry) -> Tensor:
     left = pieces[:, :, 2] + pieces[:, :, 1] + pieces[:, :, 0]
     rows = left.permute(0, 2, 4, 1, 3, 5).reshape(len(packed) * BLOCK, packed.shape[1] * ROW)
     count = g.C * g.Kh * g.Kw
-    places = _rows(
-        torch.arange(1.0, count + 1, dtype=torch.float64).view(1, g.C, g.Kh, g.Kw), g._replace(K=1)
-    )
+    numbers = torch.arange(1.0, count + 1, dtype=torch.float64, device="cpu")
+    places = _rows(numbers.view(1, g.C, g.Kh, g.Kw), g._replace(K=1))
     places = places.view(-1).argsort(descending=True)[:count].flip(0)
     return rows[: g.K, places].view(g.K, g.C, g.Kh, g.Kw)
 
@@ -157,7 +156,8 @@ class Convolution:
     """All of a convolution but its input, so that a call is an allocation and a kernel."""
 
     def __init__(self, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> None:
-        packed, padded = packed.detach().contiguous(), torch.zeros(-(-g.K // BLOCK) * BLOCK)
+        packed = packed.detach().contiguous()
+        padded = torch.zeros(-(-g.K // BLOCK) * BLOCK, dtype=torch.float32, device="cpu")
         if bias is not None:
             require(bias, (g.K,), torch.float32, "bias")
             padded[: g.K] = bias.detach()
@@ -179,7 +179,8 @@ class Convolution:
         """`input` as the geometry says, of any strides; the output is channels-last. The precision
         is that of torch's switch now."""
         require(input, self.expected, torch.float32, "input")
-        out = torch.empty(self.shape, dtype=torch.float32, memory_format=torch.channels_last)
+        last = torch.channels_last
+        out = torch.empty(self.shape, dtype=torch.float32, device="cpu", memory_format=last)
         x = as_pixels(input)
         threads = _config.num_threads(self.g.macs)
         kernel = self._kernels[_precision.of_convolutions()]

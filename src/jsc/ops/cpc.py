@@ -100,7 +100,8 @@ class Convolution:
     def __call__(self, input: Tensor) -> Tensor:
         """`input` as the geometry says, of any strides; the output is channels-last."""
         require(input, self.expected, self.dtype, "input")
-        out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
+        last = torch.channels_last
+        out = torch.empty(self.shape, dtype=self.dtype, device="cpu", memory_format=last)
         if self._nothing:
             return out
         x = as_pixels(input)
@@ -112,7 +113,7 @@ class Convolution:
 
 
 def empty_masks(N: int, C: int, H: int, W: int) -> Tensor:
-    return torch.empty((N, -(-C // SET), H, W), dtype=torch.uint64)
+    return torch.empty((N, -(-C // SET), H, W), dtype=torch.uint64, device="cpu")
 
 
 def run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
@@ -129,7 +130,7 @@ def encode(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     masks = empty_masks(N, C, H, W).zero_()
     forward.encode(last.numpy(), masks.numpy(), _config.isa(), _config.num_threads(x.numel()))
     nonzero = last != 0
-    offsets = torch.zeros(N * H + 1, dtype=torch.int64)
+    offsets = torch.zeros(N * H + 1, dtype=torch.int64, device="cpu")
     torch.cumsum(nonzero.view(N * H, W * C).sum(1), 0, out=offsets[1:])
     return last[nonzero], masks, offsets
 

@@ -16,6 +16,7 @@ from jsc._kernels.cpc import gradient
 from jsc.ops import cpc
 from jsc.ops._buffer import require
 from jsc.ops._scratch import memory
+from jsc.ops.column_order import KEPT_COLUMNS
 
 CHANNELS = 16  # of the map S, whose non-zeros are taken, to a task
 BLOCK_BYTES = 28 * 1024  # of the other map, with its border: most of L1
@@ -96,7 +97,11 @@ class _Plan:
         )  # fmt: skip
 
 
-_plan = lru_cache(maxsize=512)(_Plan)
+_kept = lru_cache(maxsize=512)(_Plan)
+
+
+def _plan(part: _Part, isa: int, dtype: torch.dtype) -> _Plan:
+    return (_kept if part.W <= KEPT_COLUMNS else _Plan)(part, isa, dtype)
 
 
 def unsupported(g: ConvGeometry) -> bool:

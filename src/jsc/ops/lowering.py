@@ -54,6 +54,11 @@ def _product(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor) -> None:
         torch.addmm(bias, a, b, out=out)
 
 
+def _pixels_out(input: Tensor, g: ConvGeometry) -> Tensor:
+    shape, last = (g.N, g.K, g.Oh, g.Ow), torch.channels_last
+    return torch.empty(shape, dtype=input.dtype, device="cpu", memory_format=last)
+
+
 def _is_pointwise(g: ConvGeometry) -> bool:
     return (g.Kh, g.Kw, g.Sh, g.Sw, g.Ph, g.Pw) == (1, 1, 1, 1, 0, 0)
 
@@ -68,7 +73,7 @@ def im2col_run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeomet
 
 def _im2col_rows(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
     """Channels-last in and out: (windows, taps) x (taps, K)."""
-    out = torch.empty((g.N, g.K, g.Oh, g.Ow), dtype=input.dtype, memory_format=torch.channels_last)
+    out = _pixels_out(input, g)
     if out.numel() == 0:
         return out
     x = input.permute(0, 2, 3, 1).contiguous()
@@ -111,7 +116,7 @@ def mec_run(input: Tensor, packed: Tensor, bias: Tensor | None, g: ConvGeometry)
     _require(input, packed, bias, g)
     if _is_pointwise(g):  # the lowered matrix is the map itself
         return _im2col_rows(input.detach().resolve_neg(), packed, bias, g)
-    out = torch.empty((g.N, g.K, g.Oh, g.Ow), dtype=input.dtype, memory_format=torch.channels_last)
+    out = _pixels_out(input, g)
     if out.numel() == 0:
         return out
     x = input.detach().resolve_neg().permute(0, 2, 3, 1).contiguous()

@@ -6,9 +6,9 @@ and a fingerprint of its numbers. So it does not matter who changed the weight: 
 version for most changes, and where it does not (fused optimizers, `weight.data`, numpy and DLPack
 views, other processes) another storage or another fingerprint tells. The fingerprint of a tensor
 that has a gradient is that of all its elements, since an optimizer changes only those whose
-gradient is not zero; others are sampled. What no stamp shows is a change of single elements of a
-tensor without gradient that torch did not count; :meth:`jsc.nn.SparseConv2d.repack` is for whoever
-makes one.
+gradient is not zero; others are sampled, from 2 kB on. So what no stamp shows is a change of a part
+of a tensor without gradient (one filter, single elements) that torch did not count: then results
+may stay those of the old weight. :meth:`jsc.nn.SparseConv2d.repack` is for whoever makes one.
 
 The storage is held weakly, by torch's own means: a weak reference of Python to the parameter would
 make `torch.utils.swap_tensors` refuse it. While it is held its identity is not given to another

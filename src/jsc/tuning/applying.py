@@ -58,8 +58,9 @@ def apply(
 
     Warns
     -----
-    PlanWarning  when the plan was measured on another processor, instruction set, number of threads
-        or library version (results are right, times may differ), unless `on_mismatch="dense"`.
+    PlanWarning  when the plan was measured on another processor, instruction set, number of
+        threads, library version or permitted precision (results are right, times may differ),
+        unless `on_mismatch="dense"`.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")

@@ -12,6 +12,7 @@ from torch import nn
 
 from jsc._share import share
 from jsc.nn import SparseConv2d
+from jsc.nn.sparse_conv import dense_class
 from jsc.typing import MethodName
 
 M = TypeVar("M", bound=nn.Module)
@@ -31,16 +32,7 @@ def to_dense(conv: SparseConv2d) -> None:
     """Make `conv` a plain `nn.Conv2d` again, without what `to_sparse` added."""
     for name in set(conv.__dict__) - set(conv.to_dense().__dict__):
         del conv.__dict__[name]
-    conv.__class__ = _dense_class(type(conv))  # type: ignore[assignment]
-
-
-def _dense_class(kind: type[SparseConv2d]) -> type[nn.Conv2d]:
-    """`nn.Conv2d`; for a parametrized layer, whose class torch has made from `SparseConv2d` with
-    the weight as a property, the same made from `nn.Conv2d`."""
-    if kind is SparseConv2d:
-        return nn.Conv2d
-    body = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
-    return type(kind.__name__.replace("SparseConv2d", "Conv2d"), (nn.Conv2d,), body)
+    conv.__class__ = dense_class(conv)  # type: ignore[assignment]
 
 
 def is_converted(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from jsc import _precision
 from jsc._geometry import ConvGeometry
 from jsc.methods import get, likely_fastest_first, unsupported
 from jsc.nn import SparseConv2d
@@ -22,6 +23,8 @@ from jsc.typing import MethodName
 # A method is timed if its first call, packing included, takes at most so many dense times,
 FIRST_CALL_RATIO = 10.0
 FIRST_CALL_SECONDS = 0.05  # or at most so long
+# Of the precision to which torch's switch permits to round float32 operands; "ieee" rounds none.
+OPERAND_EPS = {"ieee": 0.0, "tf32": 2.0**-10, "bf16": 2.0**-7}
 OUT_OF_TIME = "not tried, the time was over"
 
 
@@ -154,7 +157,7 @@ class _Trial:
                 )
             result = m.candidates[method].forward(self.x)
         except (ValueError, TypeError, RuntimeError, MemoryError) as failure:
-            return str(failure) or type(failure).__name__
+            return one_line(str(failure)) or type(failure).__name__
         seconds = timing.clock() - start
         pace[method] = seconds / work(m.layer.conv, self.x)
         if seconds > max(FIRST_CALL_SECONDS, FIRST_CALL_RATIO * self.seconds):
@@ -178,12 +181,18 @@ class _Trial:
 
 def _allowed_error(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """2 (n + 1) eps (|w| * |x| + |b|), n = (C / groups) Kh Kw: how far apart two sums of the same n
-    products can be when each is rounded in its own order (Higham, Accuracy and Stability, 3.1)."""
+    products can be when each is rounded in its own order (Higham, Accuracy and Stability, 3.1).
+    Where torch's switch permits fewer bits, each may also have rounded the factors of a product,
+    by half the eps of these bits."""
     bias = None if conv.bias is None else conv.bias.abs()
     bound = nn.Conv2d._conv_forward(conv, x.abs(), conv.weight.abs(), bias)
     n = conv.weight[0].numel()
     info = torch.finfo(bound.dtype)
-    return torch.nan_to_num(2 * (n + 1) * info.eps * bound, nan=math.inf) + info.tiny
+    of_operands = 0.0
+    if bound.dtype == torch.float32:
+        of_operands = OPERAND_EPS[_precision.of_convolutions()]
+    relative = 2 * ((n + 1) * info.eps + of_operands)
+    return torch.nan_to_num(relative * bound, nan=math.inf) + info.tiny
 
 
 def choose(m: Measurement, min_gain: float, first: bool) -> LayerChoice:
@@ -209,11 +218,16 @@ def choose(m: Measurement, min_gain: float, first: bool) -> LayerChoice:
         calls=m.layer.calls,
         density=m.density,
         method=method,
-        reason=_reason(m, method, best, gain, first),
+        reason=one_line(_reason(m, method, best, gain, first)),
         times_ms={name: t.median for name, t in times.items()},
         max_error=m.errors.get(method, 0.0),
         memory=counted,
     )
+
+
+def one_line(text: str) -> str:
+    """A reason as plans take it: without line breaks and what cannot be printed, not too long."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())[:200]
 
 
 def _reason(m: Measurement, method: str, best: str, gain: float, first: bool) -> str:
@@ -223,10 +237,10 @@ def _reason(m: Measurement, method: str, best: str, gain: float, first: bool) ->
     if not m.layer.calls:
         return "dense: the sample does not reach it"
     if m.refused:
-        return f"dense: {m.refused}"[:200]
+        return f"dense: {m.refused}"
     if not best:
         reasons = sorted(set(m.rejected.values()))
-        return f"dense: {'; '.join(reasons) or 'no method to try'}"[:200]
+        return f"dense: {'; '.join(reasons) or 'no method to try'}"
     if m.density > 0.9:
         return f"dense: {'first layer, ' if first else ''}input is not sparse ({best} {gain:.2f}x)"
     return f"dense: best sparse {best} {gain:.2f}x"

@@ -92,11 +92,13 @@ def _calibrated(model: nn.Module, sample: Sample, wanted: Mapping[str, float]) -
     """The threshold of each ReLU by name; `model` is changed and belongs to this function."""
     found: dict[str, float] = {}
 
-    def choose(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def choose(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         seen: list[Tensor] = []
 
-        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-            seen.append(args[0].detach().flatten().float().clone())
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = (args[0] if args else kwargs["input"]).detach().flatten()
+            # A float64 threshold has to be one of the numbers themselves.
+            seen.append(x.clone() if x.dtype == torch.float64 else x.float().clone())
             numbers = torch.cat(seen)
             if not bool(numbers.isfinite().all()):
                 raise ValueError(f"the inputs of {name} must be finite, got NaN or infinity")
@@ -107,7 +109,8 @@ def _calibrated(model: nn.Module, sample: Sample, wanted: Mapping[str, float]) -
         return before
 
     for name in wanted:
-        _convert(model.get_submodule(name), 0.0).register_forward_pre_hook(choose(name))
+        relu = _convert(model.get_submodule(name), 0.0)
+        relu.register_forward_pre_hook(choose(name), with_kwargs=True)
     with evaluating(model), torch.no_grad():
         run(model, sample)
     if silent := [name for name in wanted if name not in found]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from jsc._progress import Progress
+from jsc._share import share
 from jsc.methods import METHODS
 from jsc.tuning import timing
 from jsc.tuning.capture import (
@@ -71,9 +72,9 @@ def tune(
     Parameters
     ----------
     model : nn.Module on the CPU
-        Not touched: a copy of the module tree over the same parameters and buffers runs, with the
-        hooks of the model. Other threads may use the model meanwhile (their load makes the times
-        doubtful). Torch's random state is put back at the end.
+        Not touched: a copy of the module tree runs, over the same parameters and copies of the
+        buffers, with the hooks of the model. Other threads may use the model meanwhile (their load
+        makes the times doubtful). Torch's random state is put back at the end.
     sample : Tensor, tuple (positional arguments) or dict (keyword arguments)
         A *real* batch: the choice depends on how many activations are zero, and random numbers
         have other zeros. A list that the model takes as one argument goes into a tuple:
@@ -115,14 +116,16 @@ def tune(
     Notes
     -----
     A result is right if each output, a sum of n products, differs from the dense one by at most
-    ``2 (n + 1) eps (|w| * |x| + |b|)``: the bound on two sums of the same products in two orders.
+    ``2 (n + 1) eps (|w| * |x| + |b|)``: the bound on two sums of the same products in two orders;
+    and by what factors rounded to fewer bits may add, where torch's switch permits that.
     """
     names = _check_arguments(model, sample, kwargs, methods, min_gain, max_error, repeats, budget_s)
     budget_s = min(budget_s, LONGEST)
     deadline = Deadline(budget_s)
     given = Sample.of(sample, kwargs)
     wanted = _filtered(model, filter_fn)
-    model = restore(model)  # a private copy with dense layers: gains are counted against it
+    # A private copy with dense layers: gains are counted against it.
+    model = restore(share(model, buffers=False), inplace=True)
     with evaluating(model) as seed:
         layers = find_layers(model)
         start = timing.clock()

@@ -1,4 +1,5 @@
-"""Where a plan was measured: times hold on the same processor, kernels, threads and libraries."""
+"""Where a plan was measured: times hold on the same processor, kernels, threads and libraries,
+at the same precision."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from jsc import _config
+from jsc import _config, _precision
 from jsc._installation import cpu_name
 from jsc._version import __version__
 
@@ -20,6 +21,7 @@ class Environment:
     threads: int
     torch: str
     jsc: str
+    precision: str  # what torch's switch permits convolutions: "ieee", "tf32" or "bf16"
 
     @classmethod
     def current(cls) -> Environment:
@@ -29,6 +31,7 @@ class Environment:
             threads=torch.get_num_threads(),
             torch=str(torch.__version__),
             jsc=__version__,
+            precision=_precision.of_convolutions(),
         )
 
     def differences(self, other: Environment) -> list[str]:
@@ -40,4 +43,5 @@ class Environment:
 
     def __str__(self) -> str:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{self.cpu}, {self.isa}, {threads}, torch {self.torch}, jsc {self.jsc}"
+        lower = "" if self.precision == "ieee" else f", precision {self.precision}"
+        return f"{self.cpu}, {self.isa}, {threads}, torch {self.torch}, jsc {self.jsc}{lower}"

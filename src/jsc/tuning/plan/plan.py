@@ -30,7 +30,7 @@ from jsc.tuning.plan.schema import (
 from jsc.typing import MethodName
 
 FORMAT = "jsc-plan"
-VERSION = 3  # versions 1 and 2 had plans for fused networks, which jsc.compile replaced
+VERSION = 4  # version 3 did not have the precision, 1 and 2 had plans for fused networks
 NOTABLE = 1.02  # torch alone is called faster if it is so many times as fast
 
 T = TypeVar("T")
@@ -148,7 +148,7 @@ class Plan:
         env = self.environment
         if not isinstance(env, Environment):
             raise PlanError(f"environment must be an Environment, got {type(env).__name__}")
-        for key in ("cpu", "isa", "torch", "jsc"):
+        for key in ("cpu", "isa", "torch", "jsc", "precision"):
             require_text(key, getattr(env, key))
         require_count("threads", env.threads)
 
@@ -210,8 +210,9 @@ class Plan:
         return cls(**body)
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON. Raises OSError if the file cannot be written."""
-        Path(path).write_text(strict_json.dumps(self.to_dict()), encoding="utf-8")
+        """Write the plan as JSON. Raises OSError if the file cannot be written, TypeError if `path`
+        is no path."""
+        _files.write_bytes(path, strict_json.dumps(self.to_dict()).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

@@ -12,7 +12,8 @@ its own a runtime is as its users have it.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -54,13 +55,19 @@ def _serve(connection: Connection, threads: int) -> None:
 
 
 class Worker:
-    """A process that holds one method at a time."""
+    """A process that holds one method at a time; `environment` is added to that of this one."""
 
-    def __init__(self, threads: int):
+    def __init__(self, threads: int, environment: Mapping[str, str] | None = None):
         context = multiprocessing.get_context("spawn")
         self._connection, there = context.Pipe()
         self._process = context.Process(target=_serve, args=(there, threads), daemon=True)
-        self._process.start()
+        before = dict(os.environ)
+        os.environ.update(environment or {})
+        try:
+            self._process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
         there.close()
 
     def _ask(self, *message: Any) -> Any:

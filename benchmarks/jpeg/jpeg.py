@@ -7,6 +7,9 @@ those defined otherwise (4:2:0, cubic rounding) are checked against their own re
 
 The second table has the layer's own settings against its plain one, 4:4:4 in one round: chroma
 subsampled, three rounds of the quantiser, levels drawn, 8-bit images that it normalises itself.
+
+The last one compares two processes: one as it is, and one with MALLOC_TRIM_THRESHOLD_ and
+MALLOC_MMAP_THRESHOLD_ at 4 GB, so that glibc keeps the memory that torch frees and asks for again.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from benchmarks.common import allocation, figures, report
 from benchmarks.common.harness import Ratio, WrongResult, check, interleave, num_threads
 from benchmarks.common.report import Figure
 from benchmarks.inputs import images
+from benchmarks.jpeg import allocator
 from benchmarks.peers.diff_jpeg import CubicJPEG
 from benchmarks.peers.jpeg_dl import AuthorsJPEG
 
@@ -254,13 +258,15 @@ def main(arguments: list[str]) -> None:
     torch.manual_seed(0)
     rows = measure(options, count, size)
     memory = [row for row in rows if "saved MB" in row]
+    kept = allocator.rows(options)
     page = {
         f"Milliseconds per image, {count} x {size}x{size}; ratio to the authors'": time_table(rows),
         "Settings: time as a multiple of jsc, exact": settings_table(rows),
         "jsc at 4:2:0: how many times faster than others at 4:2:0": others_table(rows),
         "MB per image: saved for backward, and peak of forward+backward": report.table(memory),
+        "Memory that glibc keeps": report.table(kept),
     }
-    data = {"rows": rows, "batch": count, "size": size, "kappa": options.kappa}
+    data = {"rows": rows, "kept": kept, "batch": count, "size": size, "kappa": options.kappa}
     shown = figures.drawn(time_figure, options.out, rows)
     report.write(options, __doc__, page, data=data, figures=shown)
 

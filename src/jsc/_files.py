@@ -71,6 +71,8 @@ def write_bytes(file: Any, data: bytes) -> None:
     try:
         mode = os.stat(file).st_mode
     except FileNotFoundError:
+        if not os.fspath(file):  # whose real path would be that of the folder we are in
+            raise
         mode = None
     if mode is not None and not stat.S_ISREG(mode):  # /dev/stdout; `open` refuses a folder
         with open(file, "wb") as opened:

@@ -228,7 +228,7 @@ def test_what_is_no_file(tmp_path):
 def test_a_file_that_cannot_be_written(tmp_path):
     net, _ = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
     for path in (tmp_path, tmp_path / "no" / "such" / "folder", ""):
-        with pytest.raises(OSError, match="cannot be written"):
+        with pytest.raises(OSError, match="directory"):
             net.save(path)
 
 

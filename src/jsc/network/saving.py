@@ -15,11 +15,11 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from jsc._files import open_regular
+from jsc._files import open_regular, write_bytes
 from jsc.network.captured import ON_SIZES, Captured, Placeholder
 
 KEY = "jsc.network"
@@ -49,10 +49,7 @@ def write(path: str | PathLike[str], about: dict[str, Any], graphs: list[Capture
     text = json.dumps(document)
     # Copies: safetensors refuses tensors that share memory.
     copies = {n: t.clone() for n, t in tensors.items()}
-    try:
-        save_file(copies, path, metadata={KEY: text})
-    except safetensors.SafetensorError as error:
-        raise OSError(f"{path} cannot be written: {error}") from error
+    write_bytes(path, save(copies, metadata={KEY: text}))
 
 
 def read(path: str | PathLike[str]) -> tuple[dict[str, Any], list[Captured]]:

@@ -9,7 +9,12 @@
 //   gelu_tanh      x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
 //   threshold      x above a, else b          and the functions of functions.h
 //
-// NaN stays NaN everywhere. Largest errors: sigmoid and tanh 2e-7 of 1, gelu 3e-7 of x.
+// NaN stays NaN everywhere. Largest errors: sigmoid and tanh 2e-7 of 1, gelu 3e-7 of x; of silu by AVX-512
+// 1.3e-7 of itself, as torch's.
+//
+// SiLU by AVX-512's own rounding and scaling takes half the instructions of a clamp, a pair of exponentials
+// and a shift: EfficientNet-B0, one thread of an AMD EPYC, 11.6 -> 10.6 ms. An estimate of the reciprocal and
+// a step of Newton's in place of the division gained nothing.
 // Source of erf: W. H. Press et al., Numerical Recipes, 2nd ed., 6.2 (erfcc, 1.2e-7).
 #pragma once
 #include <cfloat>
@@ -46,6 +51,29 @@ JSC_INLINE V exp_negative(V x) {
     exp_pair<V>(x < -80.f ? V{} - 80.f : x, up, down);
     return up;
 }
+#if defined(__x86_64__) && !defined(JSC_PLAIN)
+// exp(-x) by AVX-512: -x log2(e) = n + r, 2^r by its polynomial, and n added to the exponent, which may
+// overflow. Beyond -104 and 80 x counts as these. NaN stays.
+template <class V>
+JSC_INLINE V exp_minus(V x) {
+    V bounded, n, down;
+    asm("vminps %2, %1, %0" : "=v"(bounded) : "v"(V{} + 80.f), "v"(x));
+    asm("vmaxps %2, %1, %0" : "=v"(bounded) : "v"(V{} - 104.f), "v"(bounded));
+    V again = bounded;
+    keep_in_register(again);  // else GCC would not fuse the second product, whose rounding would count
+    asm("vrndscaleps $8, %1, %0" : "=v"(n) : "v"(bounded * -1.44269504f));
+    V r = again * -1.44269502f - n;
+    r = again * -1.92596299e-8f + r;  // log2(e) in two parts
+    V p = 0.0013400428f + r * 0.00015461445f;
+    p = 0.0096180568f + r * p;
+    p = 0.055503272f + r * p;
+    p = 0.24022651f + r * p;
+    p = 0.69314721f + r * p;
+    p = 1.f + r * p;
+    asm("vscalefps %2, %1, %0" : "=v"(down) : "v"(p), "v"(n));
+    return down;
+}
+#endif
 // y, but NaN where x is NaN, or -inf: there x f(x) is inf times 0.
 template <class V>
 JSC_INLINE V unless_infinite(V x, V y) {
@@ -54,6 +82,9 @@ JSC_INLINE V unless_infinite(V x, V y) {
 // x / (1 + exp(-x)), or with `one` 1 / (1 + exp(-x)). Where exp would leave float32, x counts as -80 or 80.
 template <class V>
 JSC_INLINE V logistic(V x, bool one) {
+#if defined(__x86_64__) && !defined(JSC_PLAIN)
+    if constexpr (sizeof(V) == 64) return (one ? V{} + 1.f : x) / (1.f + exp_minus<V>(x));
+#endif
     V low = x < -80.f ? V{} - 80.f : x, bounded = low > 80.f ? V{} + 80.f : low, up, down;
     exp_pair<V>(bounded, up, down);
     if (!one) return unless_infinite<V>(x, low / (1.f + down));

@@ -19,7 +19,8 @@
 //   8 images, which leave the cache; kappa = 2                                 .147 / .410
 //   the same, the next pack fetched while the quantiser runs                   .130 / .300
 // Tried and dropped: colour transform on the coefficients instead of the pixels (8 to 25 % slower),
-// fetching the next pack all at once (12 % slower), reciprocal estimates instead of divisions (no difference).
+// fetching the next pack all at once (12 % slower), reciprocal estimates instead of divisions (no
+// difference).
 //
 // A colour transform is 12 numbers: a 3x3 matrix and three constants (one channel: m[0] and m[9]).
 #pragma once

@@ -4,7 +4,8 @@
 //                         + residual[n, y, x, k])
 //
 // Two rounds: masks of the input, by rows, into memory that all threads share; then bands of output rows
-// for blocks of filters, blocks varying fastest, so that neighbouring tasks read the same rows.
+// for blocks of filters, blocks varying fastest, so that neighbouring tasks read the same rows. Masks take at
+// most 1.5 % of a trained network's time (AMD EPYC), so whoever writes a map leaves them to this.
 //
 // Weights: (K blocks, sets of 64 channels, Kh, 64, Kw, block). The sweep is compiled once, in the module
 // cpc.forward, and reached through a pointer. Numerics: those of cpc/sweep.h. A weight that is not finite

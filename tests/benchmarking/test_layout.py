@@ -19,7 +19,7 @@ ROOMS = {
     "peers": {"common", "inputs"},
     "convolution": {"common", "inputs", "peers"},
     "networks": {"common", "inputs", "peers"},
-    "jpeg": {"common", "inputs", "peers"},
+    "jpeg": {"common", "inputs", "peers", "networks"},
 }
 FILES = [path for room in ROOMS for path in sorted((FOLDER / room).rglob("*.py"))]
 

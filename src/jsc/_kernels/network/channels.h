@@ -11,7 +11,15 @@ struct ActivationKernel {
         const Activation known{kind, act.a, act.b};
         each_channel<I, 1>(0, count, [&](auto group, int64_t c) JSC_BODY {
             using F = typename decltype(group)::Vector;
-            store(out + c, activate<F>(load<F>(x + c), known));
+            if constexpr (I::bytes == 64 && sizeof(F) < 64) {
+                // Whole vectors have functions of their own there; what is left has the same bits, so that
+                // numbers do not depend on where a run of them ends.
+                using Whole = typename VectorOf<float, 64>::type;
+                constexpr int count = sizeof(F) / 4;
+                store_partial(out + c, activate<Whole>(load_partial<Whole>(x + c, count), known), count);
+            } else {
+                store(out + c, activate<F>(load<F>(x + c), known));
+            }
         });
     }
     template <class I>

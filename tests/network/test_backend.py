@@ -5,6 +5,7 @@ import torch
 from random_networks import RandomNetwork, randomise
 from torch import nn
 
+from jsc.network import calls
 from jsc.network.backend import backend
 
 
@@ -131,7 +132,7 @@ def test_autocast():
 def test_sizes_without_number_keep_few_programs(monkeypatch):
     import jsc.network.backend as module
 
-    monkeypatch.setattr(module, "PROGRAMS", 2)
+    monkeypatch.setattr(calls, "PROGRAMS", 2)
     nets = []
     real = module.compile
     monkeypatch.setattr(

@@ -1,35 +1,21 @@
-"""net.save and jsc.load: the same bits, other batches, and files that are no networks."""
+"""net.save and jsc.load: the same bits, and other batches. Foreign files: test_hostile_files.py."""
 
-import json
 import logging
 import os
-import struct
 import subprocess
 import sys
 from collections import OrderedDict
 
 import pytest
 import torch
+from network_files import altered, saved, small
 from random_networks import RandomNetwork, randomise
 from torch import nn
 
 import jsc
 from jsc import _config
-from jsc.network.saving import KEY, FileError
 
 X = (1, 3, 13, 11)
-
-
-def small() -> nn.Module:
-    return randomise(nn.Sequential(nn.Conv2d(3, 9, 3, padding=1), nn.ReLU(), nn.Flatten(1)))
-
-
-def saved(tmp_path, model, *xs, **options):
-    net = jsc.compile(model, xs[0], budget=0.0, check=False, **options)
-    for x in xs:
-        net(x)
-    net.save(tmp_path / "net.jsc")
-    return net, tmp_path / "net.jsc"
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -189,132 +175,11 @@ def test_a_foreign_operator_cannot_be_saved(tmp_path):
         net.save(tmp_path / "net.jsc")
 
 
-def altered(path, change):
-    """The file with another JSON."""
-    data = path.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length])
-    about = json.loads(header["__metadata__"][KEY])
-    change(about)
-    header["__metadata__"][KEY] = json.dumps(about)
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
-
-
-def test_files_that_are_no_networks(tmp_path):
-    from safetensors.torch import save_file
-
-    with pytest.raises(FileNotFoundError):
-        jsc.load(tmp_path / "missing.jsc")
-    (tmp_path / "empty").write_bytes(b"")
-    save_file({"a": torch.ones(2)}, tmp_path / "other")
-    for name in ("empty", "other"):
-        with pytest.raises(FileError):
-            jsc.load(tmp_path / name)
-
-
-def test_what_is_no_file(tmp_path):
-    """A number would be a descriptor of this process, and a pipe makes its reader wait."""
-    read, write = os.pipe()
-    with pytest.raises(TypeError, match="path must be"):
-        jsc.load(read)
-    os.fstat(read)  # it is still open
-    os.close(read), os.close(write)
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="is a pipe"):
-        jsc.load(tmp_path / "pipe")
-
-
 def test_a_file_that_cannot_be_written(tmp_path):
     net, _ = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
     for path in (tmp_path, tmp_path / "no" / "such" / "folder", ""):
         with pytest.raises(OSError, match="directory"):
             net.save(path)
-
-
-NOT_IMPORTED = "jsc_test_module_that_a_file_names"
-
-
-@pytest.mark.parametrize(
-    ("kind", "context"),
-    [
-        ("builtins.dict", json.dumps([{"__enum__": 1, "fqn": f"{NOT_IMPORTED}:A", "name": "a"}])),
-        ("collections.defaultdict", {"default_factory_module": NOT_IMPORTED,
-                                     "default_factory_name": "a", "dict_context": []}),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("where", ["arguments", "results"])
-def test_no_module_is_imported_for_a_file(tmp_path, monkeypatch, kind, context, where):
-    _, path = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
-    (tmp_path / f"{NOT_IMPORTED}.py").write_text("raise SystemExit('imported')")
-    monkeypatch.syspath_prepend(tmp_path)
-    structure = json.dumps([1, {"type": kind, "context": context, "children_spec": []}])
-    # What JSON may write otherwise is found too.
-    structure = structure.replace("__enum", "\\u005f_enum")
-
-    def change(about):
-        if where == "arguments":
-            about["structure"] = structure
-        else:
-            about["graphs"][0]["results"] = structure
-
-    altered(path, change)
-    with pytest.raises(FileError, match="names a module"):
-        jsc.load(path)
-
-
-def test_damaged_files_are_refused(tmp_path):
-    _, path = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
-    good = path.read_bytes()
-    for end in (4, 100, len(good) - 10):
-        path.write_bytes(good[:end])
-        with pytest.raises(FileError):
-            jsc.load(path)
-
-    def each(change):
-        path.write_bytes(good)
-        altered(path, change)
-        with pytest.raises(FileError):
-            jsc.load(path)
-
-    each(lambda about: about.update(version=99))
-    each(lambda about: about.update(graphs=[{}]))
-    each(lambda about: about.pop("plan"))
-    each(lambda about: about.update(plan={"0.weight": "fft"}))
-    each(lambda about: about["graphs"][0]["nodes"].pop(0))
-    each(lambda about: about["graphs"][0]["placeholders"].pop())
-    each(lambda about: about["graphs"][0].update(sizes=[[2, 5, 8, 8]]))
-
-
-GEOMETRY = {  # stride, padding, dilation, groups
-    "dilation": ([1, 1], [0, 0], [-1000000, -1000000], 1),
-    "no dilation": ([1, 1], [0, 0], [0, 0], 1),
-    "padding": ([1, 1], [-40, -40], [1, 1], 1),
-    "groups": ([1, 1], [0, 0], [1, 1], 2),
-}
-
-
-@pytest.mark.parametrize("geometry", GEOMETRY.values(), ids=GEOMETRY)
-@pytest.mark.parametrize("transposed", [False, True])
-def test_a_convolution_that_torch_would_refuse(tmp_path, geometry, transposed):
-    """Torch's sizes do not depend on all that its kernels check."""
-    stride, padding, dilation, groups = geometry
-    _, path = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
-
-    def change(about):
-        nodes = about["graphs"][0]["nodes"]
-        (conv,) = [node for node in nodes if "conv" in node[2]]
-        x, weight, bias = conv[4][:3]
-        conv[2] = "aten.conv_transpose2d.input" if transposed else "aten.convolution.default"
-        conv[4] = (
-            [x, weight, bias, stride, padding, [0, 0], groups, dilation]
-            if transposed
-            else [x, weight, bias, stride, padding, dilation, False, [0, 0], groups]
-        )
-
-    altered(path, change)
-    with pytest.raises(FileError, match="damaged"):
-        jsc.load(path)
 
 
 def test_a_loaded_network_does_not_change_with_its_file(tmp_path):
@@ -342,23 +207,3 @@ def test_a_convolution_whose_weight_is_no_parameter_keeps_its_method(tmp_path):
     assert net.methods() == {"winograd2x2": 1}
     net.save(tmp_path / "net.jsc")
     assert jsc.load(tmp_path / "net.jsc").methods() == net.methods()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "aten.from_file.default", "aten.add_.Tensor", "os.system.x", "aten.manual_seed.default",
-        "aten.set_grad_enabled.default",
-    ],
-)  # fmt: skip
-def test_operators_with_effects_are_refused(tmp_path, name):
-    _, path = saved(tmp_path, small(), torch.randn(2, 3, 8, 8))
-
-    def change(about):
-        nodes = about["graphs"][0]["nodes"]
-        (relu,) = [node for node in nodes if "relu" in node[2]]
-        relu[2] = name
-
-    altered(path, change)
-    with pytest.raises(FileError, match="damaged"):
-        jsc.load(path)

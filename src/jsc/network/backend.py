@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from jsc._lock import Lock
-from jsc.network.compiled import PROGRAMS, CompiledNetwork, compile
+from jsc.network.calls import kept
+from jsc.network.compiled import CompiledNetwork, compile
 from jsc.network.errors import CompileError
 from jsc.ops.packs import Stamp, stamp
 
@@ -63,11 +64,9 @@ class _Graph:
         # By the numbers among the inputs: sizes that Dynamo leaves free. None: it runs in torch.
         self.compiled: OrderedDict[tuple[Any, ...], _Compiled | None] = OrderedDict()
         self.plan: dict[str, str] | None = None
-        if _shares_memory(graph):
+        self.native = not _shares_memory(graph)
+        if not self.native:
             _warn("its results share memory with its inputs or with each other")
-            self.native = False
-        else:
-            self.native = True
 
     def __call__(self, *inputs: Any) -> Any:
         tensors = [x for x in inputs if isinstance(x, Tensor)]
@@ -87,12 +86,7 @@ class _Graph:
         numbers = tuple(x for x in inputs if not isinstance(x, Tensor))
         stamps = [stamp(inputs[i]) for i in self.fixed]
         with self.lock:
-            if numbers not in self.compiled:
-                self.compiled[numbers] = self._compile(inputs, stamps)
-                while len(self.compiled) > PROGRAMS:
-                    self.compiled.popitem(last=False)
-            self.compiled.move_to_end(numbers)
-            found = self.compiled[numbers]
+            found = kept(self.compiled, numbers, lambda: self._compile(inputs, stamps))
             if found is not None and (None in stamps or stamps != found.stamps):
                 for i, name in found.bound.fixed.items():
                     setattr(found.bound, name, inputs[i].detach())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
     from jsc.network.program import NetworkProgram
 
 Key = tuple[Any, ...]
+Made = TypeVar("Made")
+PROGRAMS = 16  # of the sizes used last
+
+
+def kept(programs: OrderedDict[Key, Made], key: Key, make: Callable[[], Made]) -> Made:
+    """`programs[key]`, made where there is none; the oldest goes where there are too many. The
+    caller holds a lock."""
+    if key not in programs:
+        programs[key] = make()
+        while len(programs) > PROGRAMS:
+            programs.popitem(last=False)
+    programs.move_to_end(key)
+    return programs[key]
 
 
 class LastCall(NamedTuple):

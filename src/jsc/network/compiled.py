@@ -19,11 +19,13 @@ from jsc._precision import Precision
 from jsc.network import report, saving
 from jsc.network.accuracy import Accuracy, measure
 from jsc.network.calls import (
+    PROGRAMS,
     Key,
     LastCall,
     arguments_of,
     in_order,
     is_channels_last,
+    kept,
     key_of,
     kind_of,
     refuse_gradients,
@@ -41,7 +43,6 @@ from jsc.typing import PrecisionName
 
 log = logging.getLogger("jsc")
 
-PROGRAMS = 16  # of the sizes planned last
 _compiling = Lock()  # torch.export changes the module and Python's warning filters while it runs
 
 
@@ -309,12 +310,7 @@ class CompiledNetwork(nn.Module):
         tensors = tensors_of(leaves)
         key = key_of(leaves, tensors)
         with self._lock:
-            if key not in self._programs:
-                self._programs[key] = self._make(leaves, tensors)
-                while len(self._programs) > PROGRAMS:
-                    self._programs.popitem(last=False)
-            self._programs.move_to_end(key)
-            return self._programs[key]
+            return kept(self._programs, key, lambda: self._make(leaves, tensors))
 
     def _make(self, leaves: list[Any], tensors: list[Tensor]) -> NetworkProgram:
         assert self._store is not None

@@ -13,7 +13,7 @@
 // 1.3e-7 of itself, as torch's.
 //
 // SiLU by AVX-512's own rounding and scaling takes half the instructions of a clamp, a pair of exponentials
-// and a shift: EfficientNet-B0, one thread of an AMD EPYC, 11.6 -> 10.6 ms. An estimate of the reciprocal and
+// and a shift: EfficientNet-B0, one thread of an AMD EPYC, 11.6 -> 10.8 ms. An estimate of the reciprocal and
 // a step of Newton's in place of the division gained nothing.
 // Source of erf: W. H. Press et al., Numerical Recipes, 2nd ed., 6.2 (erfcc, 1.2e-7).
 #pragma once

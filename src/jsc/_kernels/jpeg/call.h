@@ -12,6 +12,7 @@ struct JpegCall {
     ptrdiff_t height, width;
     int channels;        // 3, or 1
     int v, u;            // pixels to a sample of chroma, downwards and across: 1 1, 1 2 or 2 2
+    ptrdiff_t depth;     // of a band: choose_depth()
     int rounds, zero;    // of the quantiser; whether padding is mid-grey
     int bytes;           // whether x holds 8-bit numbers, with any strides:
     ptrdiff_t image_step, channel_step, row_step, column_step;
@@ -23,12 +24,12 @@ struct JpegCall {
     ptrdiff_t unit_rows() const { return (height + 8 * v - 1) / (8 * v); }
     // Rows of units of a band: more than one where that leaves clearly fewer lanes of packs of 16 blocks
     // empty, and the band is still small. The same for every instruction set, so that sums are.
-    ptrdiff_t deep() const {
-        ptrdiff_t best = 1, least = packs(1);
+    void choose_depth() {
+        depth = 1;
         for (ptrdiff_t rows = 2; rows <= 16 && rows <= unit_rows() && rows * luma_columns() <= 128; rows++)
-            if (32 * packs(rows) * best < 31 * least * rows) best = rows, least = packs(rows);
-        return best;
+            if (32 * packs(rows) * depth < 31 * packs(depth) * rows) depth = rows;
     }
+    ptrdiff_t deep() const { return depth; }
     ptrdiff_t packs(ptrdiff_t rows) const {  // of Y, and of Cb and Cr
         return (rows * v * luma_columns() + 15) / 16 + (2 * rows * units() + 15) / 16;
     }

@@ -29,6 +29,7 @@ cdef extern from "jpeg/bands.h" namespace "jsc" nogil:
         const void *tables
         const void *drawn
         uint32_t seed[2]
+        void choose_depth() noexcept nogil
         Py_ssize_t bands()
         Py_ssize_t deep()
         Py_ssize_t scratch_numbers(bint backward, int size)
@@ -128,6 +129,7 @@ cdef JpegCall described(
     cdef JpegCall call
     call.channels, call.height, call.width = <int>channels, height, width
     call.v, call.u, call.zero, call.rounds = v, u, zero, <int>rounds
+    call.choose_depth()
     call.bytes = call.draws = 0
     call.image_step = call.channel_step = call.row_step = call.column_step = 0
     call.colours = call.tables = call.drawn = NULL

@@ -1,5 +1,7 @@
 """torch.compile with the backend jsc: whole graphs, parts of one, live parameters, free sizes."""
 
+import warnings
+
 import pytest
 import torch
 from random_networks import RandomNetwork, randomise
@@ -120,6 +122,14 @@ def test_results_that_are_views_of_inputs():
     with torch.no_grad(), pytest.warns(RuntimeWarning, match="share memory"):
         y = torch.compile(f, backend=backend)(torch.ones(2, 3, 4, 4))
     assert y[:, 0].eq(0).all()
+
+
+def test_inputs_that_share_memory():
+    model, x = nn.Conv2d(3, 8, 3).eval(), torch.randn(2, 6, 9, 9)
+    f = torch.compile(lambda a, b: model(a) - model(b), backend=backend)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")  # none says that the graph runs in torch
+        close(f(x[:, :3], x[:, 3:]), model(x[:, :3]) - model(x[:, 3:]))
 
 
 def test_autocast():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -118,14 +118,14 @@ def _warn(reason: str) -> None:
 def _shares_memory(graph: torch.fx.GraphModule) -> bool:
     """Is a result a view of an input or of another result? Dynamo counts on that being so, and a
     compiled network gives copies."""
-    inputs = [n for n in graph.graph.nodes if n.op == "placeholder"]
-    results = graph.graph.output_node().all_input_nodes
-    memories = [
-        value.untyped_storage()._cdata
-        for node in (*inputs, *results)
-        if isinstance(value := node.meta.get("example_value"), Tensor)
-    ]
-    return len(set(memories)) < len(memories)
+
+    def memories(nodes: Iterable[torch.fx.Node]) -> list[int]:
+        values = [node.meta.get("example_value") for node in nodes]
+        return [v.untyped_storage()._cdata for v in values if isinstance(v, Tensor)]
+
+    inputs = memories(node for node in graph.graph.nodes if node.op == "placeholder")
+    results = memories(graph.graph.output_node().all_input_nodes)
+    return len(set(results)) < len(results) or not set(results).isdisjoint(inputs)
 
 
 def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:

@@ -1,6 +1,9 @@
 """The layer at every setting against the reference, on every instruction set, with one and two
 threads."""
 
+import ctypes
+import mmap
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -131,32 +134,73 @@ def test_numbers_are_threefrys():
         assert tuple(int(w) for w in threefry(words, keys)) == expected
 
 
+def strided(pixels):
+    """The same pixels (N, C, H, W) as planes, as pixels (N, H, W, C), and within larger memory."""
+    last = pixels.permute(0, 2, 3, 1).contiguous()
+    wide = torch.stack([pixels, pixels], -1)[..., 0]
+    more = torch.cat([last, last], -1)[..., : last.shape[-1]]
+    rows = torch.cat([last, last], 2)[:, :, : last.shape[2]]
+    return pixels, last, wide, last.permute(0, 3, 1, 2), more, rows
+
+
+# Edges in most packs of blocks, and none in most.
+@pytest.mark.parametrize("size", [(21, 45), (16, 136)])
 @pytest.mark.parametrize("options", SETTINGS[:3])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_8_bits(isa, num_threads, dtype, channels, options):
+def test_8_bits(isa, num_threads, dtype, channels, options, size):
     """The same as pixels normalised beforehand, of any strides; tables learn from them."""
-    pixels = torch.randint(0, 256, (3, channels, 21, 45), dtype=torch.uint8)
-    tables, g = (
-        torch.rand(2, 8, 8, dtype=dtype) * 20 + 4,
-        torch.randn(3, channels, 21, 45, dtype=dtype),
-    )
+    pixels = torch.randint(0, 256, (3, channels, *size), dtype=torch.uint8)
+    tables = torch.rand(2, 8, 8, dtype=dtype) * 20 + 4
+    g = torch.randn(3, channels, *size, dtype=dtype)
     for peak in (1.0, 255.0):
         scale = {k: [peak * v for v in values] for k, values in SCALES[channels].items()}
         mean, std = (torch.tensor(scale[k], dtype=dtype).view(-1, 1, 1) for k in ("mean", "std"))
         x = (pixels.to(dtype) * (peak / 255) - mean) / std
         f = lambda x, t: jpeg(x, t, kappa=3.0, peak=peak, **scale, **options)  # noqa: B023, E731
         y, (_, expected) = gradients(f, x, tables, g=g)
-        last = pixels.permute(0, 2, 3, 1).contiguous()
-        wide = torch.stack([pixels, pixels], -1)[..., 0]
-        for held in (pixels, last, wide, last.permute(0, 3, 1, 2)):
+        for held in strided(pixels):
             other, (found,) = gradients(lambda t, held=held: f(held, t), tables, g=g)  # noqa: B023
             assert other.shape == y.shape
             assert other.is_contiguous()
             torch.testing.assert_close(other, y, rtol=0, atol=1e-4 * peak)
             limit = 1e-4 * expected.abs().max().item()
             torch.testing.assert_close(found, expected, rtol=0, atol=limit)
-        one = f(last[0], tables)
+        one = f(pixels[0].permute(1, 2, 0).contiguous(), tables)
         torch.testing.assert_close(one, y[0], rtol=0, atol=1e-4 * peak)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_8_bits_are_numbers(isa, channels):
+    """Exactly those that floats of the same values are."""
+    pixels = torch.randint(0, 256, (3, channels, 40, 136), dtype=torch.uint8)
+    tables, g = torch.rand(2, 8, 8) * 20 + 4, torch.randn(3, channels, 40, 136)
+    f = lambda x, t: jpeg(x, t, kappa=3.0, peak=255.0)  # noqa: E731
+    y, (_, expected) = gradients(f, pixels.float(), tables, g=g)
+    for held in strided(pixels):
+        other, (found,) = gradients(lambda t, held=held: f(held, t), tables, g=g)
+        assert torch.equal(other, y)
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_8_bits_are_read_to_their_end(isa, last):
+    """And no further: behind them is memory that may not be touched."""
+    pixels = torch.randint(0, 256, (2, 3, 16, 128), dtype=torch.uint8)
+    pixels = pixels.permute(0, 2, 3, 1).contiguous() if last else pixels
+    tables = torch.rand(2, 8, 8) * 20 + 4
+    assert torch.equal(jpeg(before_a_guard(pixels), tables), jpeg(pixels, tables))
+
+
+def before_a_guard(x):
+    """A copy of x that ends where a page begins that cannot be read."""
+    page, size = mmap.PAGESIZE, x.numel()
+    end = -(-size // page) * page
+    memory = mmap.mmap(-1, end + page)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(address + end), ctypes.c_size_t(page), 0) == 0
+    held = torch.frombuffer(memory, dtype=torch.uint8, count=size, offset=end - size)
+    return held.view(x.shape).copy_(x)
 
 
 def test_second_derivatives_behind_8_bits():

@@ -94,7 +94,7 @@ def _seed(seed: Tensor | None) -> int:
 
 def _is_plain(x: Tensor, q: Tensor, s: Settings) -> bool:
     """Whether the faster kernel, which has the plain setting only, computes this."""
-    if s.u > 1 or s.mode == SAMPLE or len(q) > 1 or x.dtype == torch.uint8:
+    if s.u > 1 or s.mode == SAMPLE or len(q) > 1:
         return False
     return not s.zero or (x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0)
 
@@ -109,7 +109,7 @@ def _forward_cpu(
     isa, threads = _config.isa(), _config.num_threads(WORK * x.numel())
     colours, entries = _constants(x, q, kappa, s.mode, s)
     if _is_plain(x, q, s):
-        jpeg.forward(buffer(x), colours, entries[0], y.numpy(), isa, threads)
+        jpeg.forward(*_source(x, q), colours, entries[0], y.numpy(), isa, threads)
         return y
     jpeg.forward_bands(
         *_source(x, q), colours, entries, y.numpy(), _scratch(x, q, s, threads, False),
@@ -142,7 +142,7 @@ def _backward_cpu(
     partial = q.new_empty((chunks, 2 * q.numel()), dtype=torch.float64).numpy()
     if plain:
         jpeg.backward(
-            buffer(g), buffer(x), colours, entries[0], dx.numpy(), partial, *sums, wanted,
+            buffer(g), *_source(x, q), colours, entries[0], dx.numpy(), partial, *sums, wanted,
             isa, threads,
         )  # fmt: skip
         return dx, dq, dkappa

@@ -1,5 +1,5 @@
 // The JPEG layer at its plain setting in one pass over memory, a pack of blocks at a time (layout: dct.h);
-// bands.h has the others. Plain is 4:4:4 in one round, of floats, with edges repeated.
+// bands.h has the others. Plain is 4:4:4 in one round, with edges repeated.
 //   pixels -> colour transform (normalisation and level shift inside its matrix) -> 8x8 DCT
 //          -> quantiser (softquant.h) -> inverse DCT -> inverse colour transform -> pixels.
 // Nothing but the input is kept for the backward pass, which computes the coefficients again:
@@ -8,7 +8,8 @@
 //
 // Images are (N, channels, H, W) of any H and W; blocks are counted (n, row, column). Blocks that
 // stick out replicate the edge, so that the gradient of an edge pixel is the sum over its copies.
-// A pack with such a block, or with fewer blocks than lanes, goes through a staging buffer.
+// A pack with such a block, or with fewer blocks than lanes, goes through a staging buffer; so do 8-bit
+// images whose strides bytes.h does not take.
 //
 // Ladder (ms per 224x224 RGB image, one thread, AVX-512, forward / backward):
 //   torch operators, one step each, as the authors have it                      26 / 18
@@ -25,6 +26,7 @@
 // A colour transform is 12 numbers: a 3x3 matrix and three constants (one channel: m[0] and m[9]).
 #pragma once
 #include "jpeg/blocks.h"
+#include "jpeg/bytes.h"
 
 namespace jsc {
 
@@ -34,6 +36,7 @@ struct JpegPack {
     typedef SoftQuant<I, T> Q;
     typedef Vec<I, T> V;
     typedef QuantEntry<T> Entry;
+    typedef BytePack<I, T, C> Bytes;
     static constexpr int L = lanes<I, T>;
     static constexpr int SIZE = C * 64 * L;  // of the coefficients of a pack: (C, 8, 8, L)
 
@@ -103,6 +106,27 @@ struct JpegPack {
                                 : 0;
         }
     }
+    // The same of 8-bit images.
+    JSC_INLINE void convert_in(T *stage, const JpegBytes &x, const Image &im, const Place place[L],
+                               int count) {
+        for (int l = 0; l < L; l++) {
+            T *to = stage + l * C * 64;
+            if (l >= count) {
+                for (int i = 0; i < C * 64; i++) to[i] = 0;
+                continue;
+            }
+            const int rows = im.valid_rows(place[l]), columns = im.valid_columns(place[l]);
+            const uint8_t *from = corner(x, place[l]);
+            for (int c = 0; c < C; c++, from += x.channel_step)
+                for (int i = 0; i < 8; i++)
+                    for (int j = 0; j < 8; j++)
+                        *to++ = (T)from[(i < rows ? i : rows - 1) * x.row_step +
+                                        (j < columns ? j : columns - 1) * x.column_step];
+        }
+    }
+    JSC_INLINE const uint8_t *corner(const JpegBytes &x, const Place &p) {
+        return x.first + p.image * x.image_step + 8 * p.top * x.row_step + 8 * p.left * x.column_step;
+    }
     // Copy what lies in the image back; with `fold`, what lies outside is first added to the edge.
     JSC_INLINE void copy_out(T *stage, T *y, const Image &im, const Place place[L], int count, bool fold) {
         for (int l = 0; l < count; l++) {
@@ -135,12 +159,12 @@ struct JpegPack {
         }
     }
 
-    // Pixels -> coefficients.
-    JSC_INLINE void analyse(const Blocks &b, const T *matrix, T *coefficients) {
+    // Pixels -> coefficients; `read` gets the number of a row, and fills in its vectors.
+    template <class Read>
+    JSC_INLINE void analyse_rows(Read read, const T *matrix, T *coefficients) {
         for (int i = 0; i < 8; i++) {
             V v[3][8];
-#pragma GCC unroll 3
-            for (int c = 0; c < C; c++) P::load_row(b.corner, c * b.plane + i * b.row, v[c]);
+            read(i, v);
             recolour(v, matrix);
 #pragma GCC unroll 3
             for (int c = 0; c < C; c++) {
@@ -150,6 +174,33 @@ struct JpegPack {
             }
         }
         for (int c = 0; c < C; c++) transform_columns<false, V>(coefficients + c * 64 * L);
+    }
+    JSC_INLINE void analyse(const Blocks &b, const T *matrix, T *coefficients) {
+        const auto read = [&](int i, V v[3][8]) __attribute__((always_inline)) {
+#pragma GCC unroll 3
+            for (int c = 0; c < C; c++) P::load_row(b.corner, c * b.plane + i * b.row, v[c]);
+        };
+        analyse_rows(read, matrix, coefficients);
+    }
+    // The images' own: `bytes`, or x where that is null.
+    JSC_INLINE void analyse_images(const T *x, const JpegBytes *bytes, const Image &im, const Place place[L],
+                                   int count, bool stages, T *stage, const T *matrix, T *coefficients) {
+        if (bytes && !stages && Bytes::loads(*bytes)) {
+            if constexpr (Bytes::vectors) {
+                const uint8_t *at[L];
+                for (int l = 0; l < L; l++) at[l] = corner(*bytes, place[l]);
+                const auto read = [&](int i, V v[3][8])
+                                      __attribute__((always_inline)) { Bytes::load_rows(at, *bytes, i, v); };
+                analyse_rows(read, matrix, coefficients);
+            }
+            return;
+        }
+        Blocks blocks;
+        if (bytes) convert_in(stage, *bytes, im, place, count);
+        else if (stages) copy_in(stage, x, im, place, count, true);
+        if (bytes || stages) staged(blocks, stage);
+        else direct(blocks, (T *)x, im, place);
+        analyse(blocks, matrix, coefficients);
     }
 
     // Coefficients -> pixels; destroys the coefficients.
@@ -175,8 +226,8 @@ struct JpegPack {
 template <class T, int C>
 struct JpegForward {
     template <class I>
-    JSC_INLINE void run(const T *x, T *y, ptrdiff_t height, ptrdiff_t width, ptrdiff_t first, ptrdiff_t count,
-                        const T *colours, const T *tables) {
+    JSC_INLINE void run(const T *x, const JpegBytes *bytes, T *y, ptrdiff_t height, ptrdiff_t width,
+                        ptrdiff_t first, ptrdiff_t count, const T *colours, const T *tables) {
         typedef JpegPack<I, T, C> J;
         typedef typename J::Q Q;
         typedef typename J::V V;
@@ -192,23 +243,20 @@ struct JpegForward {
             const int here = count - b < L ? (int)(count - b) : L;
             bool stages = here < L;
             for (int l = 0; l < here; l++, im.advance(next)) place[l] = next, stages |= !im.whole(next);
-            typename J::Blocks from, to;
-            if (stages) {
-                J::copy_in(stage, x, im, place, here, true);
-                J::staged(from, stage), J::staged(to, stage);
-            } else {
-                J::direct(from, (T *)x, im, place), J::direct(to, y, im, place);
-            }
-            J::analyse(from, colours, z);
+            J::analyse_images(x, bytes, im, place, here, stages, stage, colours, z);
             const ptrdiff_t ahead = im.offset(next);
             for (int c = 0; c < C; c++) {
                 const QuantEntry<T> *e = entries + (c > 0) * 64;
                 for (int i = 0; i < 64; i++) {
                     T *at = z + (c * 64 + i) * L;
-                    J::template fetch<0>(x + ahead, im, c, i), J::template fetch<1>(y + ahead, im, c, i);
+                    if (!bytes) J::template fetch<0>(x + ahead, im, c, i);
+                    J::template fetch<1>(y + ahead, im, c, i);
                     store(at, Q::template quantize<false>(load<V>(at), e[i]).value);
                 }
             }
+            typename J::Blocks to;
+            if (stages) J::staged(to, stage);
+            else J::direct(to, y, im, place);
             J::synthesise(to, colours + 12, z);
             if (stages) J::copy_out(stage, y, im, place, here, false);
         }
@@ -219,8 +267,9 @@ struct JpegForward {
 template <class T, int C>
 struct JpegBackward {
     template <class I>
-    JSC_INLINE void run(const T *g, const T *x, T *dx, ptrdiff_t height, ptrdiff_t width, ptrdiff_t first,
-                        ptrdiff_t count, const T *colours, const T *tables, int wanted, double *partial) {
+    JSC_INLINE void run(const T *g, const T *x, const JpegBytes *bytes, T *dx, ptrdiff_t height,
+                        ptrdiff_t width, ptrdiff_t first, ptrdiff_t count, const T *colours, const T *tables,
+                        int wanted, double *partial) {
         typedef JpegPack<I, T, C> J;
         typedef typename J::Q Q;
         typedef typename J::V V;
@@ -238,11 +287,9 @@ struct JpegBackward {
             const int here = count - b < L ? (int)(count - b) : L;
             bool stages = here < L;
             for (int l = 0; l < here; l++, im.advance(next)) place[l] = next, stages |= !im.whole(next);
+            J::analyse_images(x, bytes, im, place, here, stages, stage, colours, z);
             typename J::Blocks blocks;
-            if (stages) J::copy_in(stage, x, im, place, here, true), J::staged(blocks, stage);
-            else J::direct(blocks, (T *)x, im, place);
-            J::analyse(blocks, colours, z);
-            if (stages) J::copy_in(stage, g, im, place, here, false);
+            if (stages) J::copy_in(stage, g, im, place, here, false), J::staged(blocks, stage);
             else J::direct(blocks, (T *)g, im, place);
             J::analyse(blocks, colours + 24, dz);
             const ptrdiff_t ahead = im.offset(next);
@@ -250,7 +297,8 @@ struct JpegBackward {
                 const QuantEntry<T> *e = entries + (c > 0) * 64;
                 T *sum = sums + (c > 0) * 64 * 2 * S + b % S;
                 for (int i = 0; i < 64; i++, sum += 2 * S) {
-                    J::template fetch<0>(x + ahead, im, c, i), J::template fetch<0>(g + ahead, im, c, i);
+                    if (!bytes) J::template fetch<0>(x + ahead, im, c, i);
+                    J::template fetch<0>(g + ahead, im, c, i);
                     if (wanted & GRADIENT_X) J::template fetch<1>(dx + ahead, im, c, i);
                     V up = load<V>(dz + (c * 64 + i) * L);
                     typename Q::Answer answer =
@@ -274,22 +322,26 @@ struct JpegBackward {
     }
 };
 
+// `bytes` are the images in place of x, or null.
 template <class T>
-inline void jpeg_chunk(int isa, const T *x, T *y, ptrdiff_t channels, ptrdiff_t height, ptrdiff_t width,
-                       ptrdiff_t first, ptrdiff_t count, const T *colours, const T *tables) {
-    if (channels == 1) dispatch<JpegForward<T, 1>>(isa, x, y, height, width, first, count, colours, tables);
-    else dispatch<JpegForward<T, 3>>(isa, x, y, height, width, first, count, colours, tables);
+inline void jpeg_chunk(int isa, const T *x, const JpegBytes *bytes, T *y, ptrdiff_t channels,
+                       ptrdiff_t height, ptrdiff_t width, ptrdiff_t first, ptrdiff_t count, const T *colours,
+                       const T *tables) {
+    if (channels == 1)
+        dispatch<JpegForward<T, 1>>(isa, x, bytes, y, height, width, first, count, colours, tables);
+    else dispatch<JpegForward<T, 3>>(isa, x, bytes, y, height, width, first, count, colours, tables);
 }
 template <class T>
-inline void jpeg_chunk_backward(int isa, const T *g, const T *x, T *dx, ptrdiff_t channels, ptrdiff_t height,
-                                ptrdiff_t width, ptrdiff_t first, ptrdiff_t count, const T *colours,
-                                const T *tables, int wanted, double *partial) {
+inline void jpeg_chunk_backward(int isa, const T *g, const T *x, const JpegBytes *bytes, T *dx,
+                                ptrdiff_t channels, ptrdiff_t height, ptrdiff_t width, ptrdiff_t first,
+                                ptrdiff_t count, const T *colours, const T *tables, int wanted,
+                                double *partial) {
     if (channels == 1)
-        dispatch<JpegBackward<T, 1>>(isa, g, x, dx, height, width, first, count, colours, tables, wanted,
-                                     partial);
+        dispatch<JpegBackward<T, 1>>(isa, g, x, bytes, dx, height, width, first, count, colours, tables,
+                                     wanted, partial);
     else
-        dispatch<JpegBackward<T, 3>>(isa, g, x, dx, height, width, first, count, colours, tables, wanted,
-                                     partial);
+        dispatch<JpegBackward<T, 3>>(isa, g, x, bytes, dx, height, width, first, count, colours, tables,
+                                     wanted, partial);
 }
 
 }  // namespace jsc

@@ -2,10 +2,13 @@ from typing import Any
 
 CHUNK_BLOCKS: int
 
-def forward(x: Any, colours: Any, tables: Any, y: Any, isa: int, num_threads: int) -> None: ...
+def forward(
+    x: Any, pixels: Any, colours: Any, tables: Any, y: Any, isa: int, num_threads: int
+) -> None: ...
 def backward(
     g: Any,
     x: Any,
+    pixels: Any,
     colours: Any,
     tables: Any,
     dx: Any,

@@ -12,13 +12,17 @@ from libc.stdint cimport uint32_t
 
 cdef extern from "jpeg/jpeg.h" namespace "jsc" nogil:
     const Py_ssize_t CHUNK "jsc::CHUNK_BLOCKS"
+    cdef struct JpegBytes:
+        const unsigned char *first
+        Py_ssize_t image_step, channel_step, row_step, column_step
     void jpeg_chunk[T](
-        int isa, const T *x, T *y, Py_ssize_t channels, Py_ssize_t height, Py_ssize_t width,
-        Py_ssize_t first, Py_ssize_t count, const T *colours, const T *tables
+        int isa, const T *x, const JpegBytes *bytes, T *y, Py_ssize_t channels, Py_ssize_t height,
+        Py_ssize_t width, Py_ssize_t first, Py_ssize_t count, const T *colours, const T *tables
     )
     void jpeg_chunk_backward[T](
-        int isa, const T *g, const T *x, T *dx, Py_ssize_t channels, Py_ssize_t height, Py_ssize_t width,
-        Py_ssize_t first, Py_ssize_t count, const T *colours, const T *tables, int wanted, double *partial
+        int isa, const T *g, const T *x, const JpegBytes *bytes, T *dx, Py_ssize_t channels,
+        Py_ssize_t height, Py_ssize_t width, Py_ssize_t first, Py_ssize_t count, const T *colours,
+        const T *tables, int wanted, double *partial
     )
 
 cdef extern from "jpeg/bands.h" namespace "jsc" nogil:
@@ -48,8 +52,17 @@ cdef enum:
     UNIT_ROWS = 8  # of an image that are one chunk of `backward_bands`, at most, or one band
 
 
+cdef JpegBytes as_bytes(const unsigned char[:, :, :, :] pixels):
+    cdef JpegBytes found
+    found.first = &pixels[0, 0, 0, 0]
+    found.image_step, found.channel_step = pixels.strides[0], pixels.strides[1]
+    found.row_step, found.column_step = pixels.strides[2], pixels.strides[3]
+    return found
+
+
 def forward(
-    const floating[:, :, :, ::1] x,   # IN   (N, C, H, W), C = 1 or 3, any H and W
+    const floating[:, :, :, ::1] x,   # IN   (N, C, H, W), C = 1 or 3; empty where there are `pixels`
+    const unsigned char[:, :, :, :] pixels,  # IN   the same in 8 bits, of any strides, or None
     const floating[:, ::1] colours,   # IN   (4, 12) x -> planes, planes -> y, and the transposes
     const floating[:, :, ::1] tables,  # IN   (1 or 2, 64, ENTRY_SIZE) from quant.prepare; two if C = 3
     floating[:, :, :, ::1] y,         # OUT  (N, C, H, W)
@@ -57,11 +70,18 @@ def forward(
     int num_threads,
 ):
     """Colour transform, DCT, quantiser, and back."""
-    cdef Py_ssize_t chunk, channels = x.shape[1], height = x.shape[2], width = x.shape[3]
-    cdef Py_ssize_t blocks = x.shape[0] * ((height + 7) // 8) * ((width + 7) // 8)
+    cdef Py_ssize_t chunk, channels = y.shape[1], height = y.shape[2], width = y.shape[3]
+    cdef Py_ssize_t blocks = y.shape[0] * ((height + 7) // 8) * ((width + 7) // 8)
     if blocks == 0:
         return
-    cdef const floating *source = &x[0, 0, 0, 0]
+    cdef const floating *source = NULL
+    cdef JpegBytes bytes
+    cdef const JpegBytes *small = NULL
+    if pixels is None:
+        source = &x[0, 0, 0, 0]
+    else:
+        bytes = as_bytes(pixels)
+        small = &bytes
     cdef const floating *colour = &colours[0, 0]
     cdef const floating *table = &tables[0, 0, 0]
     cdef floating *target = &y[0, 0, 0, 0]
@@ -69,14 +89,15 @@ def forward(
         (blocks + CHUNK - 1) // CHUNK, nogil=True, num_threads=num_threads, schedule="static"
     ):
         jpeg_chunk(
-            isa, source, target, channels, height, width, chunk * CHUNK, min(CHUNK, blocks - chunk * CHUNK),
-            colour, table
+            isa, source, small, target, channels, height, width, chunk * CHUNK,
+            min(CHUNK, blocks - chunk * CHUNK), colour, table
         )
 
 
 def backward(
     const floating[:, :, :, ::1] g,   # IN   (N, C, H, W) gradient of y
-    const floating[:, :, :, ::1] x,   # IN   (N, C, H, W)
+    const floating[:, :, :, ::1] x,   # IN   as for `forward`
+    const unsigned char[:, :, :, :] pixels,
     const floating[:, ::1] colours,   # IN   (4, 12)
     const floating[:, :, ::1] tables,  # IN   (1 or 2, 64, ENTRY_SIZE)
     floating[:, :, :, ::1] dx,        # OUT  (N, C, H, W), untouched (any size) unless wanted
@@ -88,13 +109,20 @@ def backward(
     int num_threads,
 ):
     """Gradients of `forward`; the coefficients are computed again from x."""
-    cdef Py_ssize_t chunk, channels = x.shape[1], height = x.shape[2], width = x.shape[3]
-    cdef Py_ssize_t blocks = x.shape[0] * ((height + 7) // 8) * ((width + 7) // 8)
+    cdef Py_ssize_t chunk, channels = g.shape[1], height = g.shape[2], width = g.shape[3]
+    cdef Py_ssize_t blocks = g.shape[0] * ((height + 7) // 8) * ((width + 7) // 8)
     if blocks == 0 or wanted == 0:
         return
     cdef Py_ssize_t entries = 64 if channels == 1 else 128
     cdef const floating *upstream = &g[0, 0, 0, 0]
-    cdef const floating *source = &x[0, 0, 0, 0]
+    cdef const floating *source = NULL
+    cdef JpegBytes bytes
+    cdef const JpegBytes *small = NULL
+    if pixels is None:
+        source = &x[0, 0, 0, 0]
+    else:
+        bytes = as_bytes(pixels)
+        small = &bytes
     cdef const floating *colour = &colours[0, 0]
     cdef const floating *table = &tables[0, 0, 0]
     cdef floating *target = NULL
@@ -107,7 +135,7 @@ def backward(
         (blocks + CHUNK - 1) // CHUNK, nogil=True, num_threads=num_threads, schedule="static"
     ):
         jpeg_chunk_backward(
-            isa, upstream, source, target, channels, height, width, chunk * CHUNK,
+            isa, upstream, source, small, target, channels, height, width, chunk * CHUNK,
             min(CHUNK, blocks - chunk * CHUNK), colour, table, wanted,
             sums + chunk * 2 * entries if sums else sums
         )

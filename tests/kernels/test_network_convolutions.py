@@ -81,6 +81,16 @@ def test_pointwise(maps, isa, seed):
     close(ours, exact)
 
 
+def both(maps, tile, lanes, vectors):
+    """The fields of the weights in their two layouts."""
+
+    def packed(w):
+        found = packing.winograd(w, tile, lanes, vectors)
+        return maps.constant(found), packing.winograd_plain(found, tile)
+
+    return {"weight": lambda w: packed(w)[0], "plain": lambda w: sum(packed(w))}
+
+
 @pytest.mark.parametrize("tile", [(2, 2), (2, 4), (4, 4)])
 @pytest.mark.parametrize("seed", range(6))
 def test_winograd(maps, isa, tile, seed):
@@ -91,8 +101,7 @@ def test_winograd(maps, isa, tile, seed):
     vectors = min(r.randint(1, 4 if lanes == 16 else 3), -(-g["K"] // lanes))
     ours, exact = convolution(
         maps, r, g, "winograd", mv=tile[0], mh=tile[1], vectors=vectors, tiles=r.randint(1, 9),
-        weight=lambda w: maps.constant(packing.winograd(w, tile, lanes, vectors)),
-        plain=lambda w: maps.constant(packing.plain(w, lanes)),
+        **both(maps, tile, lanes, vectors),
     )  # fmt: skip
     close(ours, exact, 2e-5)
 
@@ -202,11 +211,10 @@ def test_winograd_2x2_keeps_integers_exact(maps, isa):
     exact = F.conv2d(x, 4 * w, None, 1, 1)
     out, _ = maps.place((1, 9, 9, 24))
     epilogue = {"shift": 0, "has_residual": 0, "residual": NOWHERE, "act": act()}
-    packed = packing.winograd(4 * w, (2, 2), LANES[isa], 1)
+    weights = {name: f(4 * w) for name, f in both(maps, (2, 2), LANES[isa], 1).items()}
     fields = {
         "x": maps.put(x), "out": out, "Ph": 1, "Pw": 1, "mv": 2, "mh": 2, "vectors": 1,
-        "tiles": 5, "weight": maps.constant(packed), "epilogue": epilogue,
-        "plain": maps.constant(packing.plain(4 * w, LANES[isa])),
+        "tiles": 5, "epilogue": epilogue, **weights,
     }  # fmt: skip
     assert torch.equal(maps.run("winograd", fields), exact)
 

@@ -12,8 +12,10 @@ import jsc
 from jsc import _config
 from jsc._geometry import ConvGeometry
 from jsc._kernels.winograd import winograd as kernel
+from jsc.network import packing
 from jsc.ops import winograd
 from jsc.ops._scratch import memory
+from jsc.reference import winograd as reference
 
 LAST = torch.channels_last
 # Largest error over the largest element: tiles of 2 x 2 are as exact as sums in float32.
@@ -218,3 +220,25 @@ def test_weights_packed_for_another_layer_are_refused():
     assert winograd.Convolution(spread, None, wide)(torch.ones(2, 16, 9, 8)).isfinite().all()
     with pytest.raises(ValueError, match="bias must be"):
         winograd.Convolution(packed, torch.ones(3), wide)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("tile", [(2, 2), (2, 4), (4, 4)])
+@pytest.mark.parametrize("seed", range(4))
+def test_weights_are_transformed_in_double_precision(isa, num_threads, tile, dtype, seed):
+    """U = Gv w Gh', rounded once, and the weights themselves, in the kernels' order."""
+    r, lanes = random.Random(seed), winograd.LANES[_config.isa()]
+    K, C, vectors = r.randint(1, 150), r.randint(1, 40), r.randint(1, 4)
+    made = torch.randn(C, K, 3, 3, dtype=torch.float64).to(dtype)
+    weight = made.transpose(0, 1) if seed % 2 else made.transpose(0, 1).contiguous()
+    G = [reference.matrices(m)[1] for m in tile]
+    transformed = torch.einsum("ia,kcab,jb->ijck", G[0], weight.double(), G[1]).flatten(0, 1)
+    missing = -K % lanes
+    blocks = F.pad(transformed, (0, missing)).split(vectors * lanes, 2)
+    vector = F.pad(weight.double(), (0, 0, 0, 0, 0, 0, 0, missing)).unflatten(0, (-1, lanes))
+    packed = packing.winograd(weight, tile, lanes, vectors)
+    expected = [block.reshape(-1) for block in blocks]
+    expected += [vector.permute(0, 3, 4, 2, 1).reshape(-1).float().double()]
+    torch.testing.assert_close(packed.double(), torch.cat(expected), rtol=6e-8, atol=1e-15)
+    plain = packed.view(-1)[packing.winograd_plain(packed, tile) // 4 :]
+    assert torch.equal(plain.double(), expected[-1])

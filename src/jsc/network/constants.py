@@ -109,7 +109,10 @@ def _computed(constant: Constant, state: State) -> Tensor:
 
 def is_bounded(x: Tensor) -> bool:
     """Are all numbers finite, and below the largest in size?"""
-    return x.numel() == 0 or bool(x.abs().amax() < LARGEST)  # NaN is no number below
+    if not x.numel():
+        return True
+    least, most = torch.aminmax(x)  # NaN where there is one
+    return bool(least > -LARGEST) and bool(most < LARGEST)
 
 
 def aligned(x: Tensor) -> Tensor:

@@ -36,17 +36,16 @@ def emit(e: Emitter, conv: Convolution, method: str) -> int:
 
 def winograd(e: Emitter, conv: Convolution, tile: tuple[int, int]) -> int:
     vectors = vectors_of(conv.out.C, e.lanes)
-    weight = e.weight(conv)
-    packed = weight.then(
+    packed = e.tensor(e.weight(conv).then(
         ("winograd", tile, e.lanes, vectors),
         lambda w: packing.winograd(w, tile, e.lanes, vectors),
-    )
-    plain = weight.then(("filters", e.lanes), lambda w: packing.plain(w, e.lanes))
+    ))  # fmt: skip
     fields = {
         **e.maps(conv), "Ph": conv.padding[0], "Pw": conv.padding[1],
         "mv": tile[0], "mh": tile[1], "vectors": vectors,
         "tiles": tiles_of_a_task(conv, tile, e.lanes),
-        "weight": e.address(packed), "plain": e.address(plain),
+        "weight": packed.data_ptr(),
+        "plain": packed.data_ptr() + packing.winograd_plain(packed, tile),
         "epilogue": e.epilogue(conv),
     }  # fmt: skip
     return int(e.program.add_winograd(fields))

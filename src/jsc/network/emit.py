@@ -13,7 +13,7 @@ from jsc._precision import Precision
 from jsc.network import convolutions
 from jsc.network.blocking import pixels_of_a_task
 from jsc.network.choices import candidates
-from jsc.network.constants import Constant, Store
+from jsc.network.constants import Constant, State, Store
 from jsc.network.graph import (
     Activation,
     AdaptivePool,
@@ -108,9 +108,12 @@ class Emitter:
 
     def raw(self, constant: Constant) -> int:
         """The address of a constant as it is."""
-        tensor = self.store.tensor(constant)
-        self.kept.append(tensor)
-        return tensor.data_ptr()
+        return self.tensor(constant).data_ptr()
+
+    def tensor(self, constant: Constant) -> Tensor:
+        """A constant's numbers, which the program keeps."""
+        self.kept.append(self.store.tensor(constant))
+        return self.kept[-1]
 
     def activation(self, act: Activation) -> dict[str, Any]:
         return {"kind": ACTIVATIONS.index(act.kind), "a": act.a, "b": act.b}
@@ -130,11 +133,12 @@ class Emitter:
         assert weight is not None
         if scale is None:
             return weight
-        factor = scale
-        return Constant(
-            ("scaled", weight.key, factor.key),
-            lambda s: weight.recipe(s).double() * factor.recipe(s).double()[:, None, None, None],
-        )
+
+        def scaled(state: State) -> Tensor:
+            factors = scale.recipe(state).double()[:, None, None, None]
+            return weight.recipe(state).to(torch.float64, copy=True).mul_(factors)
+
+        return Constant(("scaled", weight.key, scale.key), scaled)
 
     def maps(self, operation: Operation) -> dict[str, Any]:
         return {"x": self.place(operation.inputs[0]), "out": self.place(operation.out)}

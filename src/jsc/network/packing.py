@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from jsc import _config
+from jsc._kernels.winograd import winograd as kernel
+from jsc.network.constants import FLOATS
+from jsc.ops.winograd import LANES
 
 
 def direct(weight: Tensor, groups: int, lanes: int, vectors: int, chunk: int) -> Tensor:
@@ -26,12 +29,6 @@ def pairs(weight: Tensor) -> Tensor:
     K, C, Kh, Kw = even.shape
     rows = even.permute(0, 2, 3, 1).reshape(K, Kh, Kw, C // 2, 2).contiguous()
     return rows.view(torch.float32)[..., 0].permute(0, 3, 1, 2)
-
-
-def plain(weight: Tensor, lanes: int) -> Tensor:
-    """(K, C, Kh, Kw) -> for each vector of filters: (Kh, Kw, C, lanes), missing ones zero."""
-    padded = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, -weight.shape[0] % lanes))
-    return padded.float().unflatten(0, (-1, lanes)).permute(0, 3, 4, 2, 1).reshape(-1)
 
 
 def _whole_vectors(rows: Tensor, lanes: int) -> Tensor:
@@ -66,21 +63,29 @@ def depthwise(weight: Tensor, lanes: int) -> Tensor:
     return vectors.permute(0, 2, 3, 1).reshape(-1)
 
 
-def _transform(outputs: int) -> Tensor:
-    """G of F(outputs, 3): (outputs + 2, 3), by the points of winograd.h."""
-    points = {2: [0.0, 1.0, -1.0], 4: [0.0, 0.75, -0.75, 1.5, -1.5]}[outputs]
-    rows = []
-    for i, p in enumerate(points):
-        others = [p - q for j, q in enumerate(points) if j != i]
-        rows.append([p**power / math.prod(others) for power in range(3)])
-    return torch.tensor([*rows, [0.0, 0.0, 1.0]], dtype=torch.float64, device="cpu")
-
-
 def winograd(weight: Tensor, tile: tuple[int, int], lanes: int, vectors: int) -> Tensor:
-    """(K, C, 3, 3) -> for each filter block: (positions, C, filters), transformed in float64."""
-    both = torch.kron(*(_transform(m) for m in tile))  # (positions, 9)
-    K, C = weight.shape[:2]
-    taps = weight.double().permute(2, 3, 1, 0).reshape(9, C * K)
-    transformed = (both @ taps).float().reshape(-1, C, K)
-    blocks = F.pad(transformed, (0, -K % lanes)).split(vectors * lanes, 2)
-    return torch.cat([block.reshape(-1) for block in blocks])
+    """(K, C, 3, 3) -> transformed in float64, for each filter block: (positions, C, filters); then
+    plain, for each vector of filters: (3, 3, C, lanes). Missing filters are zero."""
+    weight = (weight if weight.dtype == torch.float64 else weight.float()).resolve_neg()
+    K, C, Kh, Kw = weight.shape
+    if (Kh, Kw) != (3, 3):
+        raise ValueError(f"Winograd's transforms are for kernels of 3 x 3; got {Kh} x {Kw}")
+    k, c, i, j = weight.stride()
+    fields = {
+        "K": K, "C": C, "mv": tile[0], "mh": tile[1], "vectors": vectors,
+        "k_step": k, "c_step": c, "i_step": i, "j_step": j,
+    }  # fmt: skip
+    positions = (tile[0] + 2) * (tile[1] + 2)
+    packed = torch.empty((positions + 9) * C * (-(-K // lanes) * lanes), **FLOATS)
+    kernel.pack(
+        weight.data_ptr(), weight.dtype == torch.float64,
+        packed.data_ptr(), packed.data_ptr() + winograd_plain(packed, tile),
+        fields, LANES.index(lanes), _config.num_threads(9 * K * C),
+    )  # fmt: skip
+    return packed
+
+
+def winograd_plain(packed: Tensor, tile: tuple[int, int]) -> int:
+    """Where the plain weights of `winograd` begin, in bytes."""
+    positions = (tile[0] + 2) * (tile[1] + 2)
+    return packed.nbytes // (positions + 9) * positions

@@ -102,7 +102,7 @@ def _packed(address: int, steps: tuple[int, ...], g: ConvGeometry, m: int) -> Te
     }  # fmt: skip
     packed = torch.empty(_shape(g, m, LANES[isa]), dtype=torch.float32, device="cpu")
     to, threads = packed.data_ptr(), _config.num_threads(9 * g.K * g.C)
-    winograd.pack(address, to, to + _plain(packed, m), fields, isa, threads)
+    winograd.pack(address, False, to, to + _plain(packed, m), fields, isa, threads)
     return packed
 
 

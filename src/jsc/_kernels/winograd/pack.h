@@ -1,7 +1,7 @@
-// 3 x 3 weights of any strides in the two layouts of network/winograd.h:
+// 3 x 3 weights of floats or doubles, of any strides, in the two layouts of network/winograd.h:
 //
 //   transformed  (filter blocks, positions, C, V lanes)      U = Gv w Gh', in float64, rounded once
-//   plain        (vectors of filters, 3, 3, C, lanes)        as they are
+//   plain        (vectors of filters, 3, 3, C, lanes)        rounded
 //
 // Filters that do not exist are zero. Negative steps turn a kernel by 180 degrees, and exchanged ones make
 // filters of channels: the weights of the gradient of the input. Training packs in every step: a block of 64
@@ -18,14 +18,16 @@ namespace jsc {
 struct WinogradPackFields {
     ptrdiff_t K, C, mv, mh;
     ptrdiff_t vectors;  // V
-    ptrdiff_t k_step, c_step, i_step, j_step;  // in floats, from one filter, channel, row, column to the next
+    ptrdiff_t k_step, c_step, i_step,
+        j_step;  // in numbers, from one filter, channel, row, column to the next
 };
 
+template <class T>  // of the weights
 struct WinogradPack {
     static constexpr int CHANNELS = 16;  // at a time: lines of memory are read from end to end
     // Channels c0, ... of L filters from k0. The innermost loop follows the shorter step.
     template <int L>
-    JSC_INLINE void gather(const WinogradPackFields &f, const float *weight, ptrdiff_t k0, ptrdiff_t c0,
+    JSC_INLINE void gather(const WinogradPackFields &f, const T *weight, ptrdiff_t k0, ptrdiff_t c0,
                            ptrdiff_t channels, double (*to)[9][L]) {
         const ptrdiff_t filters = std::min<ptrdiff_t>(L, f.K - k0);
         if (filters < L) memset(to, 0, sizeof(double) * channels * 9 * L);
@@ -45,7 +47,7 @@ struct WinogradPack {
                         for (ptrdiff_t l = 0; l < filters; l++) put(l, c, i, j);
     }
     template <class I, int mv, int mh>
-    JSC_INLINE void block(const WinogradPackFields &f, const float *weight, ptrdiff_t k0, float *transformed,
+    JSC_INLINE void block(const WinogradPackFields &f, const T *weight, ptrdiff_t k0, float *transformed,
                           float *plain) {
         using D = Vec<I, double>;
         constexpr int L = lanes<I, float>, half = lanes<I, double>, nv = mv + 2, nh = mh + 2;
@@ -87,16 +89,17 @@ struct WinogradPack {
     }
     // The block of filters k0, ...; both outputs at its first element.
     template <class I>
-    JSC_INLINE void run(const WinogradPackFields *f, const float *weight, ptrdiff_t k0, float *transformed,
+    JSC_INLINE void run(const WinogradPackFields *f, const T *weight, ptrdiff_t k0, float *transformed,
                         float *plain) {
         if (f->mv == 4) block<I, 4, 4>(*f, weight, k0, transformed, plain);
         else if (f->mh == 4) block<I, 2, 4>(*f, weight, k0, transformed, plain);
         else block<I, 2, 2>(*f, weight, k0, transformed, plain);
     }
 };
-inline void winograd_pack(int isa, const WinogradPackFields *f, const float *weight, ptrdiff_t k0,
-                          float *transformed, float *plain) {
-    dispatch<WinogradPack>(isa, f, weight, k0, transformed, plain);
+inline void winograd_pack(int isa, const WinogradPackFields *f, const void *weight, bool doubles,
+                          ptrdiff_t k0, float *transformed, float *plain) {
+    if (doubles) dispatch<WinogradPack<double>>(isa, f, (const double *)weight, k0, transformed, plain);
+    else dispatch<WinogradPack<float>>(isa, f, (const float *)weight, k0, transformed, plain);
 }
 
 }  // namespace jsc

@@ -1,6 +1,7 @@
 def pack(
-    weight: int, transformed: int, plain: int, fields: dict[str, int], isa: int, num_threads: int
-) -> None: ...
+    weight: int, doubles: bool, transformed: int, plain: int, fields: dict[str, int], isa: int,
+    num_threads: int,
+) -> None: ...  # fmt: skip
 
 class Gradient:
     def __init__(self, fields: dict[str, int], isa: int) -> None: ...

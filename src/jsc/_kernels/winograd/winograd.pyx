@@ -1,4 +1,4 @@
-"""Winograd's transforms for training: weights packed, and the gradient of the weights.
+"""Winograd's transforms: weights packed, and for training the gradient of the weights.
 
 The convolution itself, forward and for the gradient of the input, is the instruction of
 network/winograd.h. Layouts, order of additions and numerics: winograd/pack.h and winograd/gradient.h.
@@ -10,8 +10,8 @@ cdef extern from "winograd/pack.h" namespace "jsc" nogil:
     cdef struct WinogradPackFields:
         Py_ssize_t K, C, mv, mh, vectors, k_step, c_step, i_step, j_step
     void winograd_pack(
-        int isa, const WinogradPackFields *f, const float *weight, Py_ssize_t k0, float *transformed,
-        float *plain,
+        int isa, const WinogradPackFields *f, const void *weight, bint doubles, Py_ssize_t k0,
+        float *transformed, float *plain,
     )
 
 cdef extern from "winograd/gradient.h" namespace "jsc" nogil:
@@ -37,6 +37,7 @@ cdef extern from "winograd/gradient.h" namespace "jsc" nogil:
 
 def pack(
     size_t weight,       # IN   address of the first element
+    bint doubles,        # what they are, or else floats
     size_t transformed,  # OUT  address of (blocks, positions, C, V lanes)
     size_t plain,        # OUT  address of (vectors, 3, 3, C, lanes)
     dict fields,         # WinogradPackFields (winograd/pack.h) by name
@@ -48,7 +49,7 @@ def pack(
     cdef Py_ssize_t positions = (f.mv + 2) * (f.mh + 2), blocks = (f.K + width - 1) // width, b
     for b in prange(blocks, nogil=True, num_threads=num_threads, schedule="static"):
         winograd_pack(
-            isa, &f, <const float *>weight, b * width,
+            isa, &f, <const void *>weight, doubles, b * width,
             <float *>transformed + b * width * positions * f.C, <float *>plain + b * width * 9 * f.C,
         )
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # 97.5 %, 1, 2, ... degrees
+# 97.5 %, 1, 2, ... degrees of freedom
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20)
 
 
 class Gain(NamedTuple):
@@ -37,14 +38,17 @@ def bits(held: str) -> np.ndarray:
     return np.frombuffer(held.encode(), np.uint8) == ord("1")
 
 
+def half_width(values: Sequence[float] | np.ndarray) -> float | None:
+    """Of the 95 % interval of the mean, by Student's t; None of one value."""
+    if len(values) < 2:
+        return None
+    student = STUDENT[min(len(values) - 1, len(STUDENT)) - 1]
+    return float(student * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
 def interval(differences: Sequence[np.ndarray]) -> Gain:
     """`differences` has one array a seed, an entry an image."""
     points = 100 * np.stack(differences)
     by_seed, by_image = points.mean(1), points.mean(0)
-    count = len(by_seed)
-    seeds = None
-    if count > 1:
-        student = STUDENT[min(count - 1, len(STUDENT)) - 1]
-        seeds = float(student * by_seed.std(ddof=1) / np.sqrt(count))
     images = float(1.96 * by_image.std(ddof=1) / np.sqrt(len(by_image)))
-    return Gain(float(points.mean()), seeds, images, count, len(by_image))
+    return Gain(float(points.mean()), half_width(by_seed), images, len(by_seed), len(by_image))

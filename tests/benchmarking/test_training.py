@@ -153,12 +153,14 @@ def test_one_seed_is_not_ahead():
     assert not accuracy_page.ahead(row)
 
 
-def test_the_sceptic_compares_with_saturation():
+def test_the_sceptic_compares_with_simpler_front_ends():
     found = found_of(["1110", "1110"], ["1000", "1000"])
     found += [(("set", "net", "saturation", seed), record("1100")) for seed in (0, 1)]
+    found += [(("set", "net", "local contrast", 1), record("1111"))]
     (sentence,) = accuracy_page.sceptic(accuracy_page.summary(found))
-    assert "gains +50.0 points in the mean, and saturation alone +25.0" in sentence
-    assert "the better of the two in 1" in sentence
+    assert "jpeg-dl gains +50.0 and saturation +25.0 (1 pairs; +25.0 apart" in sentence
+    assert "local contrast +75.0 (1 pairs; -25.0 apart, jpeg-dl the better in 0)" in sentence
+    assert "fixed tables" not in sentence
 
 
 @pytest.mark.parametrize("name", ["high-pass", "local contrast"])

@@ -6,10 +6,12 @@ and the network's first weights. Tables are trained by Adam. Their sensitivity s
 standard run of the same seed, so that JPEG-DL costs two trainings. Gains are paired by seed and by
 image; ± after a gain is half its 95 % interval, the wider of two: over seeds (Student's t) and over
 the test images, which all seeds share. ± after an accuracy is the standard deviation over seeds.
-`saturation` is the simplest front end with the same first tables and limit of levels: it rounds
-nothing and trains nothing of its own. The recipe was chosen with another seed, judged on test
-images of flower_photos5, flowers12 and cifar10 with `resnet` and `vgg`: those pairs may flatter it.
-tinyimagenet20 and `resnet18` (of a quarter of the width) took no part in it.
+Three simpler front ends stand beside JPEG-DL on every pair: `fixed tables` are its first ones, not
+trained; `saturation` has them and the same limit of levels, and rounds nothing; `local contrast`
+knows nothing of JPEG: pixels less their surroundings, over their deviation. The recipe was chosen
+with another seed, judged on test images of flower_photos5, flowers12 and cifar10 with `resnet` and
+`vgg`: those pairs may flatter it. tinyimagenet20 and `resnet18` (of a quarter of the width) took no
+part in it.
 
 Weights are float32, the network's convolutions run in bfloat16, the JPEG layer in float32. Finished
 runs are kept in `--runs` and are not made again.

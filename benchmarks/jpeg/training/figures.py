@@ -23,11 +23,11 @@ def accuracies(folder: Path, main: Sequence[Row], controls: Sequence[Row]) -> li
     variants = list(dict.fromkeys(row["variant"] for row in main))
     for row in main:
         at = pairs.index((row["set"], row["architecture"]))
-        at += 0.25 * (variants.index(row["variant"]) - (len(variants) - 1) / 2)
+        at += (variants.index(row["variant"]) - (len(variants) - 1) / 2) * 0.75 / len(variants)
         colour = f"C{variants.index(row['variant'])}"
         values = row["accuracy"]
-        left.plot([at] * len(values), values, "o", color=colour, alpha=0.6, markersize=5)
-        left.hlines(np.mean(values), at - 0.1, at + 0.1, color=colour, linewidth=2.5)
+        left.plot([at] * len(values), values, "o", color=colour, alpha=0.6, markersize=4)
+        left.hlines(np.mean(values), at - 0.07, at + 0.07, color=colour, linewidth=2.5)
     for i, variant in enumerate(variants):
         left.plot([], [], "o-", color=f"C{i}", label=variant)
     left.set_xticks(range(len(pairs)), [f"{s}\n{a}" for s, a in pairs], fontsize=7.5)

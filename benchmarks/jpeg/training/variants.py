@@ -122,14 +122,14 @@ MAIN = {
         MEASURED,
         options={"kappa": 1e-3, "levels": 127},
     ),
-}
-CONTROLS = {
     "fixed tables": Variant("jpeg-dl, tables not trained", MEASURED, options=RECIPE),
-    "zero-dc": Variant("block means taken off, no quantizer", zero_dc=True),
-    "high-pass": Variant("a Gaussian blur taken off (4 pixels), no quantizer", filter="high-pass"),
     "local contrast": Variant(
         "high-pass over the local deviation, no quantizer", filter="local contrast"
     ),
+}
+CONTROLS = {
+    "zero-dc": Variant("block means taken off, no quantizer", zero_dc=True),
+    "high-pass": Variant("a Gaussian blur taken off (4 pixels), no quantizer", filter="high-pass"),
     "no saturation": Variant(
         "jpeg-dl without a limit on levels", MEASURED, rate=0.003, options={"alpha": 5.0}
     ),

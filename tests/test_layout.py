@@ -100,7 +100,7 @@ TESTS = {"forward": "cpc", "gradient": "cpc_grad", "cpu": None, "program": "netw
 BENCHMARKS = {  # the command, where the stem is none of its methods or of its name
     "columns": "paper", "lowering": "paper", "amx": "conv", "forward": "conv",
     "gradient": "train", "winograd": "train", "dct": "jpeg", "quant": "jpeg",
-    "program": "networks",
+    "program": "networks", "contrast": "jpeg",
     "cpu": None, "fingerprint": None,  # they take no time of their own: part of each call in conv
 }  # fmt: skip
 

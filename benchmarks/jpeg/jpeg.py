@@ -8,6 +8,9 @@ those defined otherwise (4:2:0, cubic rounding) are checked against their own re
 The second table has the layer's own settings against its plain one, 4:4:4 in one round: chroma
 subsampled, three rounds of the quantiser, levels drawn, 8-bit images that it normalises itself.
 
+The one before the last has `jsc.nn.LocalContrast`, a front end that knows nothing of JPEG, against
+the same in torch's operators, in the faster of both memory formats.
+
 The last one compares two processes: one as it is, and one with MALLOC_TRIM_THRESHOLD_ and
 MALLOC_MMAP_THRESHOLD_ at 4 GB, so that glibc keeps the memory that torch frees and asks for again.
 """
@@ -29,7 +32,7 @@ from benchmarks.common import allocation, figures, report
 from benchmarks.common.harness import Ratio, WrongResult, check, interleave, num_threads
 from benchmarks.common.report import Figure
 from benchmarks.inputs import images
-from benchmarks.jpeg import allocator
+from benchmarks.jpeg import allocator, contrast
 from benchmarks.peers.diff_jpeg import CubicJPEG
 from benchmarks.peers.jpeg_dl import AuthorsJPEG
 
@@ -258,15 +261,24 @@ def main(arguments: list[str]) -> None:
     torch.manual_seed(0)
     rows = measure(options, count, size)
     memory = [row for row in rows if "saved MB" in row]
+    local = contrast.rows(options, pictures(options, count, size) / 255)
     kept = allocator.rows(options)
     page = {
         f"Milliseconds per image, {count} x {size}x{size}; ratio to the authors'": time_table(rows),
         "Settings: time as a multiple of jsc, exact": settings_table(rows),
         "jsc at 4:2:0: how many times faster than others at 4:2:0": others_table(rows),
         "MB per image: saved for backward, and peak of forward+backward": report.table(memory),
+        "Local contrast: milliseconds per image": report.table(local),
         "Memory that glibc keeps": report.table(kept),
     }
-    data = {"rows": rows, "kept": kept, "batch": count, "size": size, "kappa": options.kappa}
+    data = {
+        "rows": rows,
+        "contrast": local,
+        "kept": kept,
+        "batch": count,
+        "size": size,
+        "kappa": options.kappa,
+    }
     shown = figures.drawn(time_figure, options.out, rows)
     report.write(options, __doc__, page, data=data, figures=shown)
 

@@ -28,7 +28,7 @@ class ZeroDC(nn.Module):
 def blurred(x: Tensor, deviation: float = 4.0) -> Tensor:
     """(N, C, H, W) by a Gaussian of `deviation` pixels, edges repeated."""
     reach = int(2 * deviation)
-    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation) ** 2)
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=x.dtype) / deviation) ** 2)
     taps = taps / taps.sum()
     count = x.shape[1]
     x = F.pad(x, (reach, reach, reach, reach), mode="replicate")
@@ -43,15 +43,7 @@ class HighPass(nn.Module):
         return x - blurred(x) + 0.5
 
 
-class LocalContrast(nn.Module):
-    """Takes a blurred copy off and divides by the local deviation, as far as that exceeds .05."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        centred = x - blurred(x)
-        return 0.2 * centred / (blurred(centred.square()).sqrt() + 0.05) + 0.5
-
-
-FILTERS = {"high-pass": HighPass, "local contrast": LocalContrast}
+FILTERS = {"high-pass": HighPass, "local contrast": jsc.nn.LocalContrast}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
     ----------   -----------------------------------------------------------   --------------------
     cpu          which instruction sets and OpenMP this build can use          simd/isa.h
     fingerprint  whether a tensor still holds what it held                     fingerprint.h
+    contrast     local contrast of planes, and its gradient                    contrast.h
     amx          dense convolution on AMX tiles                                amx/convolution.h
     columns      CPO and CPS streams, back, and convolution over them          columns/convolution.h
     forward      occupancy masks of a map, convolution over its non-zeros      cpc/forward.h

@@ -1,5 +1,6 @@
 """Functions on tensors: arguments are checked here, in words, before an operator runs."""
 
+from jsc.functional.contrast import local_contrast as local_contrast
 from jsc.functional.conv import conv2d as conv2d
 from jsc.functional.dct import block_dct as block_dct
 from jsc.functional.dct import block_idct as block_idct

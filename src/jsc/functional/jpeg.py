@@ -148,12 +148,16 @@ def jpeg_with(
     if images.dtype == torch.uint8:
         y = y.to(_checks.result_dtype(tables))
     else:
-        y = y.to(_checks.result_dtype(x))
-        # A library would take a tensor for channels-last that has channels, and them innermost.
-        last = images.shape[1] > 1 and images.stride(1) == 1 and not images.is_contiguous()
-        # Not by a memory format, which torch.vmap refuses.
-        y = y.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2) if last else y.contiguous()
+        y = laid_out_as(images, y.to(_checks.result_dtype(x)))
     return y if x.ndim == 4 else y.squeeze(0)
+
+
+def laid_out_as(images: Tensor, y: Tensor) -> Tensor:
+    """`y` channels-last if `images` are, else contiguous."""
+    # A library would take a tensor for channels-last that has channels, and them innermost.
+    last = images.shape[1] > 1 and images.stride(1) == 1 and not images.is_contiguous()
+    # Not by a memory format, which torch.vmap refuses.
+    return y.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2) if last else y.contiguous()
 
 
 def _computed(

@@ -1,5 +1,6 @@
 """Modules: parameters plus one call of `jsc.functional`."""
 
+from jsc.nn.contrast import LocalContrast as LocalContrast
 from jsc.nn.fat_relu import FATReLU as FATReLU
 from jsc.nn.jpeg import JPEG as JPEG
 from jsc.nn.jpeg_parts import BlockDCT as BlockDCT

@@ -89,6 +89,7 @@ def test_doctor_finds_faults(monkeypatch, capsys):
     [
         ("conv2d", lambda x, *rest, **options: x, "conv2d"),
         ("jpeg", lambda x, q, **options: x + 0 * q.sum(), "jpeg"),
+        ("local_contrast", lambda x: 2 * x, "local_contrast"),
         ("compile_network", lambda model, x, **options: torch.relu, "compiled network"),
     ],
 )

@@ -131,7 +131,24 @@ def sensitivity_arguments(r: random.Random) -> Arguments:
     return {"model": model, "loader": loader(r), "loss": lambda y, t: y.square().mean(), **own}
 
 
+def contrast_arguments(r: random.Random) -> Arguments:
+    own = some(
+        r, deviation=r.choice([0.5, 3, 64.0]), gain=r.choice([0.0, 0.2, -1e6]),
+        epsilon=r.choice([1e-30, 0.05, 1e9]), mean=r.choice([None, 0.5, (0.5, 0.4, 0.3)]),
+        std=r.choice([None, 0.2, (0.2, 0.2, 0.2)]), peak=r.choice([1.0, 255]),
+    )  # fmt: skip
+    return {"x": image(r, dtype(r)), **own}
+
+
+def contrast(x: Any, **arguments: Any) -> Any:
+    made = jsc.nn.LocalContrast(**arguments)
+    made.extra_repr(), made.state_dict()
+    return made(x)
+
+
 CALLS = [
+    Call("functional.local_contrast", contrast_arguments, jsc.functional.local_contrast),
+    Call("nn.LocalContrast", contrast_arguments, contrast),
     Call("functional.block_dct", lambda r: {"x": rand(r, 2, 3, 8, 16)}, jsc.functional.block_dct),
     Call(
         "functional.block_idct",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from jsc import _config
 from jsc._kernels import cpu
-from jsc.functional import block_dct, conv2d, jpeg
+from jsc.functional import block_dct, conv2d, jpeg, local_contrast
 from jsc.methods import available
 from jsc.network import compile as compile_network
 
@@ -47,11 +47,11 @@ def _jpeg_case() -> Case:
     return "jpeg", lambda: _with_gradients(kernel, x, q), _with_gradients(plain, x, q), 1e-5
 
 
-def _with_gradients(layer: Callable[[Tensor, Tensor], Tensor], x: Tensor, q: Tensor) -> Tensor:
-    x, q = x.clone().requires_grad_(), q.clone().requires_grad_()
+def _with_gradients(layer: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    inputs = tuple(x.clone().requires_grad_() for x in inputs)
     with torch.enable_grad():
-        y = layer(x, q)
-        found = torch.autograd.grad(y.square().sum() / 2, (x, q))
+        y = layer(*inputs)
+        found = torch.autograd.grad(y.square().sum() / 2, inputs)
     return torch.cat([part.detach().flatten() for part in (y, *found)])
 
 
@@ -69,6 +69,24 @@ def _plain_jpeg(x: Tensor, q: Tensor) -> Tensor:
     red, blue = luma + 1.402 * cr, luma + 1.772 * cb
     green = (luma - 0.299 * red - 0.114 * blue) / 0.587
     return (torch.stack([red, green, blue], 1) + 128) / 255
+
+
+def _contrast_case() -> Case:
+    x = _images() / 255
+    plain = lambda x: _plain_contrast(x.double()).float()  # noqa: E731
+    wanted = _with_gradients(plain, x)
+    return "local_contrast", lambda: _with_gradients(local_contrast, x), wanted, 1e-4
+
+
+def _plain_contrast(x: Tensor) -> Tensor:
+    """The definition of :func:`jsc.functional.local_contrast`, on square images."""
+    here = torch.arange(x.shape[-1])
+    around = torch.arange(-8, 9)
+    places = (here[:, None] + around).clamp(0, len(here) - 1)
+    weights = torch.exp(-around.to(x.dtype).square() / 32).expand(len(here), -1)
+    blur = x.new_zeros(len(here), len(here)).scatter_add(1, places, weights / weights[0].sum())
+    centred = x - blur @ x @ blur.T
+    return 0.5 + 0.2 * centred / ((blur @ centred.square() @ blur.T).sqrt() + 0.05)
 
 
 def _conv_cases() -> Iterator[Case]:
@@ -101,7 +119,7 @@ def self_test() -> list[dict[str, Any]]:
     """One entry per kernel and instruction set: `error` is empty when the result is right."""
     results = []
     with torch.no_grad():
-        once = _dct_case(), _jpeg_case(), _network_case()
+        once = _dct_case(), _jpeg_case(), _contrast_case(), _network_case()
         for isa in _config.ISA_NAMES[: cpu.supported_isa() + 1]:
             with _config.use_isa(isa):
                 results += [_test(isa, *case) for case in (*once, *_conv_cases())]

@@ -59,6 +59,7 @@ def jpeg_functions():
         jsc.functional.block_dct,
         lambda x: jsc.functional.block_idct(jsc.functional.block_dct(x)),
         lambda x: jsc.functional.jpeg(x, tables),
+        jsc.functional.local_contrast,
         lambda x: jsc.functional.jpeg(x, tables, subsampling="4:2:0", quantizer="hard"),
         lambda x: jsc.functional.jpeg_rate(x, tables),
     ]

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "memory": ("convolution.memory", "elements, bytes and compression ratio of the formats"),
     "plots": ("convolution.plots", "figures from the results of conv, conv --paper and memory"),
     "networks": ("networks.networks", "whole networks compiled, against the tuned runtimes"),
+    "load": ("networks.load", "compiled networks from a file to the first answer"),
     "precision": (
         "networks.precision",
         "whole networks at ieee, tf32 and bf16, against bf16 peers",

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks.common import workers
-from benchmarks.networks import networks
+from benchmarks.networks import load, networks
 from jsc import _config
 
 
@@ -58,3 +58,16 @@ def test_a_row_is_timed_only_if_its_output_is_right(right, monkeypatch, tmp_path
         else:
             with pytest.raises(AssertionError, match="not timed"):
                 measure(there)
+
+
+def test_a_first_answer_is_timed_only_if_it_is_right(monkeypatch, tmp_path):
+    monkeypatch.setattr(load.runtimes, "missing", lambda: ["onnxruntime"])
+    options = load.argparse.Namespace(rounds=1, budget=0.0)
+    with torch.no_grad():
+        (row,) = load.measure("small", small, options, tmp_path, 1)
+        assert row["together, s"] > 0
+        monkeypatch.setattr(load, "TOLERANCE", -1.0)
+        with pytest.raises(AssertionError, match="small: jsc is"):
+            load.measure("small", small, options, tmp_path, 1)
+    (line,) = load.by_network([row])
+    assert line["jsc, s"] == row["together, s"]

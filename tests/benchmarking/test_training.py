@@ -35,7 +35,7 @@ def noise_task(count=12, side=16, epochs=1):
 
 def test_a_finished_run_is_not_made_again(tmp_path, monkeypatch):
     task = noise_task()
-    monkeypatch.setattr(image_tasks, "load", lambda name, data, quick: task)
+    monkeypatch.setattr(image_tasks, "load", lambda name, data, **_: task)
     given = ["--data", "x", "--runs", str(tmp_path), "--sets", "cifar10", "--seeds", "0"]
     given += ["--architectures", "resnet", "--variants", "standard", "jpeg-dl", "zero-dc"]
     options = accuracy.arguments_of(given)
@@ -50,7 +50,7 @@ def test_a_finished_run_is_not_made_again(tmp_path, monkeypatch):
 
 
 def test_no_run_starts_when_the_minutes_are_spent(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(image_tasks, "load", lambda name, data, quick: noise_task())
+    monkeypatch.setattr(image_tasks, "load", lambda name, data, **_: noise_task())
     given = ["--data", "x", "--runs", str(tmp_path), "--minutes", "-1", "--sets", "cifar10"]
     assert accuracy.train(accuracy.arguments_of(given), runs.Runs(tmp_path)) == []
     assert "runs are left" in capsys.readouterr().out
@@ -253,7 +253,7 @@ def test_bpda_has_the_layer_forward_and_the_identity_backward():
 
 
 def test_robustness_small_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(image_tasks, "load", lambda name, data, quick: noise_task())
+    monkeypatch.setattr(image_tasks, "load", lambda name, data, **_: noise_task())
     where = ["--data", "x", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
     robustness_small.main([*where, "--seeds", "0", "--variants", "jpeg-dl"])
     rows = json.loads((tmp_path / "robustness_small.json").read_text())["rows"]
@@ -269,13 +269,35 @@ def test_robustness_small_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_accuracy_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(image_tasks, "load", lambda name, data, quick: noise_task())
+    monkeypatch.setattr(image_tasks, "load", lambda name, data, **_: noise_task())
     where = ["--data", "x", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
     accuracy.main([*where, "--seeds", "0", "--sets", "flower_photos5", "--architectures", "resnet"])
     rows = json.loads((tmp_path / "accuracy.json").read_text())["rows"]
     assert {row["variant"] for row in rows} == {*variants.MAIN, *variants.CONTROLS}
     assert (tmp_path / "accuracy.png").exists()
     assert "JPEG-DL, %" in capsys.readouterr().out
+
+
+def test_longer_runs_have_a_table_of_their_own(tmp_path, monkeypatch):
+    task = noise_task()
+    source = image_tasks.Source("", task.train.x.shape[1], task.epochs)
+    monkeypatch.setitem(image_tasks.SOURCES, task.name, source)
+    monkeypatch.setattr(image_tasks, "load", lambda name, data, **_: task)
+    where = ["--data", "x", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    where += ["--seeds", "0", "--sets", task.name, "--architectures", "resnet"]
+    where += ["--variants", "standard", "jpeg-dl"]
+    accuracy.main([*where, "--longer", "2"])
+    accuracy.main(where)
+    kept = runs.Runs(tmp_path / "runs")
+    assert sorted(r["config"]["epochs"] for r in kept.found.values()) == [
+        task.epochs, task.epochs, 2 * task.epochs, 2 * task.epochs,
+    ]  # fmt: skip
+    first, second = accuracy_page.elsewhere(kept)
+    assert (first["variant"], second["variant"]) == ("standard", "jpeg-dl")
+    assert first["set"].endswith(f"{2 * task.epochs} epochs")
+    assert len(second["gain"]) == 1
+    text = (tmp_path / "accuracy.md").read_text()
+    assert text.count(f"{2 * task.epochs} epochs | resnet") == 2
 
 
 DATA = os.environ.get("JSC_DATA")

@@ -14,13 +14,15 @@ with another seed, judged on test images of flower_photos5, flowers12 and cifar1
 part in it.
 
 Weights are float32, the network's convolutions run in bfloat16, the JPEG layer in float32. Finished
-runs are kept in `--runs` and are not made again.
+runs are kept in `--runs` and are not made again. Runs with `--longer` or `--side` have a table of
+their own on the page of every later command with the same `--runs`.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 
 import torch
 
@@ -52,6 +54,11 @@ def plan(options: argparse.Namespace) -> list[Run]:
     return found
 
 
+def task(name: str, options: argparse.Namespace) -> image_tasks.Task:
+    found = image_tasks.load(name, options.data, quick=options.quick, side=options.side)
+    return replace(found, epochs=found.epochs * options.longer)
+
+
 def steps(task: image_tasks.Task) -> int:
     return task.epochs * (len(task.train.y) // min(image_tasks.BATCH, len(task.train.y)))
 
@@ -73,10 +80,7 @@ def train_own(
     options: argparse.Namespace, kept: store.Runs, wanted: list[Run]
 ) -> list[tuple[Run, Record]]:
     """The part of `train` that is this process's."""
-    tasks = {
-        name: image_tasks.load(name, options.data, quick=options.quick)
-        for name in dict.fromkeys(name for name, *_ in wanted)
-    }
+    tasks = {name: task(name, options) for name in dict.fromkeys(name for name, *_ in wanted)}
     end = time.monotonic() + 60 * options.minutes
     found = []
 
@@ -111,6 +115,8 @@ def arguments_of(given: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*MAIN, *CONTROLS])
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run later")
+    parser.add_argument("--longer", type=int, default=1, metavar="N", help="times the epochs")
+    parser.add_argument("--side", type=int, help="of the images, in pixels, in place of the set's")
     return parse(parser, given, seeds=5)
 
 
@@ -129,6 +135,7 @@ def main(arguments: list[str]) -> None:
         "Hard quantizer swapped in after training": page.control_table(
             [r for r in main_rows if r["bpp"]]
         ),
+        "Longer training, or larger images": page.control_table(page.elsewhere(kept)),
         "Pilots, one run each": report.table(tried) if tried else "",
         "Budget": page.budget_table(kept, rows),
     }

@@ -149,10 +149,11 @@ def against(
             means.append([np.mean([run[pair][s] for s in seeds]) for run in (ours, theirs)])
     first, second = np.transpose(means)
     ahead_by = first - second
+    ours_mean, their_mean = (round(float(v.mean()), 1) + 0.0 for v in (first, second))  # no -0
     half = half_width(ahead_by)
     beyond = "" if half is None else f" ± {half:.1f}"
     return (
-        f"jpeg-dl gains {first.mean():+.1f} and {variant} {second.mean():+.1f} ({len(means)} "
+        f"jpeg-dl gains {ours_mean:+.1f} and {variant} {their_mean:+.1f} ({len(means)} "
         f"pairs; {ahead_by.mean():+.1f}{beyond} apart, jpeg-dl the better in "
         f"{int((ahead_by > 0).sum())})"
     )

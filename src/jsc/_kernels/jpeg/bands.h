@@ -20,7 +20,7 @@
 //   the steps one after the other, torch and jpeg.h on each plane (Intel Xeon)  756 / 2414
 //   the same on an AMD EPYC, forward only                                       576
 //   bands                                                                       221 / 665
-//   as many rows to a band as fill packs of blocks best (results/jpeg.md)       156 / 515
+//   as many rows to a band as fill packs of blocks best (results/jpeg.md)       137 / 411
 // Tried and dropped: all rounds of an entry before the next entry (rounds wait for each other: 20 % slower
 // with three); fetching the next band's rows meanwhile (nothing: the processor sees rows coming). At the
 // plain setting bands take some 1.3 times as long as jpeg.h forward, 1.1 times backward.

@@ -218,6 +218,41 @@ def adaptive_pool(x: Tensor, size: Sequence[int]) -> Tensor | None:
     return _new([*x.shape[:2], *size]) if x.dim() == 4 and len(size) == 2 else None
 
 
+def resized(x: Tensor, size: Sequence[int]) -> Tensor | None:
+    if x.dim() != 4 or len(size) != 2 or min(*x.shape[1:], *size) < 1:
+        return None
+    return _new([*x.shape[:2], *size])
+
+
+def nearest(x: Tensor, size: Sequence[int], *scales: float | None) -> Tensor | None:
+    return resized(x, size)
+
+
+def bilinear(
+    x: Tensor, size: Sequence[int], align_corners: bool, *scales: float | None
+) -> Tensor | None:
+    return resized(x, size)
+
+
+def nearest_by(
+    x: Tensor, size: Sequence[int] | None, factors: Sequence[float] | None
+) -> Tensor | None:
+    if (size is None) == (factors is None):
+        return None
+    if factors is not None:
+        size = [int(n * f) for n, f in zip(x.shape[2:], factors, strict=True)]
+    return resized(x, size or ())
+
+
+def bilinear_by(
+    x: Tensor,
+    size: Sequence[int] | None,
+    align_corners: bool,
+    factors: Sequence[float] | None,
+) -> Tensor | None:
+    return nearest_by(x, size, factors)
+
+
 ELEMENTWISE = (
     aten.relu, aten.hardtanh, aten.gelu, aten.hardswish, aten.hardsigmoid, aten.elu, aten.tanh,
     aten.leaky_relu, aten.clamp, aten.clamp_min, aten.clamp_max, aten.exp, aten.abs, aten.mish,
@@ -244,6 +279,10 @@ RULES: dict[Any, Rule] = {
     aten.avg_pool2d.default: average_pool,
     aten.avg_pool3d.default: average_pool,
     aten.adaptive_avg_pool2d.default: adaptive_pool,
+    aten.upsample_nearest2d.default: nearest,
+    aten.upsample_nearest2d.vec: nearest_by,
+    aten.upsample_bilinear2d.default: bilinear,
+    aten.upsample_bilinear2d.vec: bilinear_by,
     aten.linear.default: linear,
     aten.addmm.default: addmm,
 }

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def noise(name, data, quick):
+def noise(name, data, **_):
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(256, (12, 16, 16, 3), generator=generator, dtype=torch.uint8)
     y = torch.arange(12) % 3

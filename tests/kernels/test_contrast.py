@@ -124,6 +124,30 @@ def test_operators():
     opcheck(torch.ops.jsc.local_contrast_backward.default, (x, x, *options))
 
 
+@pytest.mark.parametrize("deviation", [-3.0, 0.0, 64.5, 1e9, float("nan")])
+def test_operators_refuse_a_blur_that_the_kernel_has_no_room_for(deviation):
+    x = torch.rand(1, 3, 10, 12)
+    constants = [[0.5] * 3, [0.2] * 3, [0.05] * 3]
+    with pytest.raises(ValueError, match="deviation must be"):
+        torch.ops.jsc.local_contrast(x, deviation, *constants)
+    with pytest.raises(ValueError, match="deviation must be"):
+        torch.ops.jsc.local_contrast_backward(x, x, deviation, *constants)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
+def test_operators_refuse_other_channels(count):
+    x = torch.rand(1, 3, 10, 12)
+    for constants in ([[0.5] * count] * 3, [[0.5] * 3, [0.2] * 3, [0.05] * count]):
+        with pytest.raises(ValueError, match="each of 3 channels"):
+            torch.ops.jsc.local_contrast(x, 2.0, *constants)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 1, 0, 5), (2, 3, 5, 0)])
+def test_nothing_gives_nothing(shape):
+    y, (found,) = gradients(local_contrast, torch.rand(shape), g=torch.rand(shape))
+    assert y.shape == found.shape == shape
+
+
 @pytest.mark.filterwarnings(
     "ignore::torch.jit.TracerWarning", "ignore:.torch.jit:DeprecationWarning"
 )

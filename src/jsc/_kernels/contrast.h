@@ -16,10 +16,11 @@
 // Source: N. Pinto, D. D. Cox, J. J. DiCarlo, Why is Real-World Visual Object Recognition Hard?, 2008;
 // K. Jarrett et al., What is the Best Multi-Stage Architecture for Object Recognition?, ICCV 2009.
 //
-// Ladder (ms per 224x224 RGB image, deviation 4, one thread, AMD EPYC, AVX-512, forward / with backward):
-//   torch: padding, depthwise convolutions, NCHW                                5.9 / 21
-//   the same, channels-last                                                     2.9 / 6.8
-//   this                                                                        .56 / 1.8
+// Ladder (ms per 224x224 RGB image, deviation 4, one thread, AMD EPYC, AVX-512, forward / with backward;
+// results/jpeg.md):
+//   torch: padding, depthwise convolutions, NCHW                                5.0 / 12.5
+//   the same, channels-last                                                     2.8 / 6.2
+//   this                                                                        .53 / 1.7
 // Two thirds of it are the sums: 1.3 to 1.7 cycles for each multiply-add, which reads a vector, every other
 // one across two cache lines. Eight accumulators in place of four, and planes whose rings stay in the first
 // cache, made no difference.
@@ -32,7 +33,7 @@
 
 namespace jsc {
 
-constexpr int CONTRAST_REACH = 128;  // at most
+constexpr int CONTRAST_REACH = 128;  // at most: whoever calls sees to it
 
 // A call: planes one after the other, `channels` sets of constants in turn.
 template <class T>

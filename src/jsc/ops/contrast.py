@@ -44,6 +44,11 @@ def _taps(deviation: float) -> list[float]:
 
 
 def _arguments(x: Tensor, s: Settings) -> tuple[np.ndarray, np.ndarray]:
+    # The operator may be called by itself, or from a file: the kernel has no checks of its own.
+    if not 0.5 <= s.deviation <= MOST_DEVIATION:
+        raise ValueError(f"deviation must be from 0.5 to {MOST_DEVIATION}, got {s.deviation}")
+    if any(len(values) != x.shape[1] for values in s[1:]):
+        raise ValueError(f"each of {x.shape[1]} channels must have an offset, a scale, an epsilon")
     dtype = "float32" if x.dtype == torch.float32 else "float64"
     constants = np.array([s.offset, s.scale, s.epsilon], dtype).T
     return np.array(_taps(s.deviation), dtype), np.ascontiguousarray(constants)

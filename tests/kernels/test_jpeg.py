@@ -191,6 +191,14 @@ def test_8_bits_are_read_to_their_end(isa, last):
     assert torch.equal(jpeg(before_a_guard(pixels), tables), jpeg(pixels, tables))
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 3, 24, 16), (4, 3, 16, 16)])
+def test_a_gradient_of_another_shape_is_refused(shape):
+    x, q = torch.rand(2, 3, 16, 16), torch.rand(1, 2, 8, 8) + 1
+    options = (0, 0, 0, 1, 1, False, [0.5] * 3, [0.2] * 3, 1.0, 0.0, 3)
+    with pytest.raises(ValueError, match=r"the gradient must be \(2, 3, 16, 16\)"):
+        torch.ops.jsc.jpeg_backward(torch.rand(shape), x, q, q, None, *options)
+
+
 def before_a_guard(x):
     """A copy of x that ends where a page begins that cannot be read."""
     page, size = mmap.PAGESIZE, x.numel()

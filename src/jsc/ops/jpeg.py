@@ -19,7 +19,7 @@ from torch import Tensor
 from jsc import _config
 from jsc._kernels.jpeg import jpeg
 from jsc.ops import _torch
-from jsc.ops._buffer import buffer
+from jsc.ops._buffer import buffer, require
 from jsc.ops._library import Function, call, register
 from jsc.ops._scratch import LINE, memory
 from jsc.ops._torch_jpeg import SAMPLE, SOFT, Settings, layer
@@ -123,6 +123,7 @@ def _backward_cpu(
 ) -> tuple[Tensor, Tensor, Tensor]:
     *settings, wanted = settings_and_wanted
     s = Settings(*settings)
+    require(g, tuple(x.shape), q.dtype, "the gradient")  # the operator may be called by itself
     draws = s.mode == SAMPLE and len(q) > 1  # of the last round only the mean is asked for
     dx = q.new_empty(x.shape if wanted & 1 else (0, 0, 0, 0))
     dq, dkappa = q.new_zeros(q.shape), q.new_zeros(q.shape)

@@ -52,12 +52,14 @@ cdef enum:
     UNIT_ROWS = 8  # of an image that are one chunk of `backward_bands`, at most, or one band
 
 
-cdef JpegBytes as_bytes(const unsigned char[:, :, :, :] pixels):
-    cdef JpegBytes found
-    found.first = &pixels[0, 0, 0, 0]
-    found.image_step, found.channel_step = pixels.strides[0], pixels.strides[1]
-    found.row_step, found.column_step = pixels.strides[2], pixels.strides[3]
-    return found
+cdef const JpegBytes *as_bytes(const unsigned char[:, :, :, :] pixels, JpegBytes *room):
+    """Where 8-bit images are, in `room`; NULL where there are none."""
+    if pixels is None:
+        return NULL
+    room.first = &pixels[0, 0, 0, 0]
+    room.image_step, room.channel_step = pixels.strides[0], pixels.strides[1]
+    room.row_step, room.column_step = pixels.strides[2], pixels.strides[3]
+    return room
 
 
 def forward(
@@ -74,14 +76,9 @@ def forward(
     cdef Py_ssize_t blocks = y.shape[0] * ((height + 7) // 8) * ((width + 7) // 8)
     if blocks == 0:
         return
-    cdef const floating *source = NULL
-    cdef JpegBytes bytes
-    cdef const JpegBytes *small = NULL
-    if pixels is None:
-        source = &x[0, 0, 0, 0]
-    else:
-        bytes = as_bytes(pixels)
-        small = &bytes
+    cdef JpegBytes room
+    cdef const JpegBytes *bytes = as_bytes(pixels, &room)
+    cdef const floating *source = &x[0, 0, 0, 0] if pixels is None else NULL
     cdef const floating *colour = &colours[0, 0]
     cdef const floating *table = &tables[0, 0, 0]
     cdef floating *target = &y[0, 0, 0, 0]
@@ -89,7 +86,7 @@ def forward(
         (blocks + CHUNK - 1) // CHUNK, nogil=True, num_threads=num_threads, schedule="static"
     ):
         jpeg_chunk(
-            isa, source, small, target, channels, height, width, chunk * CHUNK,
+            isa, source, bytes, target, channels, height, width, chunk * CHUNK,
             min(CHUNK, blocks - chunk * CHUNK), colour, table
         )
 
@@ -115,14 +112,9 @@ def backward(
         return
     cdef Py_ssize_t entries = 64 if channels == 1 else 128
     cdef const floating *upstream = &g[0, 0, 0, 0]
-    cdef const floating *source = NULL
-    cdef JpegBytes bytes
-    cdef const JpegBytes *small = NULL
-    if pixels is None:
-        source = &x[0, 0, 0, 0]
-    else:
-        bytes = as_bytes(pixels)
-        small = &bytes
+    cdef JpegBytes room
+    cdef const JpegBytes *bytes = as_bytes(pixels, &room)
+    cdef const floating *source = &x[0, 0, 0, 0] if pixels is None else NULL
     cdef const floating *colour = &colours[0, 0]
     cdef const floating *table = &tables[0, 0, 0]
     cdef floating *target = NULL
@@ -135,7 +127,7 @@ def backward(
         (blocks + CHUNK - 1) // CHUNK, nogil=True, num_threads=num_threads, schedule="static"
     ):
         jpeg_chunk_backward(
-            isa, upstream, source, small, target, channels, height, width, chunk * CHUNK,
+            isa, upstream, source, bytes, target, channels, height, width, chunk * CHUNK,
             min(CHUNK, blocks - chunk * CHUNK), colour, table, wanted,
             sums + chunk * 2 * entries if sums else sums
         )

@@ -20,7 +20,7 @@ def in_a_child(function):
 def can_be_had(lock):
     found = lock.acquire(timeout=0)
     if found:
-        lock.__exit__(None, None, None)
+        lock.release()
     return found
 
 
@@ -57,7 +57,7 @@ def test_a_child_finds_it_open_whoever_held_it():
     with lock:  # held by the thread that forks: the child leaves it as its parent does
 
         def leave():
-            lock.__exit__(None, None, None)
+            lock.release()
             return elsewhere(lambda: can_be_had(lock))
 
         assert in_a_child(leave)

@@ -19,12 +19,15 @@ class Lock:
     def open(self) -> None:
         """A new lock, unless this thread can have the old one."""
         if self.acquire(timeout=0):
-            self._lock.release()
+            self.release()
         else:
             self._lock = threading.RLock()
 
     def acquire(self, timeout: float = -1) -> bool:
         return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self._lock.release()
 
     def __enter__(self) -> None:
         self.acquire()
@@ -35,7 +38,7 @@ class Lock:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        self._lock.release()
+        self.release()
 
 
 _ALL: weakref.WeakSet[Lock] = weakref.WeakSet()

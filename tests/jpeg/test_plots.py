@@ -19,6 +19,17 @@ def test_plot_tables_into_a_file(count, tmp_path):
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_figure_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
+    file = tmp_path / "t.txt"
+    file.write_text("mine")
+    with pytest.raises(ValueError, match="Format 'txt' is not supported"):
+        plot_tables(torch.ones(1, 8, 8), file)
+    assert file.read_text() == "mine"
+    plot_tables(torch.ones(1, 8, 8), str(tmp_path / "t"))
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_plot_tables_into_axes():
     figure = pytest.importorskip("matplotlib.figure").Figure()
     axes = figure.subplots(1, 2)

@@ -14,8 +14,8 @@ with another seed, judged on test images of flower_photos5, flowers12 and cifar1
 part in it.
 
 Weights are float32, the network's convolutions run in bfloat16, the JPEG layer in float32. Finished
-runs are kept in `--runs` and are not made again. Runs with `--longer` or `--side` have a table of
-their own on the page of every later command with the same `--runs`.
+runs are kept in `--runs` and are not made again. Longer training (`--longer`) and images of another
+size (`--side`) make a page of their own.
 """
 
 from __future__ import annotations
@@ -123,9 +123,11 @@ def arguments_of(given: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> None:
     options = arguments_of(arguments)
     torch.set_num_threads(options.threads[0])
-    rows = page.summary(train(options, store.Runs(options.runs)))
-    kept = store.Runs(options.runs)  # again: of all processes
-    tried = page.pilots(kept)
+    usual = options.longer == 1 and options.side is None
+    name = "accuracy" if usual else "accuracy_longer"
+    found = train(options, store.Runs(options.runs))
+    rows = page.summary(found)
+    tried = page.pilots(store.Runs(options.runs)) if usual else []  # of all processes
     main_rows = [row for row in rows if row["variant"] in MAIN]
     controls = [r for r in rows if (r["set"], r["architecture"]) == page.CONTROL_PAIR]
     sections = {
@@ -135,10 +137,9 @@ def main(arguments: list[str]) -> None:
         "Hard quantizer swapped in after training": page.control_table(
             [r for r in main_rows if r["bpp"]]
         ),
-        "Longer training, or larger images": page.control_table(page.elsewhere(kept)),
         "Pilots, one run each": report.table(tried) if tried else "",
-        "Budget": page.budget_table(kept, rows),
+        "Budget": page.budget_table(found),
     }
-    drawn = figures.drawn(training_figures.accuracies, options.out, main_rows, controls)
+    drawn = figures.drawn(training_figures.accuracies, options.out, name, main_rows, controls)
     data = {"rows": rows, "pilots": tried}
-    report.write(options, __doc__, sections, data=data, figures=drawn)
+    report.write(options, __doc__, sections, data=data, figures=drawn, name=name)

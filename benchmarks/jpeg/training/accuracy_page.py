@@ -8,7 +8,6 @@ import numpy as np
 
 from benchmarks.common import report
 from benchmarks.common.intervals import Gain, bits, half_width, interval
-from benchmarks.inputs.image_tasks import SOURCES
 from benchmarks.jpeg.training import runs as store
 from benchmarks.jpeg.training.variants import MAIN, VARIANTS, name_of
 
@@ -176,25 +175,6 @@ def control_table(rows: list[Record]) -> str:
     return report.table(lines) if lines else ""
 
 
-def usual(config: dict[str, Any]) -> bool:
-    """Has the run its set's own number of epochs and size of images?"""
-    source = SOURCES.get(config["set"])
-    return source is None or (config["epochs"], config["side"]) == (source.epochs, source.side)
-
-
-def elsewhere(kept: store.Runs) -> list[Record]:
-    """Rows of runs with other epochs or sizes, as `summary` makes them; the set's name has both."""
-    found = []
-    for record in kept.found.values():
-        config = record["config"]
-        variant = name_of(config["recipe"])
-        if variant is not None and config["seed"] < PILOT_SEED and not usual(config):
-            name = f"{config['set']}, {config['side']} pixels, {config['epochs']} epochs"
-            found.append(((name, config["architecture"], variant, config["seed"]), record))
-    order = list(VARIANTS)
-    return summary(sorted(found, key=lambda f: (*f[0][:2], order.index(f[0][2]), f[0][3])))
-
-
 def pilots(kept: store.Runs) -> list[Record]:
     """Runs of seed `PILOT_SEED` and up, which no other table uses."""
     lines = []
@@ -211,17 +191,13 @@ def pilots(kept: store.Runs) -> list[Record]:
     return lines
 
 
-def budget_table(kept: store.Runs, rows: list[Record]) -> str:
+def budget_table(found: list[tuple[Run, Record]]) -> str:
     """What a run costs, from those whose processor time was taken."""
     lines: dict[tuple[str, str], Record] = {}
-    for record in kept.found.values():
+    for (name, architecture, _, _), record in found:
         config = record["config"]
-        pair = (config["set"], config["architecture"])
-        shown = pair in {(r["set"], r["architecture"]) for r in rows}
-        if config["seed"] >= PILOT_SEED or not shown or not usual(config):
-            continue
-        line = lines.setdefault(pair, {
-            "set": pair[0], "architecture": pair[1], "training images": config["images"][0],
+        line = lines.setdefault((name, architecture), {
+            "set": name, "architecture": architecture, "training images": config["images"][0],
             "test images": config["images"][1], "side": config["side"], "epochs": config["epochs"],
             "core seconds a run": [],
         })  # fmt: skip

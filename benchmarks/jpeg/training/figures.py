@@ -14,8 +14,11 @@ from benchmarks.common.report import Figure
 Row = dict[str, Any]
 
 
-def accuracies(folder: Path, main: Sequence[Row], controls: Sequence[Row]) -> list[Figure]:
-    """Left: accuracy of each pair, a dot a run, a line a mean. Right: gain of each control."""
+def accuracies(
+    folder: Path, name: str, main: Sequence[Row], controls: Sequence[Row]
+) -> list[Figure]:
+    """`name`.png. Left: accuracy of each pair, a dot a run, a line a mean. Right: gain of each
+    control."""
     figure, (left, right) = figures.subplots(
         1, 2, figsize=(14, 5.2), gridspec_kw={"width_ratios": (1.7, 1)}
     )
@@ -49,8 +52,8 @@ def accuracies(folder: Path, main: Sequence[Row], controls: Sequence[Row]) -> li
         right.set_title(f"{shown[0]['set']}, {shown[0]['architecture']}", fontsize=10)
     right.grid(axis="x", alpha=0.3)
     figure.tight_layout()
-    figures.save(figure, folder / "accuracy.png")
-    return [Figure("accuracy.png", "Test accuracy of each pair, and gain of each control")]
+    figures.save(figure, folder / f"{name}.png")
+    return [Figure(f"{name}.png", "Test accuracy of each pair, and gain of each control")]
 
 
 def attacked(

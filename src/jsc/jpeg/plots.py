@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from jsc import _checks
 from jsc._extras import need
+from jsc._files import write_bytes
 
 NAMES = {1: ("Y",), 2: ("Y", "Cb, Cr"), 3: ("Y", "Cb", "Cr")}
 
@@ -45,7 +48,17 @@ def plot_tables(
             target = target.ravel().tolist()
         _draw(tables, list(target) if isinstance(target, Sequence) else [target])
         return
-    _figure(tables, title).figure.savefig(target, dpi=130)
+    save_figure(_figure(tables, title).figure, target)
+
+
+def save_figure(figure: Any, target: str | PathLike[str]) -> None:
+    """A matplotlib figure as the suffix of `target` says, PNG without one; the file is written
+    whole or not at all."""
+    path = Path(target)
+    path = path if path.suffix else path.with_name(f"{path.name}.png")
+    drawn = BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:].lower(), dpi=130)
+    write_bytes(path, drawn.getvalue())
 
 
 def pixels_of_tables(tables: Tensor, title: str) -> np.ndarray:

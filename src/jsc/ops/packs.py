@@ -19,8 +19,6 @@ garbage collection.
 from __future__ import annotations
 
 import gc
-import os
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +27,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from jsc._kernels.fingerprint import fingerprint
+from jsc._lock import Lock
 
 KEPT = 4  # packs of one weight: of other methods, strides, instruction sets
 
@@ -44,13 +43,7 @@ class _Packs:
 
 
 _held: dict[tuple[int, int], _Packs] = {}  # by storage and address
-# Reentrant, because a signal handler or a garbage collection may come while its thread holds it: so
-# what is done with it must be right wherever it is interrupted.
-_lock = threading.RLock()
-# A child has no thread that could unlock what another one had locked when it was forked.
-os.register_at_fork(
-    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-)
+_lock = Lock()  # a garbage collection may come while its thread holds it
 
 
 def stamp(tensor: Tensor) -> Stamp | None:
@@ -109,7 +102,7 @@ def _drop_expired() -> None:
 
 
 def _collected(phase: str, info: dict[str, int]) -> None:
-    if phase == "stop" and info["generation"] == 2 and _lock.acquire(blocking=False):
+    if phase == "stop" and info["generation"] == 2 and _lock.acquire(timeout=0):
         try:
             _drop_expired()
         finally:

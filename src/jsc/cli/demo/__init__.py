@@ -104,9 +104,9 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         "seconds": time.perf_counter() - start,
     }
     if options.plot:
-        from jsc.cli.demo.plot import save_figure
+        from jsc.cli.demo.plot import draw
 
-        save_figure(options.plot, figures, before, after)
+        draw(options.plot, figures, before, after)
         print(f"\nFigure: {options.plot}")
     print(f"\n{report.closing_line(figures)}")
     return 0, figures

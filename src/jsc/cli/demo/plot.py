@@ -9,6 +9,7 @@ from torch import Tensor
 
 from jsc.cli.demo.report import CHANNELS
 from jsc.cli.extras import need
+from jsc.jpeg.plots import save_figure
 
 BLUE, ORANGE, GREY = "#2f6db3", "#d9772b", "#9aa0a6"
 
@@ -51,7 +52,7 @@ def _times(axes: Any, times: dict[str, float]) -> None:
     axes.set(title=f"Compiled network: {gain:.2f}x as fast", xlabel="ms per batch")
 
 
-def save_figure(path: Path, figures: dict[str, Any], before: Tensor, after: Tensor) -> None:
+def draw(path: Path, figures: dict[str, Any], before: Tensor, after: Tensor) -> None:
     """Draw everything into one file; the suffix says which format."""
     need("matplotlib", "matplotlib", "plots", "--plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -77,4 +78,4 @@ def save_figure(path: Path, figures: dict[str, Any], before: Tensor, after: Tens
     bar.set_label("quantisation step, grey levels")
     _times(figure.add_subplot(grid[:, 3]), figures["compiled"])
     figure.suptitle(f"A JPEG layer trained with its network, then compiled: {figures['task']}")
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)

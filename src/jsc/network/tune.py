@@ -3,9 +3,9 @@
 The operations of a program run in order on the sample. Before a convolution is passed, its
 candidates run where it stands, with its own epilogue, input, output and torch's number of threads;
 the fastest stays, if its error against float64 is at most twice that of torch's own float32
-convolution there, of operands rounded to the program's precision. Layers of the same shape, and
-about the same share of zeros, are timed once. A budget that ends leaves the rest to the rule
-(`choices.candidates`, the first).
+convolution there (of channels-last maps, of operands rounded to the program's precision). Layers of
+the same shape, and about the same share of zeros, are timed once; the error is that of each layer's
+own numbers. A budget that ends leaves the rest to the rule (`choices.candidates`, the first).
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ def tune(
             if "cpc" in options:
                 shape += (round(DENSITIES * program.density(operation)),)
             choice = by_shape.get(shape)
+            if choice not in (None, options[0]) and not _is_exact(program, operation, choice):
+                choice = None
             if choice is None and len(options) > 1 and time.perf_counter() < deadline:
                 choice = _fastest(program, operation, options, run)
                 by_shape[shape] = choice
@@ -95,6 +97,11 @@ def _fastest(
         if check.passes():
             return choice
     return options[0]
+
+
+def _is_exact(program: NetworkProgram, conv: Convolution, choice: str) -> bool:
+    program.alternative(conv, choice)()
+    return _Check(program, conv).passes()
 
 
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {

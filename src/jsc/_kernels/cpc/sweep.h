@@ -29,10 +29,14 @@
 // block (7 % slower), quarters of a set (15 % slower). What bounds it, cause by cause, is measured by
 // `python -m benchmarks bottlenecks`.
 //
-// Numerics: every output starts from its bias and adds its products in the order (set, kernel row, half of
-// a set whose weights are too many for L1, pair of pixels from left to right, channels non-zero in both, in
-// the left, in the right one): the same bits for every thread count, band height and batch split.
-// Zeros are skipped, NaN and inf are not.
+// Numerics: an output is its bias, and one sum after the other for each set, kernel row and, where a set's
+// weights are too many for L1, half of it. Such a sum starts from zero and adds its products from the left
+// pixel to the right, of a pair of pixels the channels that are non-zero in both first: the same bits for
+// every thread count, band height and batch split. Zeros are skipped, NaN and inf are not. Sums of at most
+// 64 channels and a kernel row keep the error small: when all products went into one sum, it was above
+// twice torch's in 56 layers of seven networks, most of them 1x1 of many channels, and `compile` had to take
+// another method there. No time could be measured that it costs: a sum is read when it is written, where it
+// was read before.
 //
 // A residual is added and ReLU taken as outputs are stored, with the bits of the operators one by one.
 #pragma once
@@ -94,6 +98,14 @@ JSC_INLINE void cpc_pair(Vec<I, T> a[][V], const T *left, const T *right, uint64
     }
 }
 
+// A pixel's sums onto those of the sets and kernel rows before.
+template <class I, class T, int V>
+JSC_INLINE void cpc_add(T *out, const Vec<I, T> *a) {
+    constexpr int L = lanes<I, T>;
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) store(out + v * L, load<Vec<I, T>>(out + v * L) + a[v]);
+}
+
 // A set's channels of a pixel are a few cache lines, and far from those of the next pixel: no hardware
 // prefetcher foresees them. `ahead` is a pixel some pairs on; it need not exist.
 template <class T>
@@ -130,12 +142,12 @@ JSC_INLINE void cpc_sweep(const T *x, const uint64_t *mask, ptrdiff_t step, ptrd
 #pragma GCC unroll 8
     for (int q = 2; q <= Live; q++)
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++) a[q][v] = load<V_>(out + ((o + 1 - q) * V + v) * L);
+        for (int v = 0; v < V; v++) a[q][v] = V_{};
     for (; column < W && o < Ow + Live; o += 2, column += 2 * S) {
 #pragma GCC unroll 2
         for (int q = 0; q < 2; q++)
 #pragma GCC unroll 8
-            for (int v = 0; v < V; v++) a[q][v] = load<V_>(out + ((o + 1 - q) * V + v) * L);
+            for (int v = 0; v < V; v++) a[q][v] = V_{};
 #define JSC_PHASE(phase)                                                                                     \
     {                                                                                                        \
         ptrdiff_t left = column + phase, right = left + S;                                                   \
@@ -149,18 +161,14 @@ JSC_INLINE void cpc_sweep(const T *x, const uint64_t *mask, ptrdiff_t step, ptrd
         if constexpr (S == 2 && Taps > 1) JSC_PHASE(1)
 #undef JSC_PHASE
 #pragma GCC unroll 2
-        for (int q = Live - 1; q <= Live; q++)
-#pragma GCC unroll 8
-            for (int v = 0; v < V; v++) store(out + ((o + 1 - q) * V + v) * L, a[q][v]);
+        for (int q = Live - 1; q <= Live; q++) cpc_add<I, T, V>(out + (o + 1 - q) * V * L, a[q]);
 #pragma GCC unroll 8
         for (int q = Live; q > 1; q--)
 #pragma GCC unroll 8
             for (int v = 0; v < V; v++) a[q][v] = a[q - 2][v];
     }
 #pragma GCC unroll 8
-    for (int q = 2; q <= Live; q++)
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++) store(out + ((o + 1 - q) * V + v) * L, a[q][v]);
+    for (int q = 2; q <= Live; q++) cpc_add<I, T, V>(out + (o + 1 - q) * V * L, a[q]);
 }
 
 // The same for a single kernel column and any stride: `offset` is the column's j Dw - Pw.
@@ -182,13 +190,11 @@ JSC_INLINE void cpc_points(const T *x, const uint64_t *mask, ptrdiff_t step, ptr
         if (!right_bits) right = 0;
         V_ a[2][V];
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++)
-            a[1][v] = load<V_>(out + (o * V + v) * L), a[0][v] = load<V_>(out + ((o + 1) * V + v) * L);
+        for (int v = 0; v < V; v++) a[1][v] = a[0][v] = V_{};
         cpc_pair<I, T, V, 1, 1, 0, 1>(a, x + left * step, x + right * step, left_bits, right_bits, weight,
                                       channel_step);
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++)
-            store(out + (o * V + v) * L, a[1][v]), store(out + ((o + 1) * V + v) * L, a[0][v]);
+        cpc_add<I, T, V>(out + o * V * L, a[1]);
+        cpc_add<I, T, V>(out + (o + 1) * V * L, a[0]);
     }
 }
 

@@ -8,5 +8,5 @@
     jpeg         the JPEG layer: speed, bits, and what it does to accuracy
     results      one short page for each benchmark
 
-Rooms import from the rooms above them, and never the other way round.
+Folders import from those listed above them, and never the other way round.
 """

@@ -1,4 +1,4 @@
-"""docs/house.svg: the rooms of src/jsc and which of them imports which, drawn from the imports.
+"""docs/house.svg: the packages of src/jsc and which of them imports which, drawn from the imports.
 
 python scripts/draw_house.py [FILE]
 
@@ -29,14 +29,14 @@ def files() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def room(path: Path) -> str:
+def package(path: Path) -> str:
     """The folder of src/jsc that a file is in, or the file's own name."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported(path: Path) -> set[str]:
-    """The rooms that a file imports from, wherever in the file it does so. "jsc" is the package
-    itself, which imports all rooms."""
+    """The packages that a file imports from, wherever in the file it does so. "jsc" is the package
+    itself, which imports all packages."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -47,20 +47,20 @@ def imported(path: Path) -> set[str]:
         else:
             continue
         found |= {(name[1] if len(name) > 1 else "jsc") for name in names if name[0] == "jsc"}
-    known = {room(file) for file in files()}
+    known = {package(file) for file in files()}
     return {name if name in known else "jsc" for name in found}
 
 
 def imports() -> dict[str, set[str]]:
-    """For each room the other rooms that its files import from."""
+    """For each package the other packages that its files import from."""
     found: dict[str, set[str]] = {}
     for path in files():
-        found.setdefault(room(path), set()).update(imported(path) - {room(path)})
+        found.setdefault(package(path), set()).update(imported(path) - {package(path)})
     return found
 
 
 def levels(graph: dict[str, set[str]]) -> dict[str, int]:
-    """How many floors each room has below it; ValueError if rooms import each other in a circle."""
+    """How many floors each package has below it; ValueError if imports go in a circle."""
     found: dict[str, int] = {}
 
     def level(name: str, above: tuple[str, ...]) -> int:
@@ -77,13 +77,13 @@ def levels(graph: dict[str, set[str]]) -> dict[str, int]:
 
 
 def sentence(name: str) -> str:
-    """What a room says of itself: the first sentence of its docstring."""
+    """What a package says of itself: the first sentence of its docstring."""
     text = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text())) or ""
     return " ".join(text.split("\n\n")[0].split()).split(". ")[0].rstrip(".").replace("`", "")
 
 
 def modules(name: str) -> list[str]:
-    """The public modules of a room; of compiled ones the families."""
+    """The public modules of a package; of compiled ones the families."""
     compiled = {path.stem for path in (PACKAGE / name).rglob("*.pyx")}
     python = {path.stem for path in (PACKAGE / name).glob("*.py")}
     packages = {path.parent.name for path in (PACKAGE / name).glob("*/__init__.py")}
@@ -134,20 +134,20 @@ def dots(x: float, rows: Iterable[float], fill: str) -> list[str]:
 
 def picture() -> str:
     graph = imports()
-    rooms = {name for name in graph if (PACKAGE / name).is_dir()}
-    cellar = sorted(set(graph) - rooms - set(ENTRANCE))
-    house = {name: graph[name] & rooms for name in rooms}
+    packages = {name for name in graph if (PACKAGE / name).is_dir()}
+    shared = sorted(set(graph) - packages - set(ENTRANCE))
+    house = {name: graph[name] & packages for name in packages}
     reached = set().union(*house.values())
-    shed = sorted(name for name in rooms if name not in reached and not house[name])
+    shed = sorted(name for name in packages if name not in reached and not house[name])
     height = levels(house)
-    order = sorted(rooms - set(shed), key=lambda name: (-height[name], name))
+    order = sorted(packages - set(shed), key=lambda name: (-height[name], name))
     top = {name: MARGIN + ROOF + FLOOR * i for i, name in enumerate(order)}
     ground = MARGIN + ROOF + FLOOR * len(order)
     out = [
         f'<path d="M {MARGIN} {MARGIN + ROOF - 6} L {WIDTH / 2:g} {MARGIN - 14} '
         f'L {WALL} {MARGIN + ROOF - 6} Z" fill="#f3efe9" stroke="{RULE}"/>',
         f'<g text-anchor="middle">{text(WIDTH / 2, MARGIN + 46, "jsc", 22, INK, 700)}'
-        + text(WIDTH / 2, MARGIN + 72, "a room imports those below in which its line has a dot,"
+        + text(WIDTH / 2, MARGIN + 72, "a package imports those below in which its line has a dot,"
                " and none above", 13, GREY) + "</g>",
     ]  # fmt: skip
     width = LINES - MARGIN - 134
@@ -173,9 +173,9 @@ def picture() -> str:
     half = (WALL - MARGIN) * (0.68 if shed else 1.0)
     out += [
         box(MARGIN, ground, half, CELLAR - 14, "#eceef1", RULE),
-        text(MARGIN + 16, ground + 24, "cellar", 14, INK, 700),
-        text(MARGIN + 122, ground + 24, "single files that every room may use", 13),
-        text(MARGIN + 122, ground + 44, " · ".join(cellar), 12, GREY),
+        text(MARGIN + 16, ground + 24, "shared", 14, INK, 700),
+        text(MARGIN + 122, ground + 24, "single files that every package may use", 13),
+        text(MARGIN + 122, ground + 44, " · ".join(shared), 12, GREY),
     ]
     if shed:
         x = MARGIN + half + 14

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "jsc"
 HOUSE = runpy.run_path(str(ROOT / "scripts" / "draw_house.py"))
 FILES = HOUSE["files"]()
 
-# Each room and the rooms it may import (docs/design.md). Single files may be imported by all.
+# Each package and the packages it may import (docs/design.md). Single files may be imported by all.
 ALLOWED: dict[str, set[str]] = {
     "_kernels": set(),
     "ops": {"_kernels"},
@@ -41,8 +41,8 @@ def public(path: Path) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=public)
 def test_imports_run_one_way(path):
-    """`jsc` itself, which imports every room, may not be imported by one."""
-    name = HOUSE["room"](path)
+    """`jsc` itself, which imports every package, may not be imported by one."""
+    name = HOUSE["package"](path)
     if name == "__init__":
         return
     allowed = {"cli"} if name == "__main__" else OF_SINGLE.get(name) or ALLOWED.get(name, set())
@@ -73,7 +73,7 @@ def test_no_name_is_a_function_and_a_package():
 
 
 def test_only_ops_registers_operators():
-    assert {HOUSE["room"](p) for p in FILES if "torch.library" in p.read_text()} <= {"ops"}
+    assert {HOUSE["package"](p) for p in FILES if "torch.library" in p.read_text()} <= {"ops"}
 
 
 def test_kernels_know_no_torch_and_no_thread_count():

@@ -1,9 +1,12 @@
 """What the JPEG layer takes besides batches in float32: half precision, single images, layouts."""
 
+import re
+
 import pytest
 import torch
 from samples import IMAGENET, photo
 
+import jsc
 from jsc.functional import block_dct, block_idct, jpeg, jpeg_rate, soft_quantize
 
 HALVES = pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
@@ -121,3 +124,50 @@ def test_where_both_formats_are_the_same(channels):
     for size in ((2, channels, 1, 1), (1, channels, 8, 8), (2, channels, 0, 8)):
         x = torch.rand(size).contiguous(memory_format=torch.channels_last)
         assert jpeg(x, steps()).shape == size
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 24, 4), (16, 24, 4), (2, 4, 16, 24), (2, 16, 24, 2)])
+def test_other_channels_are_refused_by_the_shape_that_was_given(shape):
+    words = re.escape(f"got {shape}") + ("; drop the alpha of RGBA" if 4 in shape else "$")
+    with pytest.raises(ValueError, match=words):
+        jpeg(torch.zeros(shape, dtype=torch.uint8), steps())
+
+
+def negated(t):
+    """The same numbers, of which torch has yet to change the sign."""
+    found = torch.complex(torch.zeros_like(t), -t).conj().imag
+    assert found.is_neg()
+    return found
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: jpeg(x, steps(), kappa=2.0),
+        lambda x: jpeg_rate(x, steps(), kappa=2.0),
+        lambda x: jpeg_rate(x, negated(steps()), kappa=2.0, subsampling="4:2:0"),
+        lambda x: jsc.jpeg.decoded(x, jsc.jpeg.quality_tables(50).long(), mean=0.1),
+        lambda x: jsc.nn.RandomJPEG()(x),
+        lambda x: jsc.jpeg.mean_absolute([x], progress=False),
+    ],
+    ids=["jpeg", "rate", "rate of tables", "decoded", "RandomJPEG", "mean_absolute"],
+)
+def test_negations_that_are_yet_to_be_done(call):
+    x, results = photo(2, 13, 18), []
+    for given in (x, negated(x)):
+        torch.manual_seed(0)
+        results.append(call(given))
+    assert torch.equal(*results)
+
+
+def test_second_derivatives_with_negations_that_are_yet_to_be_done():
+    image, tables = photo(1, 9, 10), steps().requires_grad_()
+    g, outer = torch.randn_like(image), torch.randn_like(image)
+    found = []
+    for make in (torch.clone, negated):
+        x = make(image).requires_grad_()
+        y = jpeg(x, tables, kappa=2.0, subsampling="4:2:0")
+        (dx,) = torch.autograd.grad(y, x, make(g), create_graph=True)
+        found.append(torch.autograd.grad(dx, (x, tables), make(outer)))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)

@@ -223,6 +223,21 @@ def test_autocast_gives_gradients_of_the_dtype_of_the_leaf():
     assert layer.tables.grad.abs().max() > 0
 
 
+def test_autocast_leaves_second_derivatives_in_float32():
+    x, tables = photo().requires_grad_(), torch.full((2, 8, 8), 30.0, requires_grad=True)
+
+    def second():
+        loss = jpeg(x, tables, kappa=3.0).square().sum()
+        first = torch.autograd.grad(loss, (x, tables), create_graph=True)
+        return torch.autograd.grad(sum(t.square().sum() for t in first), (x, tables))
+
+    expected = second()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = second()
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("options", EVERY_PATH)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes_without_data(options, channels):

@@ -102,6 +102,13 @@ def test_normalisation_of_channels():
         ({"std": ()}, ValueError, "std must be a number or 3 numbers"),
         ({"std": (1, 0, 1)}, ValueError, "std must be positive"),
         ({"std": (1, None, 1)}, TypeError, "std must be a number"),
+        ({"peak": 1e-40}, ValueError, "peak and std must be such that .* got peak=1e-40"),
+        ({"peak": 1e40}, ValueError, "peak and std must be such that"),
+        ({"std": 1e-40}, ValueError, "peak and std must be such that .* std=1e-40"),
+        ({"std": (1, 1e40, 1)}, ValueError, "peak and std must be such that"),
+        ({"std": 1e-30, "peak": 1e10}, ValueError, "peak and std must be such that"),
+        ({"mean": 1e36}, ValueError, "mean must be such that .* got 1e[+]36"),
+        ({"mean": 1e10, "std": 1e-30}, ValueError, "mean must be such that"),
     ],
 )
 def test_errors(change, error, message):
@@ -110,6 +117,19 @@ def test_errors(change, error, message):
             make(**change)
     with pytest.raises(error, match=message):
         jpeg(torch.zeros(1, 3, 8, 8), torch.ones(2, 8, 8), **change)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"peak": 3e-33}, {"peak": 2e37}, {"peak": 255, "std": 2e-35}, {"peak": 255, "std": 9e34},
+        {"mean": 3e32}, {"mean": 9e4, "std": 1e-30, "peak": 255},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_what_is_not_refused_is_finite(options, subsampling):
+    x, tables = torch.zeros(1, 3, 8, 8), torch.full((2, 8, 8), 10.0)
+    assert jpeg(x, tables, subsampling=subsampling, **options).isfinite().all()
 
 
 @COMPILER

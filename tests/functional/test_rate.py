@@ -197,6 +197,30 @@ def test_torchs_transforms():
     opcheck(torch.ops.jsc.level_entropy_backward.default, (q, z, q, q, SOFT, 5, 127))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"z": torch.rand(3)}, "z must be .frequencies, coefficients."),
+        ({"q": torch.ones(1)}, r"q must be \(3,\)"),
+        ({"kappa": torch.ones(3, 1)}, r"kappa must be \(3,\)"),
+        ({"kappa": torch.ones(3, dtype=torch.float64)}, "kappa must be .* of torch.float32"),
+        ({"mode": 3}, "mode must be from 0 to 2"),
+        ({"window": 4}, "window must be 0 or odd"),
+    ],
+)
+def test_operators_refuse_what_does_not_fit(change, message):
+    given = {"z": torch.rand(3, 9), "q": torch.ones(3), "kappa": torch.ones(3), "mode": 0}
+    given |= {"window": 0, "levels": 0, **change}
+    with pytest.raises(ValueError, match=message):
+        torch.ops.jsc.level_entropy(*given.values())
+    with pytest.raises(ValueError, match=message):
+        torch.ops.jsc.level_entropy_backward(torch.ones(3), *given.values())
+    if "z" not in change:
+        given |= {"q": torch.ones(3), "kappa": torch.ones(3), "mode": 0, "window": 0}
+        with pytest.raises(ValueError, match=r"the gradient must be \(3,\)"):
+            torch.ops.jsc.level_entropy_backward(torch.ones(1), *given.values())
+
+
 def test_edges():
     tables = torch.full((2, 8, 8), 10.0, requires_grad=True)
     empty = jpeg_rate(torch.zeros(0, 3, 8, 8), tables)

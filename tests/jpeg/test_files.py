@@ -76,6 +76,23 @@ def test_tables_come_back(subsampling, options):
     assert sampling[1:] == [(1, 1), (1, 1)]
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.uint32])
+def test_tables_of_every_type_of_integers(dtype):
+    x, tables = noise(9, 12), random_tables()
+    assert torch.equal(read_tables(written(x, tables.to(dtype))), tables)
+    assert torch.equal(decoded(x, tables.to(dtype)), decoded(x, tables))
+    with pytest.raises(ValueError, match="got 0 to 0"):
+        written(x, torch.zeros(2, 8, 8, dtype=dtype))
+
+
+def test_another_default_device():
+    tables = random_tables()
+    file = written(noise(9, 12), tables)
+    with torch.device("meta"):
+        found = read_tables(file)
+    assert torch.equal(found, tables)
+
+
 def test_grey():
     tables = random_tables()
     for x in (natural(20, 30)[:1], natural(20, 30)[0]):

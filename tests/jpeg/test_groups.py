@@ -4,6 +4,7 @@ import pytest
 import torch
 from samples import photo
 from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 
 import jsc
 from jsc.jpeg import param_groups
@@ -54,6 +55,22 @@ def test_shared_layers_and_quantisers_count_once():
     others, tables = param_groups(net, lr=0.1, table_lr=0.3)
     assert len(tables["params"]) == len(others["params"]) == 2
     assert torch.optim.SGD([others, tables]).param_groups[1]["lr"] == 0.3
+
+
+class Exponential(nn.Module):
+    def forward(self, logarithm):
+        return logarithm.exp()
+
+    def right_inverse(self, tables):
+        return tables.log()
+
+
+def test_parametrized_tables_are_tables():
+    net = model()
+    register_parametrization(net[0], "tables", Exponential())
+    others, tables = param_groups(net, lr=0.1, table_lr=0.3, weight_decay=0.05)
+    assert [id(p) for p in tables["params"]] == [id(net[0].parametrizations.tables.original)]
+    assert len(others["params"]) == len(list(net[1:].parameters()))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import jsc
-from jsc.jpeg import load, quality_tables, read_tables, save
+from jsc.jpeg import files, load, quality_tables, read_tables, save
 
 image = pytest.importorskip("PIL.Image")
 
@@ -75,6 +75,14 @@ def test_a_file_of_thousands_of_scans():
     for function in (load, read_tables):
         with pytest.raises(ValueError, match="more than 100 scans"):
             function(io.BytesIO(bomb))
+
+
+@pytest.mark.parametrize("reserved", [0x02, 0x4F, 0xBF])
+def test_reserved_markers_hide_no_scans(reserved):
+    """They have no length, so that nothing behind them is theirs to skip."""
+    hidden = b"\xff" + bytes([reserved]) + b"\x40\x00"
+    scans = b"\xff\xda\x00\x02" * 1000
+    assert files._scans(b"\xff\xd8" + hidden + scans + b"\xff\xd9") == 1000
 
 
 @pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 1}, {"progressive": True}])

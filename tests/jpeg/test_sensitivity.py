@@ -83,6 +83,14 @@ def test_mean_absolute():
         jsc.jpeg.mean_absolute([torch.zeros(1, 1, 8, 8)])
 
 
+def test_another_default_device():
+    data, model, loss = batches([3, 2]), network(), torch.nn.functional.cross_entropy
+    with torch.device("meta"):
+        found = jsc.jpeg.mean_absolute(data), jsc.jpeg.sensitivity(model, data, loss)
+    assert torch.equal(found[0], jsc.jpeg.mean_absolute(data))
+    assert torch.equal(found[1], jsc.jpeg.sensitivity(model, data, loss))
+
+
 def test_sensitivity_of_a_linear_loss_is_known():
     """loss of image i = c_i <w, x_i>, so that dloss/dZ = c_i times the coefficients of w."""
     w = torch.randn(3, 16, 24, dtype=torch.float64)

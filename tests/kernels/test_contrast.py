@@ -117,6 +117,19 @@ def test_layouts_and_precisions():
     assert torch.equal(local_contrast(negated), local_contrast(-x))
 
 
+def test_autocast_leaves_second_derivatives_in_float32():
+    x = torch.rand(1, 3, 12, 14, requires_grad=True)
+
+    def second():
+        loss = local_contrast(x).square().sum()
+        (first,) = torch.autograd.grad(loss, x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), x)[0]
+
+    expected = second()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(second(), expected)
+
+
 def test_operators():
     x = torch.rand(2, 3, 10, 12)
     options = (1.5, [0.5] * 3, [0.2] * 3, [0.05] * 3)
@@ -140,6 +153,18 @@ def test_operators_refuse_other_channels(count):
     for constants in ([[0.5] * count] * 3, [[0.5] * 3, [0.2] * 3, [0.05] * count]):
         with pytest.raises(ValueError, match="each of 3 channels"):
             torch.ops.jsc.local_contrast(x, 2.0, *constants)
+
+
+@pytest.mark.parametrize("g", [torch.rand(1, 3, 12, 10), torch.rand(1, 3, 10, 12).double()])
+def test_operators_refuse_another_gradient(g):
+    with pytest.raises(ValueError, match=r"the gradient must be \(1, 3, 10, 12\)"):
+        torch.ops.jsc.local_contrast_backward(g, torch.rand(1, 3, 10, 12), 2.0, *[[0.5] * 3] * 3)
+
+
+def test_operators_refuse_what_is_no_batch():
+    for x in (torch.rand(3, 10, 12), torch.rand(1, 3, 10, 12).half()):
+        with pytest.raises(ValueError, match=r"x must be \(N, C, H, W\)"):
+            torch.ops.jsc.local_contrast(x, 2.0, *[[0.5] * 3] * 3)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 1, 0, 5), (2, 3, 5, 0)])
@@ -203,6 +228,10 @@ def test_the_module_says_what_it_is():
     assert "deviation=2.0" in repr(layer)
     assert "std=(0.2, 0.3, 0.4)" in repr(layer)
     assert not layer.state_dict()
+    given = [0.2, 0.3, 0.4]
+    held = jsc.nn.LocalContrast(mean=given, std=given)
+    given.clear()
+    assert (held.mean, held.std) == ((0.2, 0.3, 0.4), (0.2, 0.3, 0.4))
     x = torch.rand(1, 3, 16, 16)
     expected = local_contrast(x, 2.0, std=(0.2, 0.3, 0.4), peak=255)
     assert torch.equal(layer(x), expected)

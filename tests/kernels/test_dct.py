@@ -38,6 +38,18 @@ def test_matches_scipy_and_inverts(isa, num_threads, dtype, n, c, rows, columns,
     torch.testing.assert_close(BlockIdct.apply(z), x, rtol=0, atol=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 12, 16), (1, 3, 16, 7), (3, 16, 16), (1, 1, 3, 16, 16)])
+def test_the_operator_refuses_what_is_no_whole_blocks(shape):
+    with pytest.raises(ValueError, match="multiples of 8"):
+        torch.ops.jsc.block_dct(torch.rand(shape))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 2, 2, 64), (1, 3, 2, 2, 4, 4), (1, 3, 2, 2, 4, 16)])
+def test_the_inverse_refuses_other_blocks(shape):
+    with pytest.raises(ValueError, match="rows, columns, 8, 8"):
+        torch.ops.jsc.block_idct(torch.rand(shape))
+
+
 @pytest.mark.parametrize("op", [BlockDct, BlockIdct])
 def test_gradients(op):
     shape = (2, 1, 16, 8) if op is BlockDct else (2, 1, 2, 1, 8, 8)

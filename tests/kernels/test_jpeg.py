@@ -199,6 +199,69 @@ def test_a_gradient_of_another_shape_is_refused(shape):
         torch.ops.jsc.jpeg_backward(torch.rand(shape), x, q, q, None, *options)
 
 
+OPERATOR = {
+    "x": torch.rand(2, 3, 16, 24), "q": torch.full((1, 2, 8, 8), 16.0),
+    "kappa": torch.full((1, 2, 8, 8), 3.0), "seed": None, "mode": 0, "window": 0, "levels": 0,
+    "v": 1, "u": 1, "zero": False, "mean": [0.5] * 3, "std": [0.2] * 3, "peak": 1.0, "offset": 0.0,
+}  # fmt: skip
+GREY = {
+    "x": torch.rand(2, 1, 16, 24), "q": torch.ones(1, 1, 8, 8), "kappa": torch.ones(1, 1, 8, 8),
+    "mean": [0.5], "std": [0.2],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.rand(2, 2, 16, 24)}, r"x must be \(N, 3, H, W\)"),
+        ({"x": torch.rand(3, 16, 24)}, r"x must be \(N, 3, H, W\)"),
+        ({"x": torch.rand(2, 3, 16, 24, dtype=torch.float64)}, "x must be uint8 or torch.float32"),
+        ({"q": torch.ones(1, 1, 8, 8)}, r"q must be \(rounds, 2, 8, 8\)"),
+        ({"q": torch.ones(0, 2, 8, 8)}, r"q must be \(rounds, 2, 8, 8\)"),
+        ({"q": torch.ones(2, 8, 8)}, r"q must be \(rounds, 2, 8, 8\)"),
+        ({"q": torch.ones(1, 2, 8, 8).half()}, "of float32 or float64"),
+        ({"kappa": torch.ones(1, 1, 8, 8)}, r"kappa must be \(1, 2, 8, 8\)"),
+        ({"kappa": torch.ones(1, 2, 8, 8, dtype=torch.float64)}, "kappa must be .* torch.float32"),
+        ({"q": torch.ones(2, 2, 8, 8)}, r"kappa must be \(2, 2, 8, 8\)"),
+        ({"v": 64, "u": 64}, "v and u must be one of"),
+        ({"v": 2}, "v and u must be one of"),
+        ({"u": 0}, "v and u must be one of"),
+        ({"mode": 4}, "mode must be from 0 to 3"),
+        ({"mode": -1}, "mode must be from 0 to 3"),
+        ({"window": 4}, "window must be 0 or odd"),
+        ({"window": 25}, "window must be 0 or odd"),
+        ({"window": -5}, "window must be 0 or odd"),
+        ({"levels": -1}, "levels must be 0"),
+        ({"levels": 1, "window": 5}, "levels must be 0"),
+        ({"mode": 3}, "seed must be a tensor of one number"),
+        ({"mode": 3, "seed": torch.tensor([1, 2])}, "seed must be a tensor of one number"),
+        ({"mean": [0.5]}, "each of 3 channels must have a mean and a std"),
+        ({"std": [0.2] * 4}, "each of 3 channels must have a mean and a std"),
+        ({**GREY, "q": torch.ones(1, 2, 8, 8)}, r"q must be \(rounds, 1, 8, 8\)"),
+        ({**GREY, "v": 2, "u": 2}, "v and u must be one of"),
+        ({**GREY, "std": [0.2] * 3}, "each of 1 channels must have a mean and a std"),
+    ],
+)
+def test_operators_refuse_what_their_kernel_cannot_read(change, message):
+    """Whoever calls them by themselves gets an error in words, and no memory of others."""
+    options = {**OPERATOR, **change}
+    with pytest.raises(ValueError, match=message):
+        torch.ops.jsc.jpeg(*options.values())
+    g = torch.rand(options["x"].shape)
+    with pytest.raises(ValueError, match=message):
+        torch.ops.jsc.jpeg_backward(g, *options.values(), 3)
+
+
+def test_operators_take_what_fits():
+    for change in ({}, GREY, {"v": 2, "u": 2}, {"mode": 3, "seed": torch.tensor([7])}):
+        options = {**OPERATOR, **change}
+        y = torch.ops.jsc.jpeg(*options.values())
+        dx, dq, _ = torch.ops.jsc.jpeg_backward(y, *options.values(), 3)
+        assert (y.shape, dq.shape) == (dx.shape, options["q"].shape)
+    with pytest.raises(ValueError, match="wanted must be from 0 to 3"):
+        torch.ops.jsc.jpeg_backward(OPERATOR["x"], *OPERATOR.values(), 4)
+
+
 def before_a_guard(x):
     """A copy of x that ends where a page begins that cannot be read."""
     page, size = mmap.PAGESIZE, x.numel()

@@ -285,6 +285,37 @@ def test_errors(arguments, message):
         soft_quantize(torch.zeros(4, 8), 1.0, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"z": torch.rand(5, 64)}, "z must be .outer, groups, rows, period."),
+        ({"z": torch.rand(2, 3, 5, 64).half()}, "of float32 or float64"),
+        ({"z": torch.rand(2, 64, 100, 64)}, r"q must be \(64, 64\)"),
+        ({"q": torch.ones(1, 1)}, r"q must be \(3, 64\)"),
+        ({"q": torch.ones(3, 64, dtype=torch.float64)}, "q must be .* of torch.float32"),
+        ({"kappa": torch.ones(64, 3)}, r"kappa must be \(3, 64\)"),
+        ({"mode": 3}, "mode must be from 0 to 2"),
+        ({"window": 25}, "window must be 0 or odd"),
+        ({"levels": 1, "window": 5}, "levels must be 0"),
+    ],
+)
+def test_operators_refuse_what_their_kernel_cannot_read(change, message):
+    table = torch.ones(3, 64)
+    given = {"z": torch.rand(2, 3, 5, 64), "q": table, "kappa": table, "mode": 0}
+    given |= {"window": 0, "levels": 0, **change}
+    with pytest.raises(ValueError, match=message):
+        torch.ops.jsc.soft_quantize(*given.values())
+    with pytest.raises(ValueError, match=message):
+        torch.ops.jsc.soft_quantize_backward(given["z"], *given.values())
+
+
+@pytest.mark.parametrize("g", [torch.rand(1), torch.rand(2, 3, 5, 64, dtype=torch.float64)])
+def test_a_gradient_that_is_unlike_the_coefficients_is_refused(g):
+    z, table = torch.rand(2, 3, 5, 64), torch.ones(3, 64)
+    with pytest.raises(ValueError, match="the gradient must be"):
+        torch.ops.jsc.soft_quantize_backward(g, z, table, table, 0, 0, 0)
+
+
 @pytest.mark.parametrize("kappa", [1e-9, 1e-8, 1e-7, 1e-4, 2.0])
 def test_no_draw_is_far_out(isa, dtype, kappa):
     """Numbers in steps of 2^-23 have no 0, at which an inversion draws the very last level."""

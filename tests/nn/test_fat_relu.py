@@ -24,6 +24,15 @@ def test_is_its_definition(dtype):
     assert torch.equal(y.nan_to_num(-1), wanted.nan_to_num(-1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_threshold_is_rounded_to_float32(dtype):
+    """And no further for half precision, of which a number may lie between T and its neighbour."""
+    for threshold in (0.1, 0.3, 0.7):
+        x = torch.full((70,), threshold, dtype=dtype)
+        rounded = threshold if dtype == torch.float64 else float(torch.tensor(threshold))
+        assert torch.equal(FATReLU(threshold)(x) != 0, x.double() > rounded)
+
+
 def test_threshold_zero_is_the_relu():
     x = torch.randn(1000, requires_grad=True)
     assert torch.equal(FATReLU()(x), F.relu(x))

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from samples import IMAGENET, photo
+from torch._subclasses import FakeTensorMode
 
 from jsc.nn import JPEG, BlockDCT, InverseBlockDCT, SoftQuantizer
 
@@ -65,3 +66,13 @@ def test_layers_are_made_on_the_meta_device_and_filled_later(options):
     layer.load_state_dict(real.state_dict())
     x = photo()
     assert torch.equal(layer(x), real(x))
+
+
+def test_layers_without_data_for_planning():
+    """Under FakeTensorMode, as tools make a network of which they want the sizes alone."""
+    with FakeTensorMode():
+        layer, s = JPEG(train_alpha=True), torch.rand(3, 8, 8)
+        assert layer(torch.rand(1, 3, 9, 17)).shape == (1, 3, 9, 17)
+        assert layer.quant_tables().shape == (2, 8, 8)
+        for made in (JPEG.from_sensitivity(s), JPEG.from_mean_absolute(s)):
+            assert made.tables.shape == (2, 8, 8)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import jsc
 from jsc.nn import FATReLU
@@ -206,6 +207,31 @@ def test_training_with_the_penalty_makes_zeros():
             penalty().backward()
             sgd.step()
     assert all(after < 0.8 * first for after, first in zip(densities(model), before, strict=True))
+
+
+def test_what_a_checkpoint_computes_again_does_not_count():
+    model = network().eval()
+    found = []
+    for run in (model, lambda x: checkpoint(model, x, use_reentrant=False)):
+        model.zero_grad()
+        with jsc.HoyerSquare(model) as penalty:
+            y = run(X)
+            (penalty() + y.square().mean()).backward()
+            with pytest.raises(RuntimeError, match="no forward pass with gradients"):
+                penalty()
+        found.append([p.grad for p in model.parameters()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_compiled_model_is_counted():
+    model = network().eval()
+    with jsc.HoyerSquare(model) as penalty:
+        model(X)
+        expected = penalty()
+        torch._dynamo.reset()
+        torch.compile(model, backend="eager")(X)
+        torch.testing.assert_close(penalty(), expected)
 
 
 def test_models_without_relus_are_refused():

@@ -206,7 +206,7 @@ def checked(x: Tensor, tables: Tensor, or_bytes: bool = False) -> tuple[Tensor, 
     x = _checks.as_computed(x, "x", or_bytes)
     if x.dtype != torch.uint8:
         _checks.require_same_dtype(tables, "tables", x, "x")
-    elif x.ndim in (3, 4) and x.shape[-3] not in (1, 3):
+    elif x.ndim in (3, 4) and x.shape[-3] not in (1, 3) and x.shape[-1] in (1, 3):
         x = x.movedim(-1, -3)
     _checks.require_same_device(tables, "tables", x, "x")
     x = as_batch(x)
@@ -226,7 +226,9 @@ def checked(x: Tensor, tables: Tensor, or_bytes: bool = False) -> tuple[Tensor, 
 def as_batch(x: Tensor) -> Tensor:
     """(N, 3, H, W) or (N, 1, H, W) of these or of one image."""
     if x.ndim not in (3, 4) or x.shape[-3] not in (1, 3):
+        alpha = x.ndim in (3, 4) and 4 in (x.shape[-3], x.shape[-1])
         raise ValueError(
             f"x must be (N, 3, H, W) or (N, 1, H, W), or one image without N, got {tuple(x.shape)}"
+            f"{'; drop the alpha of RGBA images' if alpha else ''}"
         )
     return x if x.ndim == 4 else x.unsqueeze(0)

@@ -8,11 +8,13 @@ from numbers import Real
 
 from jsc import _checks
 from jsc.ops._torch_jpeg import Settings
-from jsc.ops.quant import MODES
+from jsc.ops.quant import MODES, WINDOWS
 from jsc.typing import ImagePadding, Quantizer, Subsampling
 
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}  # vertical, horizontal
 PADDINGS = ("replicate", "zero")
+# Of std * 255 / peak, its inverse, and means in these units: float32 holds grey levels times these.
+LEAST, MOST = 1e-35, 1e35
 
 Scale = float | Sequence[float] | None  # of `mean` and `std`, as a caller may give them
 
@@ -76,6 +78,7 @@ class JpegOptions:
             mean, std = _checked_scales(self.mean, self.std)
             put(self, "mean", mean)
             put(self, "std", std)
+        _require_scales_of_float32(self.mean, self.std, peak)
 
     def normalisation(self, channels: int) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each of `channels` channels."""
@@ -111,9 +114,10 @@ def check_window(window: int | None, levels: int | None) -> tuple[int | None, in
     levels = None if levels is None else int(levels)
     if window is None:
         return None, levels
-    if not _checks.is_whole(window) or window % 2 == 0 or not 3 <= window <= 23:
+    if not _checks.is_whole(window) or window not in WINDOWS:
         raise ValueError(
-            f"window must be None or an odd int from 3 to 23, got {_checks.shown(window)}"
+            f"window must be None or an odd int from {WINDOWS[0]} to {WINDOWS[-1]}, "
+            f"got {_checks.shown(window)}"
         )
     if levels is not None and 2 * levels + 1 < window:
         raise ValueError(
@@ -130,6 +134,23 @@ def _checked_scales(mean: Scale, std: Scale) -> tuple[Scale, Scale]:
     if std is not None and not all(s > 0 for s in (std if isinstance(std, tuple) else (std,))):
         raise ValueError(f"std must be positive, got {_checks.shown(std)}")
     return mean, std
+
+
+def _require_scales_of_float32(mean: Scale, std: Scale, peak: float) -> None:
+    """What float32 cannot hold would silently make every pixel NaN or infinite."""
+    means, stds = (v if isinstance(v, tuple) else (v,) for v in (mean, std))
+    scales = [255 / peak, *(s * 255 / peak for s in stds if s is not None)]
+    if not all(LEAST <= scale <= MOST for scale in scales):
+        raise ValueError(
+            f"peak and std must be such that 255 / peak and std * 255 / peak are from {LEAST} to "
+            f"{MOST}, which float32 can hold; got peak={peak} and std={_checks.shown(std)}"
+        )
+    smallest = min(1.0 if s is None else s for s in stds)
+    if not all(abs(m) <= MOST * min(smallest, peak / 255) for m in means if m is not None):
+        raise ValueError(
+            f"mean must be such that mean / std and mean * 255 / peak are at most {MOST}, which "
+            f"float32 can hold; got {_checks.shown(mean)}"
+        )
 
 
 def _checked_scale(value: Scale, name: str, channels: int) -> float | tuple[float, ...] | None:

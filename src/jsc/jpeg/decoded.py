@@ -111,7 +111,7 @@ def decoded_with(options: JpegOptions, x: Tensor, tables: Tensor) -> Tensor:
     if normalised:
         pixels = _checks.as_computed(pixels, "x")
         mean_, std_ = (
-            pixels.new_tensor(values).view(1, -1, 1, 1)
+            torch.tensor(values, dtype=pixels.dtype, device=pixels.device).view(1, -1, 1, 1)
             for values in options.normalisation(pixels.shape[1])
         )
         pixels = pixels * std_ + mean_
@@ -199,7 +199,7 @@ def _upsample(x: Tensor, v: int, u: int) -> Tensor:
 def _plane(x: Tensor, table: Tensor) -> Tensor:
     """DCT, quantisation, inverse of 8-bit samples whose sides are multiples of 8."""
     n, c, h, w = x.shape
-    matrix = x.new_tensor(MATRIX)
+    matrix = torch.tensor(MATRIX, dtype=x.dtype, device=x.device)
     blocks = x.reshape(n, c, h // 8, 8, w // 8, 8).transpose(3, 4) - 128
     z = _descale(matrix @ _descale(blocks @ matrix.T, 11), 15)
     step = 8 * table  # the transform is 8 times the orthonormal one

@@ -22,7 +22,9 @@ from jsc.typing import Subsampling
 # A progressive file of some kilobytes can ask for thousands of passes over a large image. Encoders
 # make about ten.
 MOST_SCANS = 100
-MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # that is followed by its segment's length
+# A marker that is followed by its segment's length. Reserved ones (02 to BF) are not: libjpeg looks
+# for the next marker right behind them, so that skipping a segment there would hide scans.
+MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 START_OF_SCAN, END = b"\xff\xda", b"\xff\xd9"
 LONGEST_SIDE = 65500  # of libjpeg; the format has 16 bits for it
 
@@ -137,7 +139,7 @@ def read_tables(file: File) -> Tensor:
     missing = [number for number in chosen if len(stored.get(number, ())) != 64]
     if missing or not chosen:
         raise ValueError(f"{_name(file)} lacks quantisation tables: is it damaged or abbreviated?")
-    tables = [torch.tensor(list(stored[number])).view(8, 8) for number in chosen]
+    tables = [torch.tensor(list(stored[number]), device="cpu").view(8, 8) for number in chosen]
     if not all(bool((table > 0).all()) for table in tables):
         raise ValueError(f"{_name(file)} has a quantisation step of 0: is it damaged?")
     if len(tables) > 2 and torch.equal(tables[1], tables[2]):
@@ -157,7 +159,8 @@ def require_integer_tables(tables: Tensor, channels: int) -> None:
         raise ValueError(
             f"tables must be (2, 8, 8): steps of Y, and of Cb and Cr; got {tuple(tables.shape)}"
         )
-    low, high = int(tables.min()), int(tables.max())
+    wide = tables.long()  # torch finds no extremes of uint16, uint32 and uint64
+    low, high = int(wide.min()), int(wide.max())
     if low < 1 or high > 255:
         raise ValueError(
             f"tables of a baseline JPEG are from 1 to 255, got {low} to {high}; "

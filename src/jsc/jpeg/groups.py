@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from jsc import _checks
 
@@ -22,7 +24,7 @@ def param_groups(
         Of everything else.
     table_lr : float
         Of the tables, in grey levels a step with Adam; and of the logarithms of alpha or kappa
-        where those are trained.
+        where those are trained. Also of what a parametrization of these is made of.
 
     Returns
     -------
@@ -58,7 +60,7 @@ def param_groups(
     layers = [module for module in model.modules() if hasattr(module, "hardness_name")]
     if not layers:
         raise ValueError("no module of `model` has tables; put a jsc.nn.JPEG in front of it")
-    own = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
+    own = {id(p) for layer in layers for p in _own_parameters(layer)}
     trained = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {
@@ -75,3 +77,10 @@ def param_groups(
         },
     ]
     return [group for group in groups if group["params"]]
+
+
+def _own_parameters(layer: nn.Module) -> Iterator[nn.Parameter]:
+    """Those of the layer itself, and those that a parametrization keeps in their place."""
+    yield from layer.parameters(recurse=False)
+    if is_parametrized(layer):
+        yield from layer.get_submodule("parametrizations").parameters()

@@ -48,7 +48,8 @@ def summed(
     together = processes != "alone" and dist.is_available() and dist.is_initialized()
     rank, count = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
     batches = islice(loader, rank, None, count) if processes == "share" else iter(loader)
-    total, images, blocks = torch.zeros(3, 8, 8, dtype=torch.float64), 0, 0
+    total = torch.zeros(3, 8, 8, dtype=torch.float64, device="cpu")  # whatever the default is
+    images = blocks = 0
     with Progress(what, _length(loader, processes, count), enabled=progress and rank == 0) as bar:
         for parts in _rounds(batches, of, count):
             for part in parts:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from jsc import _checks
 
@@ -49,8 +50,8 @@ class Hardness(nn.Module):
 
 
 def holds(condition: Tensor) -> bool:
-    """Everywhere; tensors on the meta device have no values to ask."""
-    return condition.is_meta or bool(condition.all())
+    """Everywhere; tensors on the meta device, and fake ones, have no values to ask."""
+    return condition.is_meta or isinstance(condition, FakeTensor) or bool(condition.all())
 
 
 def as_tensor(value: Tensor | float, name: str, dtype: torch.dtype) -> Tensor:

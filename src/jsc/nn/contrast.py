@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -40,10 +42,12 @@ class LocalContrast(nn.Module):
         peak: float = 1.0,
     ) -> None:
         super().__init__()
-        channels = next((len(v) for v in (mean, std) if isinstance(v, (tuple, list))), 3)
+        channels = next((len(v) for v in (mean, std) if isinstance(v, Sequence)), 3)
         settings_of(channels, deviation, gain, epsilon, mean, std, peak)  # refuses what is wrong
         self.deviation, self.gain, self.epsilon = deviation, gain, epsilon
-        self.mean, self.std, self.peak = mean, std, peak
+        # A list stays the caller's, who may change it.
+        self.mean, self.std = (tuple(v) if isinstance(v, Sequence) else v for v in (mean, std))
+        self.peak = peak
 
     def forward(self, x: Tensor) -> Tensor:
         return local_contrast(

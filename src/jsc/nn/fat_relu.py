@@ -24,8 +24,9 @@ class FATReLU(nn.Module):
     ----------
     threshold : float, T >= 0
         A number, not a parameter: the gradient with respect to T would be zero almost everywhere.
-        :func:`jsc.sparsify` chooses it. It is in the `state_dict` (``_extra_state``, a float64
-        tensor without dimensions), and a compiled network has the one of the moment of compiling.
+        :func:`jsc.sparsify` chooses it. Where x is float64 it is compared as it is, otherwise T is
+        rounded to float32. It is in the `state_dict` (``_extra_state``, a float64 tensor without
+        dimensions), and a compiled network has the one of the moment of compiling.
     inplace : bool
         Write the result over the input.
 

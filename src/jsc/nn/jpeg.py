@@ -145,7 +145,7 @@ class JPEG(Hardness):
         natural or (3, 64) in zig-zag order.
         """
         s, q_max = _three_planes(s, "s"), _checks.number(q_max, "q_max")
-        if not bool((s > 0).all()) or not bool(s.isfinite().all()):
+        if not holds((s > 0) & s.isfinite()):
             raise ValueError("s must be positive and finite; measure it on more images")
         inverse = torch.stack([1 / s[0], 2 / (s[1] + s[2])])
         return cls((q_max / inverse[0].max() * inverse).to(torch.get_default_dtype()), **options)

@@ -140,4 +140,4 @@ def _limit(options: JpegOptions, images: Tensor, pixel: float) -> Tensor:
     """(C, 1, 1): `pixel`, normalised as the images are."""
     means, stds = options.normalisation(images.shape[1])
     values = [(pixel - m) / s for m, s in zip(means, stds, strict=True)]
-    return images.new_tensor(values).view(-1, 1, 1)
+    return torch.tensor(values, dtype=images.dtype, device=images.device).view(-1, 1, 1)

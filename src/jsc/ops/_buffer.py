@@ -12,8 +12,8 @@ def require(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: st
     where a caller mixes up two calls."""
     if tensor.shape != shape or tensor.dtype != dtype:
         raise ValueError(
-            f"{name} must be {shape} of {dtype} for this geometry and instruction set, "
-            f"got {tuple(tensor.shape)} of {tensor.dtype}"
+            f"{name} must be {shape} of {dtype} to go with the other arguments, and for this "
+            f"instruction set, got {tuple(tensor.shape)} of {tensor.dtype}"
         )
 
 

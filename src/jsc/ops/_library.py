@@ -12,6 +12,7 @@ the implementation itself and `Function.call` goes by the older, cheaper kind of
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -68,6 +69,16 @@ def _one_by_one(name: str) -> Callable[..., Any]:
 _ORDINARY = (Tensor, nn.Parameter)
 
 
+def _is_ordinary(x: Tensor) -> bool:
+    """Its numbers are in memory as they are: it is of no subclass, without a negation that is yet
+    to be done, and no batch of torch's older vmap (that of `is_grads_batched`)."""
+    return (
+        type(x) in _ORDINARY
+        and not x.is_neg()
+        and not torch._C._functorch.is_legacy_batchedtensor(x)
+    )
+
+
 def forward_mode() -> bool:
     """Whether derivatives of forward mode are taken: no operator of ours has one, and torch would
     take it as zero."""
@@ -75,13 +86,11 @@ def forward_mode() -> bool:
 
 
 def untransformed(x: Tensor) -> bool:
-    """Nothing traces, transforms or intercepts operators, and `x` is an ordinary CPU tensor,
-    without a negation that is yet to be done."""
+    """Nothing traces, transforms or intercepts operators, and `x` is an ordinary CPU tensor."""
     return not (
         torch.compiler.is_compiling()
-        or type(x) not in _ORDINARY
+        or not _is_ordinary(x)
         or not x.is_cpu
-        or x.is_neg()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
@@ -103,10 +112,15 @@ def recorded() -> bool:
     )
 
 
+def unlowered(x: Tensor) -> AbstractContextManager[Any]:
+    """A region where autocast does not lower the precision of products on the device of `x`."""
+    kind = x.device.type
+    able = torch.amp.is_autocast_available(kind)
+    return torch.autocast(kind, enabled=False) if able else nullcontext()
+
+
 def _all_eager(x: Tensor, arguments: tuple[Any, ...]) -> bool:
-    return eager(x) and not any(
-        isinstance(a, Tensor) and (type(a) not in _ORDINARY or a.is_neg()) for a in arguments
-    )
+    return eager(x) and all(_is_ordinary(a) for a in arguments if isinstance(a, Tensor))
 
 
 def call(name: str, x: Tensor, *arguments: Any) -> Any:

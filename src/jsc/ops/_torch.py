@@ -42,18 +42,23 @@ DCT_ROWS = tuple(
 )
 
 
+def _dct_matrix(like: Tensor) -> Tensor:
+    # Not by like.new_tensor, which refuses tensors whose negation is yet to be done.
+    return torch.tensor(DCT_ROWS, dtype=like.dtype, device=like.device)
+
+
 def block_dct(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C, H/8, W/8, 8, 8)."""
     n, c, h, w = x.shape
     blocks = x.reshape(n, c, h // 8, 8, w // 8, 8).transpose(3, 4)
-    matrix = x.new_tensor(DCT_ROWS)
+    matrix = _dct_matrix(x)
     return matrix @ blocks @ matrix.T
 
 
 def block_idct(z: Tensor) -> Tensor:
     """(N, C, H/8, W/8, 8, 8) -> (N, C, H, W)."""
     n, c, rows, columns = z.shape[:4]
-    matrix = z.new_tensor(DCT_ROWS)
+    matrix = _dct_matrix(z)
     return (matrix.T @ z @ matrix).transpose(3, 4).reshape(n, c, 8 * rows, 8 * columns)
 
 

@@ -151,7 +151,9 @@ def _affine(x: Tensor, matrix: Sequence[Sequence[float]], constant: Sequence[flo
     in the precision of `x` even where autocast would lower that of products."""
     lowered = x.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(x.device.type)
     with torch.autocast(x.device.type, enabled=False) if lowered else nullcontext():
-        weight = x.new_tensor(matrix).expand(x.shape[0], 3, 3)
-        return torch.baddbmm(x.new_tensor(constant).view(1, 3, 1), weight, x.flatten(2)).view(
-            x.shape
+        # Not by x.new_tensor, which refuses an x whose negation is yet to be done.
+        weight, bias = (
+            torch.tensor(numbers, dtype=x.dtype, device=x.device) for numbers in (matrix, constant)
         )
+        weight, bias = weight.expand(x.shape[0], 3, 3), bias.view(1, 3, 1)
+        return torch.baddbmm(bias, weight, x.flatten(2)).view(x.shape)

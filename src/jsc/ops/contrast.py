@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jsc import _config
+from jsc._checks import KERNEL_DTYPES
 from jsc._kernels import contrast
-from jsc.ops._buffer import buffer
-from jsc.ops._library import Function, call, register
+from jsc.ops._buffer import buffer, require
+from jsc.ops._library import Function, call, register, unlowered
 from jsc.ops._scratch import memory
 
 WORK = 100  # operations on a pixel
@@ -43,12 +44,20 @@ def _taps(deviation: float) -> list[float]:
     return [tap / total for tap in found]
 
 
-def _arguments(x: Tensor, s: Settings) -> tuple[np.ndarray, np.ndarray]:
-    # The operator may be called by itself, or from a file: the kernel has no checks of its own.
+def _require(x: Tensor, s: Settings) -> None:
+    """An operator may be called by itself, or be named in a file: the kernel has no checks of its
+    own."""
+    if x.ndim != 4 or x.dtype not in KERNEL_DTYPES:
+        raise ValueError(
+            f"x must be (N, C, H, W) of float32 or float64, got {tuple(x.shape)} of {x.dtype}"
+        )
     if not 0.5 <= s.deviation <= MOST_DEVIATION:
         raise ValueError(f"deviation must be from 0.5 to {MOST_DEVIATION}, got {s.deviation}")
     if any(len(values) != x.shape[1] for values in s[1:]):
         raise ValueError(f"each of {x.shape[1]} channels must have an offset, a scale, an epsilon")
+
+
+def _arguments(x: Tensor, s: Settings) -> tuple[np.ndarray, np.ndarray]:
     dtype = "float32" if x.dtype == torch.float32 else "float64"
     constants = np.array([s.offset, s.scale, s.epsilon], dtype).T
     return np.array(_taps(s.deviation), dtype), np.ascontiguousarray(constants)
@@ -63,7 +72,9 @@ def _scratch(x: Tensor, s: Settings, threads: int, backward: bool) -> np.ndarray
 
 
 def _forward_cpu(x: Tensor, *settings: Any) -> Tensor:
-    s, (n, c, h, w) = Settings(*settings), x.shape
+    s = Settings(*settings)
+    _require(x, s)
+    n, c, h, w = x.shape
     y = x.new_empty(x.shape)
     threads = _config.num_threads(WORK * x.numel())
     contrast.forward(
@@ -74,7 +85,10 @@ def _forward_cpu(x: Tensor, *settings: Any) -> Tensor:
 
 
 def _backward_cpu(g: Tensor, x: Tensor, *settings: Any) -> Tensor:
-    s, (n, c, h, w) = Settings(*settings), x.shape
+    s = Settings(*settings)
+    _require(x, s)
+    require(g, tuple(x.shape), x.dtype, "the gradient")
+    n, c, h, w = x.shape
     dx = x.new_empty(x.shape)
     threads = _config.num_threads(2 * WORK * x.numel())
     contrast.backward(
@@ -159,4 +173,5 @@ class LocalContrastBackward(Function):
         def first_order(g: Tensor, x: Tensor) -> Any:
             return torch.func.vjp(lambda x: plain(x, ctx.settings), x)[1](g)[0]
 
-        return *torch.func.vjp(first_order, g, x)[1](dd), None
+        with unlowered(x):  # the kernel's own precision, which is that of x
+            return *torch.func.vjp(first_order, g, x)[1](dd), None

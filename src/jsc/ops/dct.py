@@ -17,6 +17,11 @@ from jsc.ops._library import Function, call, register
 
 
 def _forward_cpu(x: Tensor) -> Tensor:
+    # The operator may be called by itself, or from a file: the kernel has no checks of its own.
+    if x.ndim != 4 or x.shape[2] % 8 or x.shape[3] % 8:
+        raise ValueError(
+            f"x must be (N, C, H, W) with H and W multiples of 8, got {tuple(x.shape)}"
+        )
     n, c, h, w = x.shape
     z = x.new_empty((n, c, h // 8, w // 8, 8, 8))
     if z.numel():
@@ -29,6 +34,8 @@ def _forward_cpu(x: Tensor) -> Tensor:
 
 
 def _inverse_cpu(z: Tensor) -> Tensor:
+    if z.ndim != 6 or z.shape[4:] != (8, 8):
+        raise ValueError(f"z must be (N, C, rows, columns, 8, 8), got {tuple(z.shape)}")
     n, c, rows, columns = z.shape[:4]
     x = z.new_empty((n, c, 8 * rows, 8 * columns))
     if x.numel():

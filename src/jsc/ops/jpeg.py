@@ -17,15 +17,17 @@ import torch
 from torch import Tensor
 
 from jsc import _config
+from jsc._checks import KERNEL_DTYPES
 from jsc._kernels.jpeg import jpeg
 from jsc.ops import _torch
 from jsc.ops._buffer import buffer, require
-from jsc.ops._library import Function, call, register
+from jsc.ops._library import Function, call, register, unlowered
 from jsc.ops._scratch import LINE, memory
 from jsc.ops._torch_jpeg import SAMPLE, SOFT, Settings, layer
-from jsc.ops.quant import ENTRY_SIZE, prepare
+from jsc.ops.quant import ENTRY_SIZE, prepare, require_options
 
 WORK = 64  # element operations a pixel and channel
+CHROMA = {1: ((1, 1),), 3: ((1, 1), (1, 2), (2, 2))}  # v and u that there are, by channels
 
 
 @lru_cache(maxsize=64)
@@ -58,6 +60,35 @@ def _colours(
         np.append(analyse.T, np.zeros(3)),
     ]
     return np.stack(rows).astype(dtype)
+
+
+def _require(x: Tensor, q: Tensor, kappa: Tensor, seed: Tensor | None, s: Settings) -> None:
+    """An operator may be called by itself, or be named in a file: the kernels have no checks of
+    their own."""
+    if x.ndim != 4 or x.shape[1] not in CHROMA:
+        raise ValueError(f"x must be (N, 3, H, W) or (N, 1, H, W), got {tuple(x.shape)}")
+    channels = x.shape[1]
+    table = (2 if channels == 3 else 1, 8, 8)
+    if q.dtype not in KERNEL_DTYPES or q.ndim != 4 or not len(q) or q.shape[1:] != table:
+        raise ValueError(
+            f"q must be (rounds, {table[0]}, 8, 8) of float32 or float64 for images of {channels} "
+            f"channels, got {tuple(q.shape)} of {q.dtype}"
+        )
+    require(kappa, tuple(q.shape), q.dtype, "kappa")
+    if x.dtype not in (q.dtype, torch.uint8):
+        raise ValueError(f"x must be uint8 or {q.dtype}, the dtype of q, got {x.dtype}")
+    require_options(s.mode, s.window, s.levels, modes=4)
+    if (s.v, s.u) not in CHROMA[channels]:
+        raise ValueError(
+            f"v and u must be one of {CHROMA[channels]} for images of {channels} channels, "
+            f"got {(s.v, s.u)}"
+        )
+    if len(s.mean) != channels or len(s.std) != channels:
+        raise ValueError(
+            f"each of {channels} channels must have a mean and a std, got {s.mean} and {s.std}"
+        )
+    if s.mode == SAMPLE and (seed is None or seed.numel() != 1):
+        raise ValueError("seed must be a tensor of one number where levels are drawn (mode 3)")
 
 
 def _constants(
@@ -103,6 +134,7 @@ def _forward_cpu(
     x: Tensor, q: Tensor, kappa: Tensor, seed: Tensor | None, *settings: Any
 ) -> Tensor:
     s = Settings(*settings)
+    _require(x, q, kappa, seed, s)
     y = q.new_empty(x.shape)
     if not x.numel():
         return y
@@ -123,7 +155,10 @@ def _backward_cpu(
 ) -> tuple[Tensor, Tensor, Tensor]:
     *settings, wanted = settings_and_wanted
     s = Settings(*settings)
-    require(g, tuple(x.shape), q.dtype, "the gradient")  # the operator may be called by itself
+    _require(x, q, kappa, seed, s)
+    require(g, tuple(x.shape), q.dtype, "the gradient")
+    if wanted not in range(4):
+        raise ValueError(f"wanted must be from 0 to 3, got {wanted}")
     draws = s.mode == SAMPLE and len(q) > 1  # of the last round only the mean is asked for
     dx = q.new_empty(x.shape if wanted & 1 else (0, 0, 0, 0))
     dq, dkappa = q.new_zeros(q.shape), q.new_zeros(q.shape)
@@ -218,8 +253,12 @@ class JpegBackward(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        with unlowered(grads[0]):  # the kernel's own precision, which is that of q
+            return JpegBackward._second_orders(ctx, *grads)
+
+    @staticmethod
+    def _second_orders(ctx: Any, dx: Tensor, *dtables: Tensor) -> tuple[Tensor | None, ...]:
         g, x, q, kappa, seed = ctx.saved_tensors
-        dx, *dtables = grads
 
         def plain(x: Tensor, q: Tensor, kappa: Tensor) -> Tensor:
             return layer(x, q, kappa, seed, ctx.settings)

@@ -14,14 +14,43 @@ import torch
 from torch import Tensor
 
 from jsc import _config
+from jsc._checks import KERNEL_DTYPES
 from jsc._kernels.jpeg import quant
 from jsc.ops import _torch
-from jsc.ops._buffer import buffer
+from jsc.ops._buffer import buffer, require
 from jsc.ops._library import Function, call, register
 
 MODES = {"soft": 0, "hard": 1, "ste": 2, "sample": 3}
 ENTRY_SIZE = quant.ENTRY_SIZE  # numbers that a kernel is told of each entry
 WORK = 32  # element operations a coefficient
+WINDOWS = range(3, 24, 2)  # how many levels a window may have; the kernels have no room for more
+
+
+def require_options(mode: int, window: int, levels: int, modes: int = 3) -> None:
+    """The options of an operator, of which those that draw have one mode more. An operator may be
+    called by itself, or be named in a file: the kernels have no checks of their own."""
+    if mode not in range(modes):
+        raise ValueError(f"mode must be from 0 to {modes - 1}, got {mode}")
+    if window and window not in WINDOWS:
+        raise ValueError(
+            f"window must be 0 or odd, from {WINDOWS[0]} to {WINDOWS[-1]}, got {window}"
+        )
+    if levels and not max(1, window // 2) <= levels < 2**31:
+        raise ValueError(
+            f"levels must be 0, or from (window - 1) / 2 to 2^31 - 1, got {levels} and a window of "
+            f"{window}"
+        )
+
+
+def _require(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> None:
+    if z.ndim != 4 or z.dtype not in KERNEL_DTYPES:
+        raise ValueError(
+            "z must be (outer, groups, rows, period) of float32 or float64, "
+            f"got {tuple(z.shape)} of {z.dtype}"
+        )
+    for table, name in ((q, "q"), (kappa, "kappa")):
+        require(table, (z.shape[1], z.shape[3]), z.dtype, name)
+    require_options(mode, window, levels)
 
 
 def prepare(q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Tensor:
@@ -35,6 +64,7 @@ def prepare(q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Te
 def _forward_cpu(
     z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int
 ) -> Tensor:
+    _require(z, q, kappa, mode, window, levels)
     y = torch.empty_like(z, memory_format=torch.contiguous_format)
     quant.forward(
         buffer(z), prepare(q, kappa, mode, window, levels).numpy(), y.numpy(),
@@ -46,6 +76,8 @@ def _forward_cpu(
 def _backward_cpu(
     g: Tensor, z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _require(z, q, kappa, mode, window, levels)
+    require(g, tuple(z.shape), z.dtype, "the gradient")
     outer, groups, rows, period = z.shape
     dz = torch.empty_like(z, memory_format=torch.contiguous_format)
     dq, dkappa = q.new_zeros((groups, period)), q.new_zeros((groups, period))

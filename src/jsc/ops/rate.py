@@ -33,8 +33,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jsc._checks import KERNEL_DTYPES
+from jsc.ops._buffer import require
 from jsc.ops._library import register
-from jsc.ops.quant import MODES
+from jsc.ops.quant import MODES, require_options
 
 SOFTEST, SOFTEST_SATURATED = 0.04, 0.01
 LEAST_KAPPA = 1e-8  # of the sampling quantiser too: softer ones act as this
@@ -83,7 +85,7 @@ class Lattice:
             self.width = torch.full_like(self.step, 0 if self.hard else self.window // 2).long()
         else:
             log = -math.log(1e-7 if self.z.dtype == torch.float32 else 1e-12)
-            ladder = self.step.new_tensor(WIDTHS)
+            ladder = torch.tensor(WIDTHS, dtype=self.step.dtype, device=self.step.device)
             needed = 0.5 + (log / self.kappa).sqrt()
             self.width = ladder[torch.bucketize(needed, ladder).clamp(max=len(WIDTHS) - 1)].long()
         # Where all levels are beyond the last, it does not matter how far. A window stops there.
@@ -179,7 +181,20 @@ class Lattice:
         return bins.clamp(self.base[self.owner], self.base[self.owner] + size - 1)
 
 
+def _require(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> None:
+    """An operator may be called by itself, or be named in a file."""
+    if z.ndim != 2 or z.dtype not in KERNEL_DTYPES:
+        raise ValueError(
+            "z must be (frequencies, coefficients) of float32 or float64, "
+            f"got {tuple(z.shape)} of {z.dtype}"
+        )
+    for value, name in ((q, "q"), (kappa, "kappa")):
+        require(value, (len(z),), z.dtype, name)
+    require_options(mode, window, levels)
+
+
 def _forward(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int) -> Tensor:
+    _require(z, q, kappa, mode, window, levels)
     if z.numel() == 0:
         return z.new_zeros(z.shape[0])
     lattice = Lattice(z, q, kappa, mode, window, levels)
@@ -193,6 +208,8 @@ def _forward(z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels
 def _backward(
     g: Tensor, z: Tensor, q: Tensor, kappa: Tensor, mode: int, window: int, levels: int
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _require(z, q, kappa, mode, window, levels)
+    require(g, (len(z),), z.dtype, "the gradient")
     dz, dq, dkappa = torch.zeros_like(z), torch.zeros_like(q), torch.zeros_like(kappa)
     if z.numel() == 0 or mode == MODES["hard"]:
         return dz, dq, dkappa

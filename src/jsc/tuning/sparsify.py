@@ -146,7 +146,9 @@ class HoyerSquare:
     and lets large ones grow. Outputs that are all zero have H = 0.
 
     Used as a context; each call takes what the forward passes since the last call have left.
-    Forward passes without gradients (evaluation) count for nothing.
+    Forward passes without gradients (evaluation) count for nothing, nor does what
+    `torch.utils.checkpoint` computes again in the backward pass. ReLUs inside a checkpoint count
+    with `use_reentrant=False` only: the first pass of the other kind has no gradients.
 
     Parameters
     ----------
@@ -194,8 +196,11 @@ class HoyerSquare:
 
     def _keep(self) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(module: nn.Module, args: Any, output: Tensor) -> None:
-            if torch.is_grad_enabled() and output.numel():
-                self._seen.append(hoyer_square(output))
+            if not torch.is_grad_enabled() or not output.numel():
+                return
+            value = hoyer_square(output)  # also for a checkpoint, which saves what it saved before
+            if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
+                self._seen.append(value)  # what a checkpoint computes again has been counted
 
         return keep
 

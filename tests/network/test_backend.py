@@ -160,3 +160,46 @@ def test_sizes_without_number_keep_few_programs(monkeypatch):
             close(compiled(x), model(x))
     assert max(len(graph.compiled) for graph in graphs) <= 2
     assert all(options["plan"] is not None for _, options in nets[2:])
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_become_infinite(number):
+    """A method that would lose them is not kept: at "bf16" linear layers are held in bfloat16."""
+    model = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4)))
+    options = {"precision": "bf16", "budget": 0.5}
+    compiled, x = torch.compile(model, backend=backend, options=options), torch.rand(2, 3, 3, 3)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")  # none says that the graph runs in torch
+        before = compiled(x)
+        kept = model[3].weight[0, 0].item()
+        model[3].weight[0, 0] = number
+        torch.testing.assert_close(compiled(x), model(x), rtol=0.02, atol=0.02, equal_nan=True)
+        model[3].weight[0, 0] = kept
+        torch.testing.assert_close(compiled(x), before, rtol=0.02, atol=0.02)
+
+
+def test_options(monkeypatch):
+    import jsc.network.backend as module
+
+    made, real = [], module.compile
+    monkeypatch.setattr(module, "compile", lambda *a, **k: made.append(k) or real(*a, **k))
+    model, x = nn.Conv2d(3, 8, 3).eval(), torch.randn(2, 3, 9, 9)
+    options = {"budget": 1, "precision": "bf16"}
+    with torch.no_grad():
+        found = torch.compile(model, backend=backend, options=options)(x)
+        torch.testing.assert_close(found, model(x), rtol=0.05, atol=0.05)
+    assert [(k["budget"], k["precision"]) for k in made] == [(1, "bf16")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_autotune": True}, "options may be budget .* and precision; got max_autotune"),
+        ({"budget": -1}, "budget must be at least 0"),
+        ({"precision": "fp8"}, "precision"),
+    ],
+)
+def test_wrong_options(options, message):
+    compiled = torch.compile(nn.ReLU(), backend=backend, options=options)
+    with torch.no_grad(), pytest.raises(Exception, match=message):
+        compiled(torch.ones(2, 3))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from compiled_networks import X, compiled, small
+from compiled_networks import X, close, compiled, small
 from torch import nn
 
 import jsc
@@ -58,7 +58,7 @@ def updating():
             self.steps.add_(1)
             return x * self.steps
 
-    return Updating(), "writes to"
+    return Updating(), "sets steps"
 
 
 def branching():
@@ -114,3 +114,23 @@ def test_a_plan_of_the_wrong_kind(plan, error, message):
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)).eval()
     with pytest.raises(error, match=message):
         jsc.compile(model, torch.rand(X), plan=plan, progress=False)
+
+
+def test_a_plan_with_a_name_that_no_convolution_has():
+    model, x = torch.nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)).eval(), torch.rand(X)
+    words = r"has the name 1\.wieght and 1 more, .* the closest are: 1\.weight"
+    with pytest.warns(RuntimeWarning, match=words):
+        compiled(model, x, plan={"1.wieght": "direct", "0.bias": "direct", "0.weight": "direct"})
+
+
+def test_a_plan_with_the_names_of_rows_and_phases():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.ConvTranspose2d(8, 8, 4, stride=2)
+    ).eval()  # fmt: skip
+    odd = {c.name: "direct" for c in compiled(model, torch.rand(X))._convolutions()}
+    assert len(odd) == 5
+    assert all(name.startswith("(") for name in odd)
+    x = torch.rand(1, 3, 5, 5)
+    net = compiled(model, x, plan=odd)
+    assert net.plan == odd
+    close(net(x), model(x))

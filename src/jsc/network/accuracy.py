@@ -45,6 +45,7 @@ class Rounding(TorchDispatchMode):
         linear = precision.linear
         self.operands = {
             aten.convolution.default: ((0, 1), precision.conv),
+            torch.ops.jsc.conv2d.default: ((0, 1), precision.conv),
             aten.addmm.default: ((1, 2), linear),
             aten.mm.default: ((0, 1), linear),
         }

@@ -2,7 +2,8 @@
 
 Dynamo gives a graph and, at each call, all of its inputs, parameters among them. A graph is
 compiled at its first call without gradients, its parameters as constants; when one of them has
-changed, by its stamp (`jsc.ops.packs`), they are packed again. A call that records gradients or has
+changed, by its stamp (`jsc.ops.packs`), they are packed again; if a method does not take the new
+ones (which are not finite), the graph is compiled anew. A call that records gradients or has
 autocast on, and a graph that cannot be compiled, run as they are.
 """
 
@@ -16,7 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from jsc import _precision
 from jsc._lock import Lock
+from jsc.network.arguments import checked_budget
 from jsc.network.calls import kept
 from jsc.network.compiled import CompiledNetwork, compile
 from jsc.network.errors import CompileError
@@ -57,8 +60,11 @@ class _Compiled(NamedTuple):
 class _Graph:
     """What Dynamo calls in place of a graph."""
 
-    def __init__(self, graph: torch.fx.GraphModule, inputs: Sequence[Any]):
+    def __init__(
+        self, graph: torch.fx.GraphModule, inputs: Sequence[Any], options: dict[str, Any]
+    ):
         self.graph = graph
+        self.options = options  # of `compile`
         self.fixed = [i for i, x in enumerate(inputs) if _is_fixed(x)]
         self.lock = Lock()  # one thread compiles or packs; it waits for no call
         # By the numbers among the inputs: sizes that Dynamo leaves free. None: it runs in torch.
@@ -90,8 +96,12 @@ class _Graph:
             if found is not None and (None in stamps or stamps != found.stamps):
                 for i, name in found.bound.fixed.items():
                     setattr(found.bound, name, inputs[i].detach())
-                found.net.refresh(found.bound)
-                found = self.compiled[numbers] = found._replace(stamps=stamps)
+                try:
+                    found.net.refresh(found.bound)
+                    found = found._replace(stamps=stamps)
+                except ValueError:  # a method that was chosen does not take these weights
+                    found = self._compile(inputs, stamps)
+                self.compiled[numbers] = found
             return found
 
     def _compile(self, inputs: Sequence[Any], stamps: list[Stamp | None]) -> _Compiled | None:
@@ -99,9 +109,10 @@ class _Graph:
         given = tuple(
             x for i, x in enumerate(inputs) if isinstance(x, Tensor) and i not in bound.fixed
         )
-        options: dict[str, Any] = {"budget": 10.0, "check": False, "progress": False}
         try:
-            net = compile(bound, given, plan=self.plan, **options)
+            net = compile(
+                bound, given, plan=self.plan, check=False, progress=False, **self.options
+            )
         except (CompileError, TypeError) as error:
             _warn(str(error))
             return None
@@ -128,9 +139,23 @@ def _shares_memory(graph: torch.fx.GraphModule) -> bool:
     return len(set(results)) < len(results) or not set(results).isdisjoint(inputs)
 
 
-def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
-    """The backend "jsc" of torch.compile."""
-    return torch._dynamo.disable(_Graph(graph, inputs).__call__)
+def backend(
+    graph: torch.fx.GraphModule, inputs: list[Any], *, options: dict[str, Any] | None = None
+) -> Callable[..., Any]:
+    """The backend "jsc" of torch.compile, whose `options` may be `budget` (10 seconds for each
+    graph) and `precision`, as `jsc.compile` has them."""
+    return torch._dynamo.disable(_Graph(graph, inputs, _checked(options or {})).__call__)
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    unknown = options.keys() - {"budget", "precision"}
+    if unknown:
+        raise ValueError(
+            "torch.compile, backend jsc: options may be budget (in seconds, for each graph) and "
+            f"precision; got {', '.join(sorted(map(str, unknown)))}"
+        )
+    _precision.resolved(options.get("precision"))
+    return {**options, "budget": checked_budget(options.get("budget", 10.0))}
 
 
 def _is_fixed(x: Any) -> bool:

@@ -1,16 +1,16 @@
-"""What a compiled network looks at in the arguments of a call."""
+"""Which program a call takes: by the sizes and layouts of its arguments."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from jsc import _config
+from jsc.ops._library import untransformed
 
 if TYPE_CHECKING:
     from jsc.network.program import NetworkProgram
@@ -41,34 +41,17 @@ class LastCall(NamedTuple):
 
     def fits(self, x: Any) -> bool:
         return (
-            type(x) is Tensor
+            isinstance(x, Tensor)
+            and untransformed(x)
+            and x.layout is torch.strided
+            and not x.is_nested
             and x.shape == self.shape
             and x.stride() == self.stride
             and x.dtype is self.dtype
             and not x.requires_grad
-            and not x.is_neg()
-            and x.device.type == "cpu"
+            and x.data_ptr() != 0  # freed, or zeros that torch does not store
             and self.program.isa == _config.isa()
         )
-
-
-def kind_of(leaf: Any) -> str:
-    if not isinstance(leaf, Tensor):
-        return repr(leaf)
-    where = "" if leaf.device.type == "cpu" else f" on {leaf.device}"
-    return f"a {leaf.dim()}-dimensional {leaf.dtype} tensor{where}"
-
-
-def in_order(arguments: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Keyword arguments in the order of `names`, which pytree's structures have and Python's calls
-    have not."""
-    if len(arguments) < 2:
-        return arguments
-    return {name: arguments[name] for name in names if name in arguments} | arguments
-
-
-def tensors_of(leaves: list[Any]) -> list[Tensor]:
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -91,23 +74,3 @@ def key_of(leaves: list[Any], tensors: list[Tensor]) -> Key:
 
 def _size_of(t: Tensor) -> Key:
     return (t.shape, t.dtype, t.device.type, is_channels_last(t))
-
-
-def refuse_gradients() -> None:
-    raise RuntimeError(
-        "a compiled network computes no gradients, and an input requires one; call it under "
-        "torch.no_grad() or on x.detach(), or use the model itself (jsc.tune keeps it trainable)"
-    )
-
-
-def arguments_of(sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(sample, dict):
-        args, kwargs = (), dict(sample)
-    else:
-        args, kwargs = tuple(sample) if isinstance(sample, (tuple, list)) else (sample,), {}
-    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
-        raise TypeError(
-            "compile: sample must be a tensor, a tuple of arguments or a dict of keyword arguments "
-            f"with a tensor among them; got {type(sample).__name__}"
-        )
-    return args, kwargs

@@ -1,8 +1,8 @@
 """From a module to functional ATen operators: `torch.export`, and what it would lose in silence.
 
 Export runs the model's Python once, on tensors without numbers. Whatever that run does beside
-computing (hooks, attributes that it sets, buffers that it changes) would be gone in the compiled
-network, so it is refused here, in words.
+computing (hooks, attributes that it sets (`effects`), buffers that it changes) would be gone in the
+compiled network, so it is refused here, in words.
 
 Export takes one and the same path for all inputs of a size. A batch of two or more is exported
 with its size free, which then serves every other batch but one image; an image size is not free,
@@ -24,6 +24,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from jsc.network.captured import Captured, Placeholder, free_sizes
+from jsc.network.effects import refuse_effects, with_attributes_of_its_own
 from jsc.network.errors import CompileError
 
 INSTEAD = (
@@ -52,9 +53,9 @@ def capture(frozen: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
     Raises CompileError  for what export refuses, and for what would be lost in silence.
     """
-    before = _attributes(frozen)
     try:
-        captured = _free_batch(frozen, args, kwargs) or _fixed(frozen, args, kwargs)
+        refuse_effects(frozen, args, kwargs)
+        return _free_batch(frozen, args, kwargs) or _fixed(frozen, args, kwargs)
     except CompileError:
         raise
     except Exception as error:
@@ -62,20 +63,14 @@ def capture(frozen: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             f"torch.export cannot capture {type(frozen).__name__} as one graph: "
             f"{_first_line(error)}{_where(error)}. {INSTEAD}"
         ) from error
-    finally:
-        changed = _changed(before, _attributes(frozen))
-    if changed:
-        raise CompileError(
-            f"the forward of {type(frozen).__name__} sets {', '.join(sorted(changed)[:3])}, "
-            "which would be lost; compile the part of the model that only computes"
-        )
-    return captured
 
 
 def _export(frozen: nn.Module, args: Any, kwargs: Any, shapes: Any = None) -> ExportedProgram:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        program = torch.export.export(frozen, args, kwargs, dynamic_shapes=shapes, strict=False)
+        # What the forward caches on tensors without numbers stays in the copy.
+        model = with_attributes_of_its_own(frozen, buffers=True)
+        program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         return program.run_decompositions({})
 
 
@@ -118,6 +113,7 @@ def _captured(program: ExportedProgram) -> Captured:
             f"the forward writes to {', '.join(mutated[:4])}, which a compiled network would not "
             "do; compile the part of the model that only computes"
         )
+    _with_torchs_convolutions(program.graph)
     specs = {spec.arg.name: spec for spec in signature.input_specs}
     placeholders: list[Placeholder] = []
     sizes: list[tuple[int | str, ...]] = []
@@ -139,6 +135,16 @@ def _captured(program: ExportedProgram) -> Captured:
     return Captured(
         program.graph, placeholders, sizes, free or {}, program.call_spec.out_spec, state, fixed
     )
+
+
+def _with_torchs_convolutions(graph: fx.Graph) -> None:
+    """Makes those of `jsc.nn.SparseConv2d` torch's: a network chooses their methods anew."""
+    for node in graph.nodes:
+        if node.target is torch.ops.jsc.conv2d.default and node.args[2] is None:  # not packed yet
+            x, weight, _, bias, stride, padding, dilation, groups, *_ = node.args
+            node.target = torch.ops.aten.convolution.default
+            node.args = (x, weight, bias, stride, padding, dilation, False, [0, 0], groups)
+            node.kwargs = {}
 
 
 def _check_module(model: nn.Module) -> None:
@@ -181,42 +187,6 @@ def _check_sizes(program: ExportedProgram) -> None:
                     f"the result of {node.target} has a size that depends on the numbers in its "
                     f"input{where}. Compile the part of the model before it. {INSTEAD}"
                 )
-
-
-# What every module has of itself, hooks among it, and what transformers notes once.
-OWN = frozenset(vars(nn.Module())) | {"_output_capturing_hooks_installed"}
-_PLAIN = (bool, int, float, str, bytes, type(None))
-
-
-def _attributes(model: nn.Module) -> dict[str, Any]:
-    """Plain attributes by value, tensors and lists by what they are and hold."""
-    found: dict[str, Any] = {}
-    for path, module in model.named_modules():
-        if isinstance(module, fx.GraphModule):  # a graph sets nothing; its code is made lazily
-            continue
-        for name, value in vars(module).items():
-            if name in OWN:
-                continue
-            found[f"{path}.{name}" if path else name] = _summary(value)
-        for name, buffer in module._buffers.items():
-            found[f"{path}.{name}" if path else name] = id(buffer)
-    return found
-
-
-def _summary(value: Any) -> Any:
-    if isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_summary(v) for v in value]
-    if isinstance(value, dict):
-        return [(str(k), _summary(v)) for k, v in value.items()]
-    return id(value)
-
-
-def _changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
-    names = before.keys() | after.keys()
-    missing = object()
-    return {n for n in names if before.get(n, missing) != after.get(n, missing)}
 
 
 def _where(error: BaseException | None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 
 from jsc import _checks, _config, _precision
 from jsc._geometry import ConvGeometry
@@ -32,6 +34,28 @@ def checked_plan(plan: Mapping[str, str]) -> dict[str, str]:
                 f"plan: the method of {name} must be one of {', '.join(METHODS)}; got {method!r}"
             )
     return dict(plan)
+
+
+def warn_of_unknown(plan: Iterable[str], names: Collection[str], weights: Iterable[str]) -> None:
+    """Warns of names in a plan that are neither those of convolutions nor of other weights, such
+    as of a second one that became one with the first, or stand for what another size makes of a
+    weight, such as "('rows of windows', '0.weight')"."""
+    weights = list(weights)
+    unknown = [
+        name
+        for name in plan
+        if name not in names and not any(w == name or repr(w) in name for w in weights)
+    ]
+    if unknown:
+        closest = get_close_matches(unknown[0], names) or sorted(names)[:3]
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        warnings.warn(
+            f"jsc.compile: plan: no convolution has the name {unknown[0]}{more}, whose method is "
+            f"not used; the closest are: {', '.join(closest) or '(the network has none)'}. A plan "
+            "names a convolution by its weight, and several that became one by that of the first",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def candidates(conv: Convolution, lanes: int, precision: str = "ieee") -> list[str]:

@@ -18,26 +18,24 @@ from jsc._lock import Lock
 from jsc._precision import Precision
 from jsc.network import report, saving
 from jsc.network.accuracy import Accuracy, measure
-from jsc.network.calls import (
-    PROGRAMS,
-    Key,
-    LastCall,
+from jsc.network.arguments import (
+    Arguments,
     arguments_of,
-    in_order,
-    is_channels_last,
-    kept,
-    key_of,
+    checked_budget,
     kind_of,
-    refuse_gradients,
+    refuse_transforms,
     tensors_of,
 )
+from jsc.network.calls import PROGRAMS, Key, LastCall, is_channels_last, kept, key_of
 from jsc.network.capture import capture, frozen_copy
 from jsc.network.captured import Captured
-from jsc.network.choices import checked_plan
+from jsc.network.choices import checked_plan, warn_of_unknown
 from jsc.network.constants import Store
+from jsc.network.effects import with_attributes_of_its_own
 from jsc.network.errors import CompileError
 from jsc.network.graph import Convolution
 from jsc.network.program import IEEE, NetworkProgram
+from jsc.network.structure import classes_of, refuse_other
 from jsc.network.tune import tune
 from jsc.typing import PrecisionName
 
@@ -99,15 +97,19 @@ def compile(
     Raises
     ------
     CompileError  if the model cannot be captured, or if that would lose something in silence:
-                  hooks, attributes or buffers that its forward writes.
-    TypeError, ValueError  for a model, sample, plan or precision of the wrong kind.
+                  hooks, attributes or buffers that its forward writes at each call (a copy of the
+                  model runs twice to see it; a cache that the first run fills is accepted).
+    TypeError, ValueError  for a model, sample, budget, plan or precision of the wrong kind.
 
     Warns
     -----
     RuntimeWarning  where `check` finds the outputs further off, and by more than 1e-6 of the
-                    largest; where most operations run in torch.
+                    largest; where most operations run in torch; where no convolution has a name
+                    of the plan.
     """
+    refuse_transforms("compile")
     args, kwargs = arguments_of(sample)
+    budget = checked_budget(budget)
     choices = None if plan is None else checked_plan(plan)
     exactness = _precision.resolved(precision)
     leaves, structure = pytree.tree_flatten((args, kwargs))
@@ -116,9 +118,14 @@ def compile(
         kinds = [kind_of(leaf) for leaf in leaves]
         net = CompiledNetwork(type(model).__name__, structure, kinds, frozen, exactness)
         net._start(leaves, budget, choices, progress)
+        if choices:
+            names = {convolution.name for convolution in net._convolutions()}
+            weights = [name for name, p in frozen.state_dict().items() if p.dim() > 1]
+            warn_of_unknown(choices, names, weights)
         if check:
             report.warn_of_little_gain(net._name, next(iter(net._programs.values())))
-            net.accuracy = measure(frozen, net(*args, **kwargs), args, kwargs, exactness)
+            plain = with_attributes_of_its_own(frozen)
+            net.accuracy = measure(plain, net(*args, **kwargs), args, kwargs, exactness)
     log.info("jsc.compile: %s", net)
     return net
 
@@ -150,13 +157,12 @@ class CompiledNetwork(nn.Module):
         self.accuracy: Accuracy | None = None
         self.precision = precision
         self._name = name
-        self._structure = structure
-        self._kinds = kinds
-        self._keywords = tuple(pytree.tree_unflatten(kinds, structure)[1])
+        self._arguments = Arguments(name, structure, kinds)
         self._isa = _config.isa_name()  # with which methods were timed
         # In a tuple, so that its parameters are not those of this module. None: from a file.
         self._frozen = (model,)
         self._persistent = frozenset(model.state_dict() if model is not None else ())
+        self._classes = None if model is None else classes_of(model)  # of its modules
         self._captured: list[Captured] = []
         self._store: Store | None = None
         self._choices: dict[str, str] = {}
@@ -170,7 +176,7 @@ class CompiledNetwork(nn.Module):
         self, leaves: list[Any], budget: float, choices: dict[str, str] | None, progress: bool
     ) -> None:
         """Captures the network for a sample and chooses methods on it."""
-        self._check(leaves)
+        self._arguments.check(leaves)
         tensors = [t.resolve_neg() for t in tensors_of(leaves)]
         captured = self._capture(leaves, tensors)
         self._store = Store(captured.state)
@@ -189,13 +195,9 @@ class CompiledNetwork(nn.Module):
         last = self._last
         if last is not None and len(args) == 1 and not kwargs and last.fits(args[0]):
             return last.program(args)
-        leaves = self._flatten(args, kwargs)
+        leaves = self._arguments.leaves(args, kwargs)
         tensors = tensors_of(leaves)
-        program = self._programs.get(key_of(leaves, tensors))
-        if program is None:
-            program = self._program(leaves)
-        elif torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            refuse_gradients()
+        program = self._programs.get(key_of(leaves, tensors)) or self._program(leaves)
         if len(args) == 1 and not kwargs and args[0] is leaves[0]:
             self._last = LastCall(args[0].shape, args[0].stride(), args[0].dtype, program)
         return program([t.resolve_neg() for t in tensors])
@@ -205,12 +207,14 @@ class CompiledNetwork(nn.Module):
 
         Parameters and buffers are those of its `state_dict`; tensors that are no buffers stay as
         they were. Costs the packing of the weights, and their memory again. No call may run
-        meanwhile. Raises ValueError if a parameter is missing or has another shape, TypeError if
-        `model` is no nn.Module; whatever is raised, nothing has changed.
+        meanwhile. Raises ValueError if a parameter is missing, unknown or of another shape, or if a
+        module is of another class, TypeError if `model` is no nn.Module; whatever is raised,
+        nothing has changed.
         """
         if not isinstance(model, nn.Module):
             raise TypeError(f"refresh: model must be an nn.Module; got {type(model).__name__}")
         assert self._store is not None
+        refuse_other(model, self._persistent, self._classes)
         with self._lock:
             self._store.replace(model.state_dict(), self._persistent)
 
@@ -218,8 +222,8 @@ class CompiledNetwork(nn.Module):
         """Writes the network to a file that `jsc.load` reads: weights as safetensors, the captured
         graphs and the methods as JSON in their header. Call it once with each image size, and with
         two images or more, that the loaded network is to take. Raises TypeError if the network
-        calls an operator that is not torch's own, ValueError if it has not been called, OSError if
-        the file cannot be written.
+        calls an operator that is neither torch's nor one of `jsc.nn`, ValueError if it has not been
+        called, OSError if the file cannot be written.
         """
         with self._lock:
             if not self._programs:
@@ -228,9 +232,10 @@ class CompiledNetwork(nn.Module):
             inputs = [[list(shape), str(dtype), last] for shape, dtype, _, last in sizes]
             about = {
                 "name": self._name,
-                "structure": pytree.treespec_dumps(self._structure),
-                "kinds": self._kinds,
+                "structure": pytree.treespec_dumps(self._arguments.structure),
+                "kinds": self._arguments.kinds,
                 "persistent": sorted(self._persistent),
+                "classes": self._classes,
                 "plan": self.plan,
                 "precision": list(self.precision),
                 "accuracy": None if self.accuracy is None else astuple(self.accuracy),
@@ -250,16 +255,18 @@ class CompiledNetwork(nn.Module):
 
     def profile(self, *args: Any, repeats: int = 20, **kwargs: Any) -> report.Profile:
         """Where the time of a call goes, operation by operation, measured on one thread."""
-        leaves = self._flatten(args, kwargs)
+        leaves = self._arguments.leaves(args, kwargs)
         with torch.no_grad():
             tensors = [t.resolve_neg() for t in tensors_of(leaves)]
             return report.profile(self._program(leaves), tensors, repeats)
 
     def methods(self) -> dict[str, int]:
         """How many convolutions take each method, for the size planned last."""
-        program = self._planned_last()
-        convolutions = [o for o in program.graph.operations if isinstance(o, Convolution)]
-        return dict(Counter(program.method(o) for o in convolutions))
+        return dict(Counter(map(self._planned_last().method, self._convolutions())))
+
+    def _convolutions(self) -> list[Convolution]:
+        operations = self._planned_last().graph.operations
+        return [o for o in operations if isinstance(o, Convolution)]
 
     def memory(self) -> tuple[int, int]:
         """Bytes that the maps of a call of the last size take, and would take side by side."""
@@ -296,17 +303,8 @@ class CompiledNetwork(nn.Module):
             "or compile the model where it is needed"
         )
 
-    def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-        leaves, structure = pytree.tree_flatten((args, in_order(kwargs, self._keywords)))
-        if structure != self._structure:
-            raise TypeError(
-                f"{self._name} was compiled for arguments {self._structure}; got {structure}"
-            )
-        return leaves
-
     def _program(self, leaves: list[Any]) -> NetworkProgram:
         """The program for inputs of these sizes, made if there is none."""
-        self._check(leaves)
         tensors = tensors_of(leaves)
         key = key_of(leaves, tensors)
         with self._lock:
@@ -324,23 +322,22 @@ class CompiledNetwork(nn.Module):
             if captured.fits(tensors):
                 return captured
         model = self._frozen[0]
+        known = " or ".join(c.describe() for c in self._captured)
+        given = ", ".join(str(tuple(t.shape)) for t in tensors)
         if model is None:
-            known = " or ".join(c.describe() for c in self._captured)
-            given = ", ".join(str(tuple(t.shape)) for t in tensors)
             raise CompileError(
                 f"the file has {self._name} for inputs of the sizes {known}; got {given}. Compile "
                 "the model, call it with an input of that size and save it again"
             )
-        args, kwargs = pytree.tree_unflatten(leaves, self._structure)
-        with _compiling, torch.autocast("cpu", enabled=False):
-            captured = capture(model, args, kwargs)
+        args, kwargs = pytree.tree_unflatten(leaves, self._arguments.structure)
+        try:
+            with _compiling, torch.autocast("cpu", enabled=False):
+                captured = capture(model, args, kwargs)
+        except CompileError as error:
+            if not self._captured:
+                raise
+            raise CompileError(
+                f"{self._name} takes inputs of the sizes {known}; got {given}, for which: {error}"
+            ) from error
         self._captured = [*self._captured[1 - PROGRAMS :], captured]
         return captured
-
-    def _check(self, leaves: list[Any]) -> None:
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors_of(leaves)):
-            refuse_gradients()
-        for leaf, expected in zip(leaves, self._kinds, strict=True):
-            given = kind_of(leaf)
-            if given != expected:
-                raise TypeError(f"{self._name} was compiled for {expected}; got {given}")

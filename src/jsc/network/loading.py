@@ -13,7 +13,7 @@ from jsc import _config, _precision
 from jsc._precision import Precision
 from jsc.network import saving
 from jsc.network.accuracy import Accuracy
-from jsc.network.calls import kind_of
+from jsc.network.arguments import kind_of
 from jsc.network.choices import checked_plan
 from jsc.network.compiled import CompiledNetwork
 from jsc.network.constants import Store
@@ -39,11 +39,13 @@ def load(path: str | PathLike[str]) -> CompiledNetwork:
         net = CompiledNetwork(about["name"], structure, about["kinds"], None, precision)
         net._choices = checked_plan(about["plan"])
         net._persistent = frozenset(about["persistent"])
+        classes = about.get("classes")  # which files of earlier releases do not have
+        net._classes = None if classes is None else {k: str(v) for k, v in classes.items()}
         net.accuracy = None if about["accuracy"] is None else Accuracy(*about["accuracy"])
         net._captured, net._isa = graphs, str(about.get("isa", net._isa))
         net._store = Store({name: t for graph in graphs for name, t in graph.state.items()})
         leaves = [_empty(*size) for size in about["inputs"]]
-        if [kind_of(leaf) for leaf in leaves] == net._kinds:
+        if [kind_of(leaf) for leaf in leaves] == net._arguments.kinds:
             with torch.no_grad():
                 net._program(leaves)
     except Exception as error:  # whatever follows from what a damaged file says

@@ -2,7 +2,7 @@
 
 The JSON has the graphs of functional ATen operators that were captured, so a file depends neither
 on our instructions nor on a processor. Reading runs no code of the file's: an operator is looked
-up by its name among torch's own, and one that writes to its arguments is refused.
+up by its name among torch's own and a few of ours, and one that writes to its arguments is refused.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ DTYPES = {str(d): d for d in vars(torch).values() if isinstance(d, torch.dtype)}
 LAYOUTS = {str(v): v for v in vars(torch).values() if isinstance(v, torch.layout)}
 FORMATS = {str(v): v for v in vars(torch).values() if isinstance(v, torch.memory_format)}
 NAMED = {**DTYPES, **LAYOUTS, **FORMATS}
+# Operators of our own that a file may name: they check their arguments themselves.
+OURS = (
+    "jsc.jpeg.default", "jsc.local_contrast.default", "jsc.soft_quantize.default",
+    "jsc.block_dct.default", "jsc.block_idct.default",
+)  # fmt: skip
 
 
 class FileError(ValueError):
@@ -187,9 +192,14 @@ def _target_name(node: fx.Node) -> str:
     for name, function in ON_SIZES.items():
         if node.target is function:
             return name
-    if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
-        raise TypeError(f"save: the network calls {node.target}, which is no operator of torch's")
-    return str(node.target)
+    name = str(node.target)
+    aten = isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten"
+    if not aten and name not in OURS:
+        raise TypeError(
+            f"save: the network calls {name}, which is neither an operator of torch's nor one of "
+            f"{', '.join(OURS)}; compile and save the part of the model without it"
+        )
+    return name
 
 
 def _target(name: str) -> Any:
@@ -199,6 +209,8 @@ def _target(name: str) -> Any:
     if name in ON_SIZES:
         return ON_SIZES[name]
     namespace, operation, overload = name.split(".")
+    if name in OURS:
+        return getattr(getattr(torch.ops.jsc, operation), overload)
     found = getattr(getattr(torch.ops.aten, operation), overload)
     # Of TorchScript alone are those without a kernel: they seed generators and print.
     # aten.from_file is the one operator without side effects on tensors that opens a file.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from dataclasses import astuple
 from os import PathLike
 from typing import Any
 
@@ -183,12 +182,38 @@ class CompiledNetwork(nn.Module):
         if choices is not None:
             self._choices = choices
         elif budget > 0:
-            last = tuple(is_channels_last(t) for t in tensors)
-            at, store = captured.at(tensors), Store(captured.state)
-            draft = NetworkProgram(at, last, store, {}, self.precision, for_tuning=True)
-            self._choices = tune(draft, tensors, budget, progress)
+            self._choices = self._timed(captured, tensors, budget, progress)
         program = self._program(leaves)
         if budget > 0:
+            self._profile = (program, report.profile(program, tensors, 3))
+
+    def _timed(
+        self, captured: Captured, tensors: list[Tensor], budget: float, progress: bool
+    ) -> dict[str, str]:
+        """Methods chosen by timing them on these inputs."""
+        last = tuple(is_channels_last(t) for t in tensors)
+        at, store = captured.at(tensors), Store(captured.state)
+        draft = NetworkProgram(at, last, store, {}, self.precision, for_tuning=True)
+        return tune(draft, tensors, budget, progress)
+
+    def retune(
+        self, *args: Any, budget: float = 20.0, progress: bool = True, **kwargs: Any
+    ) -> None:
+        """Chooses the methods of all convolutions again, by timing them on these inputs: for
+        another processor than that of a loaded file, another number of threads, or other data.
+        Calls that come meanwhile run by the methods of before. `budget` and `progress` are those of
+        `jsc.compile`; the errors are those of a call."""
+        leaves, budget = self._arguments.leaves(args, kwargs), checked_budget(budget)
+        tensors = [t.resolve_neg() for t in tensors_of(leaves)]
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            choices = self._timed(self._capture(leaves, tensors), tensors, budget, progress)
+            with self._lock:
+                assert self._store is not None
+                self._choices, self._isa = choices, _config.isa_name()
+                self._store = Store(self._store.state)  # without what the old methods had packed
+                self._programs.clear()
+                self._last = None
+            program = self._program(leaves)
             self._profile = (program, report.profile(program, tensors, 3))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -228,30 +253,12 @@ class CompiledNetwork(nn.Module):
         with self._lock:
             if not self._programs:
                 raise ValueError("save: call the network once first")
-            sizes = self._last_sizes()
-            inputs = [[list(shape), str(dtype), last] for shape, dtype, _, last in sizes]
-            about = {
-                "name": self._name,
-                "structure": pytree.treespec_dumps(self._arguments.structure),
-                "kinds": self._arguments.kinds,
-                "persistent": sorted(self._persistent),
-                "classes": self._classes,
-                "plan": self.plan,
-                "precision": list(self.precision),
-                "accuracy": None if self.accuracy is None else astuple(self.accuracy),
-                "inputs": inputs,
-                "isa": self._isa,
-            }
-            saving.write(path, about, self._captured)
+            saving.write(path, saving.described(self), self._captured)
 
     @property
     def plan(self) -> dict[str, str]:
         """The methods of convolutions, by the names of their weights."""
         return dict(self._choices)
-
-    def _last_sizes(self) -> tuple[Any, ...]:
-        key = next(reversed(self._programs))
-        return tuple(part for part in key[1:] if isinstance(part, tuple))
 
     def profile(self, *args: Any, repeats: int = 20, **kwargs: Any) -> report.Profile:
         """Where the time of a call goes, operation by operation, measured on one thread."""

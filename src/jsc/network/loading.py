@@ -28,9 +28,9 @@ def load(path: str | PathLike[str]) -> CompiledNetwork:
     stands for every other batch but one image, which the saved network must have been called with
     too. Convolutions keep their methods, but for "amx" and "direct_bf16", in whose place the direct
     kernel runs where the processor has no tiles or no products of bfloat16; if they were timed with
-    another instruction set, the logger "jsc" says so. Kernels are those of this processor. Nothing
-    in the file is run as code. Raises ValueError (`FileError`) for any other or a damaged file,
-    OSError if it cannot be read.
+    another instruction set, the logger "jsc" says so, and `retune` chooses them again. Kernels are
+    those of this processor. Nothing in the file is run as code. Raises ValueError (`FileError`) for
+    any other or a damaged file, OSError if it cannot be read.
     """
     about, graphs = saving.read(path)
     try:
@@ -55,7 +55,7 @@ def load(path: str | PathLike[str]) -> CompiledNetwork:
     if net._isa != _config.isa_name():
         log.warning(
             "jsc.load: the methods of %s were chosen with %s, and this processor has %s: results "
-            "are right, times may differ; compile the model here to time them again",
+            "are right, times may differ; net.retune(sample) times them again here",
             path, net._isa, _config.isa_name(),
         )  # fmt: skip
     return net

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import operator
+from dataclasses import astuple
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import torch
@@ -21,6 +22,9 @@ from torch.utils import _pytree as pytree
 
 from jsc._files import open_regular, write_bytes
 from jsc.network.captured import ON_SIZES, Captured, Placeholder
+
+if TYPE_CHECKING:
+    from jsc.network.compiled import CompiledNetwork
 
 KEY = "jsc.network"
 VERSION = 1
@@ -37,6 +41,23 @@ OURS = (
 
 class FileError(ValueError):
     """A file is no compiled network, or is damaged."""
+
+
+def described(net: CompiledNetwork) -> dict[str, Any]:
+    """What `write` takes of a network beside its graphs. Its sizes are those of its last call."""
+    sizes = (part for part in next(reversed(net._programs))[1:] if isinstance(part, tuple))
+    return {
+        "name": net._name,
+        "structure": pytree.treespec_dumps(net._arguments.structure),
+        "kinds": net._arguments.kinds,
+        "persistent": sorted(net._persistent),
+        "classes": net._classes,
+        "plan": net.plan,
+        "precision": list(net.precision),
+        "accuracy": None if net.accuracy is None else astuple(net.accuracy),
+        "inputs": [[list(shape), str(dtype), last] for shape, dtype, _, last in sizes],
+        "isa": net._isa,
+    }
 
 
 def write(path: str | PathLike[str], about: dict[str, Any], graphs: list[Captured]) -> None:

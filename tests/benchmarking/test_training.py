@@ -296,7 +296,8 @@ def test_longer_runs_have_a_page_of_their_own(tmp_path, monkeypatch):
         text = (tmp_path / f"{name}.md").read_text()
         side = task.train.x.shape[1]
         assert f"| {len(task.train.y)} | {len(task.test.y)} | {side} | {epochs} |" in text
-        assert f"]({name}.png)" in text and (tmp_path / f"{name}.png").exists()
+        assert f"]({name}.png)" in text
+        assert (tmp_path / f"{name}.png").exists()
 
 
 DATA = os.environ.get("JSC_DATA")

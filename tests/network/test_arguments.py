@@ -46,7 +46,7 @@ def test_tensors_without_plain_memory(net, word):
 
 
 def test_a_numpy_array(net):
-    with pytest.raises(TypeError, match="got a numpy array; torch.from_numpy makes a tensor"):
+    with pytest.raises(TypeError, match=r"got a numpy array; .* makes a tensor"):
         net(np.zeros(X, np.float32))
     with pytest.raises(TypeError, match="sample must be a tensor"):
         compiled(small(), np.zeros(X, np.float32))

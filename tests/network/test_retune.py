@@ -26,7 +26,8 @@ def test_methods_are_chosen_again(isa, others_win):
     before = net.methods()
     assert net.plan == {}
     net.retune(x, budget=5.0, progress=False)
-    assert net.plan and net.methods() != before
+    assert net.plan
+    assert net.methods() != before
     close(net(x), model(x))
     close(net(x[:1]), model(x[:1]))  # a size that is planned anew
 

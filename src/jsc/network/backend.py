@@ -60,9 +60,7 @@ class _Compiled(NamedTuple):
 class _Graph:
     """What Dynamo calls in place of a graph."""
 
-    def __init__(
-        self, graph: torch.fx.GraphModule, inputs: Sequence[Any], options: dict[str, Any]
-    ):
+    def __init__(self, graph: torch.fx.GraphModule, inputs: Sequence[Any], options: dict[str, Any]):
         self.graph = graph
         self.options = options  # of `compile`
         self.fixed = [i for i, x in enumerate(inputs) if _is_fixed(x)]
@@ -110,9 +108,7 @@ class _Graph:
             x for i, x in enumerate(inputs) if isinstance(x, Tensor) and i not in bound.fixed
         )
         try:
-            net = compile(
-                bound, given, plan=self.plan, check=False, progress=False, **self.options
-            )
+            net = compile(bound, given, plan=self.plan, check=False, progress=False, **self.options)
         except (CompileError, TypeError) as error:
             _warn(str(error))
             return None

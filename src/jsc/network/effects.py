@@ -145,7 +145,7 @@ def _memory(x: Tensor) -> Any:
 @contextmanager
 def _left_alone() -> Iterator[None]:
     """Runs of a model that change neither random numbers nor warnings of the caller's."""
-    python, numpys = random.getstate(), np.random.get_state()
+    python, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
     # Within inference mode a tensor would count no versions.
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -153,7 +153,7 @@ def _left_alone() -> Iterator[None]:
             yield
         finally:
             random.setstate(python)
-            np.random.set_state(numpys)
+            np.random.set_state(numpys)  # noqa: NPY002
 
 
 def with_attributes_of_its_own(model: nn.Module, buffers: bool = False) -> nn.Module:

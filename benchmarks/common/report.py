@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -70,7 +71,8 @@ def command(name: str, arguments: Sequence[str]) -> str:
     for word in arguments:
         key, equals, _ = word.partition("=")
         takes_path = key in ("--data", "--out", "--runs")
-        words.append(f"{key}=DIR" if takes_path and equals else "DIR" if hide else word)
+        shown = f"{key}=DIR" if takes_path and equals else "DIR" if hide else word
+        words.append(shlex.quote(shown))
         hide = takes_path and not equals
     return " ".join(["python -m benchmarks", name, *words])
 

@@ -71,6 +71,8 @@ def test_commands_are_kept_without_folders():
     given = ["--quick", "--data", "/a/b", "--out=/c", "--threads", "1"]
     kept = report.command("conv", given)
     assert kept == "python -m benchmarks conv --quick --data DIR --out=DIR --threads 1"
+    spaced = report.command("accuracy", ["--variants", "local contrast"])
+    assert spaced == "python -m benchmarks accuracy --variants 'local contrast'"
 
 
 # what is kept

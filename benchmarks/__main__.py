@@ -8,6 +8,7 @@ from benchmarks.common import processes
 # name: (module, what the benchmark shows). The last part of a module is the benchmark's name.
 BENCHMARKS = {
     "conv": ("convolution.conv", "sparse convolutions against dense torch, layer by layer"),
+    "dense": ("convolution.dense", "every kernel of compiled networks on dense maps, by class"),
     "bottlenecks": (
         "convolution.bottlenecks",
         "where the time of the CPC convolution goes, by experiment",

@@ -4,13 +4,13 @@ One convolution with bias, one image of normal noise (no zeros to skip), compile
 called as users call it. `direct`, `grouped`, `depthwise`, `winograd...` are float32's methods, and
 `amx` with tiles; at "bf16" the network may also take operands of 8 bits. torch runs the same
 module with NCHW and with channels-last maps, and in bfloat16; NCHW maps are what the first layers
-get. All take turns in one process. A number under a method is the time of torch's faster float32
-layout over the method's: losses are below 1. "best" is the fastest method that keeps its error,
-the largest over the largest output against float64, within twice that of torch's channels-last
-convolution, as `jsc.compile` wants; "of the peak" are its multiply-adds a second (those of the
-definition, however few Winograd needs) over those of torch's product of large matrices on as many
-threads. "bf16" is the faster of jsc's methods there, over torch's float32 and over torch in
-bfloat16.
+get, and what they give is left channels-last, as within a network. All take turns in one process. A
+number under a method is the time of torch's faster float32 layout over the method's: losses are
+below 1. "best" is the fastest method that keeps its error, the largest over the largest output
+against float64, within twice that of torch's channels-last convolution, as `jsc.compile` wants; "of
+the peak" are its multiply-adds a second (those of the definition, however few Winograd needs) over
+those of torch's product of large matrices on as many threads. "bf16" is the faster of jsc's methods
+there, over torch's float32 and over torch in bfloat16.
 """
 
 from __future__ import annotations
@@ -41,6 +41,18 @@ FLOAT32 = [method for method in METHODS if method not in ("cpc", "direct_bf16")]
 GOALS = {"first layers": 1.0, "3x3": 1.5, "depthwise": 1.3}
 
 
+class FirstLayer(nn.Module):
+    """Reads planes and leaves channels-last maps."""
+
+    def __init__(self, layer: nn.Conv2d):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        return y.contiguous(memory_format=torch.channels_last)
+
+
 def layer_of(shape: tuple[int, ...]) -> tuple[nn.Conv2d, Tensor, str]:
     """The module, its input, and their name."""
     inputs, filters, height, width, kh, kw, stride, groups = shape
@@ -56,12 +68,13 @@ def layer_of(shape: tuple[int, ...]) -> tuple[nn.Conv2d, Tensor, str]:
 
 def compiled(layer: nn.Conv2d, x: Tensor, precision: str) -> dict[str, jsc.CompiledNetwork]:
     """The layer by each method that fits it at this precision."""
+    module = layer if x.is_contiguous(memory_format=torch.channels_last) else FirstLayer(layer)
     options: Any = {"precision": precision, "check": False, "progress": False}
-    tuned = jsc.compile(layer, x, budget=1.0, **options)
+    tuned = jsc.compile(module, x, budget=1.0, **options)
     found = dict.fromkeys(tuned.methods(), tuned)
     for method in FLOAT32 if precision == "ieee" else METHODS:
         plan = dict.fromkeys(tuned.plan, method)  # the network has a name for its one layer
-        net = jsc.compile(layer, x, plan=plan, budget=0.0, **options)
+        net = jsc.compile(module, x, plan=plan, budget=0.0, **options)
         if method in net.methods():
             found[method] = net
     return {method: net for method, net in found.items() if method != "cpc"}

@@ -2,13 +2,15 @@
 
     python -m benchmarks.networks.first_answer RUNTIME FILE INPUT.npy THREADS OUTPUT.npy
 
-prints seconds as JSON: of the runtime's import, of loading, of the first answer. jsc's import comes
-after torch's, which is not counted: who calls it has torch. Nothing else is imported here.
+prints as JSON the seconds of the runtime's import, of loading, of the first answer, and by how many
+MB the most memory that the process has had grew meanwhile. jsc's import comes after torch's, which
+is not counted: who calls it has torch. Nothing else is imported here.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 
@@ -21,6 +23,7 @@ def main(runtime: str, file: str, given: str, threads: int, answer: str) -> None
         import torch
 
         torch.set_num_threads(threads)
+    before = most_memory()
     start = time.perf_counter()
     if runtime == "jsc":
         import jsc
@@ -49,8 +52,14 @@ def main(runtime: str, file: str, given: str, threads: int, answer: str) -> None
         loaded = time.perf_counter()
         y = request.infer({0: x})[0]
     end = time.perf_counter()
+    memory = most_memory() - before
     np.save(answer, y)
-    print(json.dumps([imported - start, loaded - imported, end - loaded]))
+    print(json.dumps([imported - start, loaded - imported, end - loaded, memory]))
+
+
+def most_memory() -> float:
+    """MB that this process has had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 jsc reads what `CompiledNetwork.save` wrote, after `--budget` seconds of tuning; ONNX Runtime and
 OpenVINO read an ONNX file, and choose and pack what they run each time. "import" is that of the
-runtime, for jsc beyond torch's own. Times are medians of processes that take turns. An answer that
-is wrong is not timed.
+runtime, for jsc beyond torch's own. "memory" is by how much the most memory that the process has
+had grew from before the import until after the answer: code, weights as they are read and as they
+are packed, maps. Times are medians of processes that take turns. An answer that is wrong is not
+timed.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ def measure(
             "network": name, "runtime": runtime, "threads": threads,
             "MB": files[runtime].stat().st_size / 1e6,
             **{f"{part}, s": round(median(s[i] for s in runs), 3) for i, part in enumerate(PARTS)},
-            "together, s": round(median(map(sum, runs)), 3),
+            "together, s": round(median(sum(s[:3]) for s in runs), 3),
+            "memory, MB": round(median(s[3] for s in runs), 1),
         }
         for runtime, runs in found.items()
     ]  # fmt: skip
@@ -84,7 +87,12 @@ def by_network(rows: list[Row]) -> list[Row]:
             line |= {"MB": round(row["MB"], 1)}
             line |= {f"jsc {part}, s": row[f"{part}, s"] for part in PARTS}
         line[f"{row['runtime']}, s"] = row["together, s"]
-    return list(lines.values())
+        line[f"{row['runtime']} memory, MB"] = row["memory, MB"]
+    return [dict(sorted(line.items(), key=_times_first)) for line in lines.values()]
+
+
+def _times_first(cell: tuple[str, Any]) -> bool:
+    return cell[0].endswith("memory, MB")
 
 
 def draw(rows: list[Row], folder: Path) -> list[Figure]:

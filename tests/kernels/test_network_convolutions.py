@@ -253,7 +253,38 @@ def test_grouped(maps, isa, seed):
     pack = lambda w: packing.grouped(w, g["groups"], width, most)  # noqa: E731
     ours, exact = convolution(
         maps, r, g, "grouped", groups=g["groups"], width=width, band_rows=r.randint(1, 4), S=step,
-        weight=lambda w: maps.constant(pack(w)),
+        T=3, weight=lambda w: maps.constant(pack(w)),
+    )  # fmt: skip
+    close(ours, exact)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_groups_that_share_a_vector(maps, isa, seed):
+    r, g = drawn(seed)
+    lanes, step = LANES[isa], r.choice([1, 2])
+    filters = r.choice([f for f in (2, 4, 8) if f < lanes])
+    groups = lanes // filters + r.choice([0, 1, 2, 5])
+    g |= {"groups": groups, "C": groups * filters, "K": groups * filters, "H": 11}
+    g |= {"kernel": (r.choice([1, 3, 5]), 3), "stride": (step, step), "W": r.randint(8, 33)}
+    g |= {"dilation": (r.choice([1, 2]), 1), "padding": (r.randint(0, 2), r.randint(0, 2))}
+    ours, exact = convolution(
+        maps, r, g, "grouped", groups=groups, width=lanes, band_rows=r.randint(1, 4), S=step, T=3,
+        weight=lambda w: maps.constant(packing.grouped(w, 1, lanes, 1)),
+    )  # fmt: skip
+    close(ours, exact)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_images_under_kernels_of_seven_columns(maps, isa, seed):
+    r, g = drawn(seed)
+    lanes, step = LANES[isa], r.choice([1, 2])
+    g |= {"groups": 1, "C": r.randint(1, 4), "K": r.choice([lanes, lanes + 3, 5 * lanes])}
+    g |= {"kernel": (r.choice([1, 3, 7]), 7), "stride": (step, step), "W": r.randint(15, 33)}
+    g |= {"dilation": (r.choice([1, 2]), 1), "padding": (r.randint(0, 3), r.randint(0, 3))}
+    g |= {"H": 15}
+    ours, exact = convolution(
+        maps, r, g, "grouped", groups=1, width=lanes, band_rows=r.randint(1, 4), S=step, T=7,
+        weight=lambda w: maps.constant(packing.grouped(w, 1, lanes, 1)),
     )  # fmt: skip
     close(ours, exact)
 

@@ -36,12 +36,12 @@ def test_a_graph_is_compiled_and_a_refused_one_is_said(monkeypatch):
     import jsc.network.backend as module
 
     made = []
-    real = module.compile
-    monkeypatch.setattr(module, "compile", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
+    real = module.one_graph
+    monkeypatch.setattr(module, "one_graph", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
     model, x = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())), torch.randn(2, 3, 9, 9)
     with torch.no_grad():
         close(torch.compile(model, backend=backend)(x), model(x))
-    assert [net.methods() for net in made] == [{"direct": 1}]
+    assert [net.methods() for net in made] == [{"grouped": 1}]
     torch._dynamo.reset()
     half = nn.Conv2d(3, 8, 3).double()
     with torch.no_grad(), pytest.warns(RuntimeWarning, match="a graph runs in torch: compile is"):
@@ -144,13 +144,13 @@ def test_sizes_without_number_keep_few_programs(monkeypatch):
 
     monkeypatch.setattr(calls, "PROGRAMS", 2)
     nets = []
-    real = module.compile
+    real = module.one_graph
     monkeypatch.setattr(
-        module, "compile", lambda *a, **k: nets.append((real(*a, **k), k)) or nets[-1][0]
+        module, "one_graph", lambda *a, **k: nets.append((real(*a, **k), a[4])) or nets[-1][0]
     )
     graphs = []
     monkeypatch.setattr(
-        module, "_Graph", lambda *a, real=module._Graph: graphs.append(real(*a)) or graphs[-1]
+        module, "Graph", lambda *a, real=module.Graph: graphs.append(real(*a)) or graphs[-1]
     )
     model = nn.Conv2d(3, 8, 3).eval()
     compiled = torch.compile(model, backend=backend, dynamic=True)
@@ -159,7 +159,7 @@ def test_sizes_without_number_keep_few_programs(monkeypatch):
             x = torch.randn(2, 3, size, size)
             close(compiled(x), model(x))
     assert max(len(graph.compiled) for graph in graphs) <= 2
-    assert all(options["plan"] is not None for _, options in nets[2:])
+    assert all(plan is not None for _, plan in nets[2:])
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
@@ -181,14 +181,14 @@ def test_weights_that_become_infinite(number):
 def test_options(monkeypatch):
     import jsc.network.backend as module
 
-    made, real = [], module.compile
-    monkeypatch.setattr(module, "compile", lambda *a, **k: made.append(k) or real(*a, **k))
+    made, real = [], module.one_graph
+    monkeypatch.setattr(module, "one_graph", lambda *a, **k: made.append(a) or real(*a, **k))
     model, x = nn.Conv2d(3, 8, 3).eval(), torch.randn(2, 3, 9, 9)
     options = {"budget": 1, "precision": "bf16"}
     with torch.no_grad():
         found = torch.compile(model, backend=backend, options=options)(x)
         torch.testing.assert_close(found, model(x), rtol=0.05, atol=0.05)
-    assert [(k["budget"], k["precision"]) for k in made] == [(1, "bf16")]
+    assert [a[2:4] for a in made] == [(("bf16", "bf16"), 1)]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ def test_wrong_inputs_are_refused_in_words():
         with pytest.raises(TypeError, match="was compiled for"):
             net(bad)
     for bad in (torch.randn(2, 4, 16, 16), torch.randn(2, 3, 20, 20)):
-        with pytest.raises(jsc.CompileError, match="cannot capture"):
+        with pytest.raises(jsc.CompileError, match="itself fails for inputs like these"):
             net(bad)
     with pytest.raises(TypeError, match="sample must be"):
         jsc.compile(small(), "image")
@@ -61,44 +61,15 @@ def updating():
     return Updating(), "sets steps"
 
 
-def branching():
-    class Branching(nn.Module):
-        def forward(self, x):
-            return x.relu() if x.sum() > 0 else -x
-
-    return Branching(), "cannot capture"
-
-
-def growing():
-    class Growing(nn.Module):
-        def forward(self, x):
-            return x[x > 0].sum(), x.nonzero()
-
-    return Growing(), "depends on the numbers"
-
-
 def half():
     return small().half(), "float32 models"
 
 
-@pytest.mark.parametrize(
-    "make", [hooked, counting, remembering, updating, branching, growing, half]
-)
+@pytest.mark.parametrize("make", [hooked, counting, remembering, updating, half])
 def test_what_would_be_lost_is_refused(make):
     model, message = make()
     with pytest.raises(jsc.CompileError, match=message):
         compiled(model, torch.rand(X))
-
-
-def test_what_cannot_be_captured_is_said_with_the_line():
-    model, _ = branching()
-    with pytest.raises(jsc.CompileError) as refused:
-        compiled(model, torch.rand(X))
-    text = str(refused.value)
-    assert "x.relu() if x.sum() > 0 else -x" in text
-    assert f"{__file__}:" in text
-    assert 'torch.compile(model, backend="jsc")' in text
-    assert "jsc.tune" in text
 
 
 @pytest.mark.parametrize(
@@ -125,7 +96,7 @@ def test_a_plan_with_a_name_that_no_convolution_has():
 
 def test_a_plan_with_the_names_of_rows_and_phases():
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.ConvTranspose2d(8, 8, 4, stride=2)
+        nn.Conv2d(3, 8, 5, stride=2), nn.ReLU(), nn.ConvTranspose2d(8, 8, 4, stride=2)
     ).eval()  # fmt: skip
     odd = {c.name: "direct" for c in compiled(model, torch.rand(X))._convolutions()}
     assert len(odd) == 5

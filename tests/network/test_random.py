@@ -104,6 +104,39 @@ def test_channels_last_input_gives_channels_last_output(seed):
     assert error <= max(2 * torch_error, 2e-6)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_result_that_the_model_makes_channels_last(batch, alone):
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x):
+            y = self.conv(x).contiguous(memory_format=torch.channels_last)
+            return y if alone else (y, y.relu())
+
+    model, x = randomise(Last()), torch.randn(batch, 3, 9, 9)
+    found = jsc.compile(model, x, budget=0.0, check=False)(x)
+    torch.testing.assert_close(found, model(x), rtol=1e-4, atol=1e-5)
+    y = found if alone else found[0]
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("groups", "width"), [(8, 4), (5, 8), (16, 2), (3, 16)])
+def test_groups_that_share_a_vector(isa, groups, width):
+    channels = groups * width
+    model = nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, groups=groups), nn.BatchNorm2d(channels),
+        nn.ReLU(), nn.Conv2d(channels, channels, (5, 3), 2, groups=groups), nn.SiLU(),
+    )  # fmt: skip
+    model, x = randomise(model), torch.randn(2, channels, 17, 19)
+    net = jsc.compile(model, x, budget=0.0, check=False)
+    error, torch_error = errors(net(x), model, x)
+    assert error <= max(2 * torch_error, 2e-6)
+    assert net.methods() == {"grouped": 2}
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_tuned_methods_stay_exact(isa, seed):
     model = randomise(RandomNetwork(seed))

@@ -1,10 +1,12 @@
 """Whole networks compiled for the CPU: `jsc.compile`.
 
+    compiling    compile: as one graph, or in parts where torch.export refuses it
     compiled     CompiledNetwork: programs by input size, summary, profile, refresh
+    parts        a network of several graphs, with Python between them
     backend      torch.compile(model, backend="jsc")
     capture      from a module to functional ATen operators, and what is refused
     calls        the arguments of a call
-    captured     those operators, and their sizes for inputs of other shapes
+    captured, guards          those operators, their sizes for other inputs, and for which
     saving, loading           networks in files
     lowering/    from ATen operators to operations over channels-last maps
     graph        what operations and maps are
@@ -21,6 +23,6 @@ The kernels are in `jsc._kernels.network`.
 """
 
 from jsc.network.compiled import CompiledNetwork as CompiledNetwork
-from jsc.network.compiled import compile as compile
+from jsc.network.compiling import compile as compile
 from jsc.network.errors import CompileError as CompileError
 from jsc.network.loading import load as load

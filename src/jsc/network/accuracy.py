@@ -77,6 +77,8 @@ def measure(
     for ours, theirs, truth in zip(*leaves, strict=True):
         if not isinstance(truth, Tensor) or not truth.is_floating_point() or truth.numel() == 0:
             continue
+        if not ours.shape == theirs.shape == truth.shape:  # it depends on numbers
+            continue
         largest = largest_number(truth)
         if largest == 0.0:
             continue

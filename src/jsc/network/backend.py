@@ -21,7 +21,7 @@ from jsc import _precision
 from jsc._lock import Lock
 from jsc.network.arguments import checked_budget
 from jsc.network.calls import kept
-from jsc.network.compiled import CompiledNetwork, compile
+from jsc.network.compiled import CompiledNetwork, one_graph
 from jsc.network.errors import CompileError
 from jsc.ops.packs import Stamp, stamp
 
@@ -57,12 +57,15 @@ class _Compiled(NamedTuple):
     stamps: list[Stamp | None]  # of the fixed inputs that it has
 
 
-class _Graph:
+Compile = Callable[[nn.Module, Any, dict[str, str] | None], CompiledNetwork]
+
+
+class Graph:
     """What Dynamo calls in place of a graph."""
 
-    def __init__(self, graph: torch.fx.GraphModule, inputs: Sequence[Any], options: dict[str, Any]):
+    def __init__(self, graph: torch.fx.GraphModule, inputs: Sequence[Any], compile: Compile):
         self.graph = graph
-        self.options = options  # of `compile`
+        self.compile = compile  # of a model, a sample and a plan
         self.fixed = [i for i, x in enumerate(inputs) if _is_fixed(x)]
         self.lock = Lock()  # one thread compiles or packs; it waits for no call
         # By the numbers among the inputs: sizes that Dynamo leaves free. None: it runs in torch.
@@ -108,7 +111,7 @@ class _Graph:
             x for i, x in enumerate(inputs) if isinstance(x, Tensor) and i not in bound.fixed
         )
         try:
-            net = compile(bound, given, plan=self.plan, check=False, progress=False, **self.options)
+            net = self.compile(bound, given, self.plan)
         except (CompileError, TypeError) as error:
             _warn(str(error))
             return None
@@ -140,18 +143,26 @@ def backend(
 ) -> Callable[..., Any]:
     """The backend "jsc" of torch.compile, whose `options` may be `budget` (10 seconds for each
     graph) and `precision`, as `jsc.compile` has them."""
-    return torch._dynamo.disable(_Graph(graph, inputs, _checked(options or {})).__call__)
+    seconds, precision = _checked(options or {})
+
+    def compile(model: nn.Module, sample: Any, plan: dict[str, str] | None) -> CompiledNetwork:
+        exactness = _precision.resolved(precision)
+        return one_graph(model, sample, exactness, seconds, plan, progress=False)
+
+    return torch._dynamo.disable(Graph(graph, inputs, compile).__call__)
 
 
-def _checked(options: dict[str, Any]) -> dict[str, Any]:
+def _checked(options: dict[str, Any]) -> tuple[float, Any]:
+    """The budget and the precision of the options."""
     unknown = options.keys() - {"budget", "precision"}
     if unknown:
         raise ValueError(
             "torch.compile, backend jsc: options may be budget (in seconds, for each graph) and "
             f"precision; got {', '.join(sorted(map(str, unknown)))}"
         )
-    _precision.resolved(options.get("precision"))
-    return {**options, "budget": checked_budget(options.get("budget", 10.0))}
+    precision = options.get("precision")
+    _precision.resolved(precision)  # refuses what is none
+    return checked_budget(options.get("budget", 10.0)), precision
 
 
 def _is_fixed(x: Any) -> bool:

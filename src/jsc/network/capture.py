@@ -5,15 +5,18 @@ computing (hooks, attributes that it sets (`effects`), buffers that it changes) 
 compiled network, so it is refused here, in words.
 
 Export takes one and the same path for all inputs of a size. A batch of two or more is exported
-with its size free, which then serves every other batch but one image; an image size is not free,
-because exporting with free image sizes takes up to ten times as long.
+with its size free, which then serves every other batch but one image. Image sizes are left free
+when they have changed twice (`varied`), because exporting takes two to four times as long then.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 import traceback
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +26,11 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+from jsc.network import guards
 from jsc.network.captured import Captured, Placeholder, free_sizes
 from jsc.network.effects import refuse_effects, with_attributes_of_its_own
-from jsc.network.errors import CompileError
+from jsc.network.errors import CompileError, NotOneGraph
 
-INSTEAD = (
-    'torch.compile(model, backend="jsc") compiles the parts before and behind that line; '
-    "jsc.tune and jsc.apply make the convolutions faster one by one, without capturing anything"
-)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -48,30 +48,76 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     return frozen.eval().requires_grad_(False)
 
 
-def capture(frozen: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
-    """The functional graph of the model for inputs like these.
+Dimensions = list[set[int]]  # some of each input
 
-    Raises CompileError  for what export refuses, and for what would be lost in silence.
+
+def varied(known: Sequence[Captured], tensors: Sequence[Tensor]) -> Dimensions | None:
+    """The dimensions of the inputs beside the batch that are worth leaving free, those of an image
+    together. None for the first size and the second, and where the third could not be left free."""
+    shapes = [tuple(x.shape) for x in tensors]
+    others = [c.sizes for c in known if list(map(len, c.sizes)) == list(map(len, shapes))]
+    of_one_image = {tuple(size[1:] for size in sizes) for sizes in others}
+    fixed = [s for s in of_one_image if all(isinstance(n, int) for size in s for n in size)]
+    if len(of_one_image) < 2 or len(fixed) > 2:
+        return None
+    return [
+        {d for d in range(1, len(shape)) if d > 1 or any(o[i][d] != shape[d] for o in others)}
+        for i, shape in enumerate(shapes)
+    ]
+
+
+def capture(
+    frozen: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    varied: Dimensions | None = None,
+) -> Captured:
+    """The functional graph of the model for inputs like these, for other numbers in the `varied`
+    dimensions too if the model allows it.
+
+    Raises NotOneGraph   for what export refuses, with the line;
+           CompileError  if the model itself fails, and for what would be lost in silence.
     """
     try:
         refuse_effects(frozen, args, kwargs)
-        return _free_batch(frozen, args, kwargs) or _fixed(frozen, args, kwargs)
     except CompileError:
         raise
     except Exception as error:
         raise CompileError(
+            f"{type(frozen).__name__} itself fails for inputs like these: "
+            f"{_first_line(error)}{_where(error)}"
+        ) from error
+    try:
+        found = _free(frozen, args, kwargs, varied) if varied else None
+        return found or _free(frozen, args, kwargs) or _fixed(frozen, args, kwargs)
+    except CompileError:
+        raise
+    except Exception as error:
+        raise NotOneGraph(
             f"torch.export cannot capture {type(frozen).__name__} as one graph: "
-            f"{_first_line(error)}{_where(error)}. {INSTEAD}"
+            f"{_first_line(error)}{_where(error)}"
         ) from error
 
 
 def _export(frozen: nn.Module, args: Any, kwargs: Any, shapes: Any = None) -> ExportedProgram:
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), _without_worries(), torch.no_grad():
         warnings.simplefilter("ignore")
         # What the forward caches on tensors without numbers stays in the copy.
         model = with_attributes_of_its_own(frozen, buffers=True)
         program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         return program.run_decompositions({})
+
+
+@contextmanager
+def _without_worries() -> Iterator[None]:
+    """Export logs conditions on sizes that it could not simplify, with a traceback for each."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _fixed(frozen: nn.Module, args: Any, kwargs: Any) -> Captured:
@@ -81,17 +127,22 @@ def _fixed(frozen: nn.Module, args: Any, kwargs: Any) -> Captured:
     return _captured(program)
 
 
-def _free_batch(frozen: nn.Module, args: Any, kwargs: Any) -> Captured | None:
-    """The graph for any batch of two or more, if the inputs are a batch and the model allows it."""
+def _free(
+    frozen: nn.Module, args: Any, kwargs: Any, varied: Dimensions | None = None
+) -> Captured | None:
+    """The graph for any batch of two or more, if the inputs are a batch, and any numbers in the
+    `varied` dimensions; None if there is nothing to leave free, or the model does not allow it."""
     # Of a slice of a larger batch, export would leave the size of its memory free as well.
     args, kwargs = pytree.tree_map_only(Tensor, _owned, (args, kwargs))
     tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     sizes = {x.shape[0] if x.dim() else 0 for x in tensors}
-    if len(sizes) != 1 or min(sizes) < 2:
+    batch = {0} if len(sizes) == 1 and min(sizes) >= 2 else set()
+    free = [batch | more for more in varied or [set()] * len(tensors)]
+    if not any(free):
         return None
     shapes = ShapesCollection()
-    for x in tensors:
-        shapes[x] = {0: Dim.AUTO}
+    for x, dimensions in zip(tensors, free, strict=True):
+        shapes[x] = dict.fromkeys(dimensions, Dim.AUTO)
     try:
         captured = _captured(_export(frozen, args, kwargs, shapes))
     except CompileError:
@@ -133,8 +184,9 @@ def _captured(program: ExportedProgram) -> Captured:
     state: dict[str, Tensor] = {**program.state_dict, **program.constants}
     fixed = free is not None and not free
     return Captured(
-        program.graph, placeholders, sizes, free or {}, program.call_spec.out_spec, state, fixed
-    )
+        program.graph, placeholders, sizes, free or {}, guards.of(program) if free else (),
+        program.call_spec.out_spec, state, fixed,
+    )  # fmt: skip
 
 
 def _with_torchs_convolutions(graph: fx.Graph) -> None:
@@ -183,9 +235,9 @@ def _check_sizes(program: ExportedProgram) -> None:
             if any(isinstance(n, (torch.SymInt, torch.SymFloat, torch.SymBool)) for n in numbers):
                 lines = str(node.meta.get("stack_trace") or "").strip().splitlines()
                 where = f", at {' '.join(line.strip() for line in lines[-2:])}" if lines else ""
-                raise CompileError(
+                raise NotOneGraph(
                     f"the result of {node.target} has a size that depends on the numbers in its "
-                    f"input{where}. Compile the part of the model before it. {INSTEAD}"
+                    f"input{where}"
                 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from jsc.network import results
+from jsc.network import guards, results
 
 aten = torch.ops.aten
 # What a graph may do with sizes; any other operator on them keeps the size fixed.
@@ -50,6 +49,7 @@ class Captured:
     placeholders  what its arguments are, in order
     sizes         the shape of each input; a name in place of a number is a free size
     free          the least and the greatest number that each free size may be
+    guards        conditions on the free sizes under which the graph holds
     sized         do the nodes' meta["val"] have the sizes of `sizes`?
     """
 
@@ -57,6 +57,7 @@ class Captured:
     placeholders: list[Placeholder]
     sizes: list[tuple[int | str, ...]]
     free: dict[str, tuple[float, float]]
+    guards: tuple[str, ...]
     out_spec: pytree.TreeSpec
     state: dict[str, Tensor]
     sized: bool
@@ -71,15 +72,20 @@ class Captured:
                 expected = size if isinstance(size, int) else found.setdefault(size, n)
                 if n != expected:
                     return False
-        return all(self.free[name][0] <= n <= self.free[name][1] for name, n in found.items())
+        within = all(self.free[name][0] <= n <= self.free[name][1] for name, n in found.items())
+        return within and guards.hold(self.guards, found)
 
     def describe(self) -> str:
         """The sizes in words, such as (2 or more, 3, 224, 224)."""
+        equal = [guard for guard in self.guards if "==" in guard]  # the others ask for no tiny maps
 
         def size(n: int | str) -> str:
-            return str(n) if isinstance(n, int) else f"{self.free[n][0]:.0f} or more"
+            if isinstance(n, int):
+                return str(n)
+            return (f"{n}: " if equal else "") + f"{self.free[n][0]:.0f} or more"
 
-        return ", ".join(f"({', '.join(map(size, shape))})" for shape in self.sizes)
+        shapes = ", ".join(f"({', '.join(map(size, shape))})" for shape in self.sizes)
+        return f"{shapes} with {' and '.join(equal)}" if equal else shapes
 
     def at(self, tensors: Sequence[Tensor]) -> Captured:
         """The graph for inputs of these shapes: each node's meta["val"] is a tensor without numbers
@@ -97,7 +103,7 @@ class Captured:
                     made = partial(mode.from_tensor, static_shapes=True)
                     walk.run(*self._arguments(tensors, made))
         sizes: list[tuple[int | str, ...]] = [tuple(x.shape) for x in tensors]
-        return replace(self, graph=graph, sizes=sizes, free={}, sized=True)
+        return replace(self, graph=graph, sizes=sizes, free={}, guards=(), sized=True)
 
     def _arguments(self, tensors: Sequence[Tensor], made: Callable[[Tensor], Tensor]) -> list[Any]:
         """Those of the graph; `made` gives a tensor without numbers in place of each tensor."""
@@ -135,10 +141,6 @@ class _Sizes(fx.Interpreter):
         return result
 
 
-# A guard that says no more than a size's range.
-ON_ONE_SIZE = re.compile(r"L\['\w+'\]\S*\.size\(\)\[\d+\] [<>]=? \d+")
-
-
 def free_sizes(
     program: ExportedProgram, sizes: Sequence[tuple[int | str, ...]]
 ) -> dict[str, tuple[float, float]] | None:
@@ -148,9 +150,7 @@ def free_sizes(
     ranges = {str(symbol): r for symbol, r in program.range_constraints.items()}
     if names != ranges.keys():  # another size depends on the numbers in a tensor
         return None
-    # What the path that was taken asks of a size, beyond its range: that it is even, or not 8.
-    guards = getattr(program, "_guards_code", None) or []
-    if names and not all(map(ON_ONE_SIZE.fullmatch, guards)):
+    if names and not guards.understood(guards.of(program), names):
         return None
     allowed = set(ON_SIZES.values())
     for node in program.graph.nodes:

@@ -15,6 +15,8 @@ from jsc.ops import amx
 TILES = {"winograd2x2": (2, 2), "winograd2x4": (2, 4), "winograd4x4": (4, 4)}
 METHODS = ("direct", "direct_bf16", "depthwise", "grouped", "cpc", "amx", *TILES)
 FEW_CHANNELS = 32  # of a group
+STEM_CHANNELS = 4  # of an image
+MOST_LANES = 16
 LEAST_CHANNELS = 16  # for `cpc`
 # Beside sizes and what `amx.cut` says.
 AMX_FIELDS = ("x_pitch", "out_pitch", "residual_pitch", "weight", "bias", "relu", "packed")
@@ -135,13 +137,34 @@ def workspace_of(conv: Convolution, precision: str) -> Value | None:
 
 
 def grouped_fits(conv: Convolution, lanes: int) -> bool:
-    """Does `grouped` do it: 3 wide, few channels to a group, enough filters and pixels?"""
+    """Does `grouped` do it: 3 wide (an image's first layer 7), few channels to a group, enough
+    filters and pixels?"""
+    if conv.kernel[1] == 7:
+        few = conv.groups == 1 and conv.inputs[0].C <= STEM_CHANNELS
+        return few and _steps_fit(conv) and lanes <= conv.out.C
     narrowest = lanes // 2 if lanes > 4 else lanes
+    enough = conv.out.C // conv.groups >= narrowest or groups_together(conv, lanes)
     return (
         conv.kernel[1] == 3
-        and conv.dilation[1] == 1
-        and conv.stride in ((1, 1), (2, 2))
+        and _steps_fit(conv)
         and conv.inputs[0].C // conv.groups <= FEW_CHANNELS
-        and conv.out.C // conv.groups >= narrowest
-        and conv.out.shape[2] >= 4
+        and enough
     )
+
+
+def reads_images(conv: Convolution, precision: str) -> bool:
+    """Is `grouped` the fastest for a network's first layer? Tiles, and with 7 columns products of
+    bfloat16, take windows' rows."""
+    if _config.amx() or (precision == "bf16" and _config.bf16() and conv.kernel[1] == 7):
+        return False
+    return grouped_fits(conv, MOST_LANES) and conv.groups == 1
+
+
+def _steps_fit(conv: Convolution) -> bool:
+    return conv.dilation[1] == 1 and conv.stride in ((1, 1), (2, 2)) and conv.out.shape[2] >= 4
+
+
+def groups_together(conv: Convolution, lanes: int) -> bool:
+    """Do several groups of `grouped` lie in a vector? They have as many filters as channels."""
+    filters, channels = conv.out.C // conv.groups, conv.inputs[0].C // conv.groups
+    return filters == channels < lanes <= conv.out.C and lanes % filters == 0

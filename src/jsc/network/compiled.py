@@ -1,10 +1,8 @@
-"""`jsc.compile`: a network frozen and compiled for the CPU."""
+"""A network frozen and compiled for the CPU: its programs by the sizes of the inputs."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
@@ -12,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from jsc import _config, _precision
+from jsc import _config
 from jsc._lock import Lock
 from jsc._precision import Precision
 from jsc.network import report, saving
-from jsc.network.accuracy import Accuracy, measure
+from jsc.network.accuracy import Accuracy
 from jsc.network.arguments import (
     Arguments,
     arguments_of,
@@ -26,106 +24,36 @@ from jsc.network.arguments import (
     tensors_of,
 )
 from jsc.network.calls import PROGRAMS, Key, LastCall, is_channels_last, kept, key_of
-from jsc.network.capture import capture, frozen_copy
+from jsc.network.capture import capture, frozen_copy, varied
 from jsc.network.captured import Captured
-from jsc.network.choices import checked_plan, warn_of_unknown
 from jsc.network.constants import Store
-from jsc.network.effects import with_attributes_of_its_own
 from jsc.network.errors import CompileError
 from jsc.network.graph import Convolution
 from jsc.network.program import IEEE, NetworkProgram
 from jsc.network.structure import classes_of, refuse_other
 from jsc.network.tune import tune
-from jsc.typing import PrecisionName
 
-log = logging.getLogger("jsc")
-
-_compiling = Lock()  # torch.export changes the module and Python's warning filters while it runs
+compiling = Lock()  # torch.export changes the module and Python's warning filters while it runs
 
 
-def compile(
+def one_graph(
     model: nn.Module,
     sample: Any,
-    *,
-    precision: PrecisionName | None = None,
-    budget: float = 20.0,
-    plan: Mapping[str, str] | None = None,
-    check: bool = True,
-    progress: bool = True,
+    precision: Precision,
+    budget: float,
+    plan: dict[str, str] | None,
+    progress: bool,
 ) -> CompiledNetwork:
-    """The network as one native program for inference.
-
-    Convolution of one and two dimensions (which applies batch-norm, residual and activation while
-    it writes its result), linear layers, pooling, normalisations and arithmetic run in kernels of
-    our own over channels-last memory that is planned beforehand; concatenation, padding with zeros
-    and views cost nothing; any other operator runs in torch in between. The result is *frozen*: it
-    has the weights, the structure and the mode (eval) of the moment of compiling. `refresh` gives
-    it new weights. Several threads may compile: one waits for the other.
-
-    Parameters
-    ----------
-    model : nn.Module of float32 parameters on the CPU
-        It is copied, not changed.
-    sample : Tensor, tuple (positional arguments) or dict (keyword arguments)
-        A real input: methods are timed on it, one of which passes over zeros. Other batch and image
-        sizes work too; each is planned when it first comes.
-    precision : "ieee", "tf32" or "bf16", optional
-        How exact the operands of convolutions and linear layers have to be: 24, 11 or 8
-        significant bits; sums are float32. None takes what torch's own switches say now
-        (`torch.backends.mkldnn.conv.fp32_precision`, `.matmul` for linear layers), which is "ieee"
-        where nobody has set them. A lower one is a permission, used where this CPU is faster with
-        it (AMX tiles for both, AVX-512's BF16 for "bf16"); maps between layers stay float32.
-    budget : float
-        Seconds that timing the methods of all convolutions may take, each in its place, with
-        torch's number of threads. Convolutions that are not reached by then take the default
-        method: depthwise or grouped where these fit, else direct. 0 times nothing.
-    plan : mapping, optional
-        Methods of convolutions by the names of their weights, as another network's `plan` has them:
-        nothing is timed; others take the default method. Convolutions that became one (those of
-        one map) have the name of the first.
-    check : bool
-        Compare the outputs for the sample with those of the model in float64, and warn where they
-        are further off than twice torch's own float32 with operands of that precision.
-    progress : bool
-        Show a bar while methods are timed.
-
-    Returns
-    -------
-    CompiledNetwork, called as the model is; its outputs are like the model's, without gradients.
-
-    Raises
-    ------
-    CompileError  if the model cannot be captured, or if that would lose something in silence:
-                  hooks, attributes or buffers that its forward writes at each call (a copy of the
-                  model runs twice to see it; a cache that the first run fills is accepted).
-    TypeError, ValueError  for a model, sample, budget, plan or precision of the wrong kind.
-
-    Warns
-    -----
-    RuntimeWarning  where `check` finds the outputs further off, and by more than 1e-6 of the
-                    largest; where most operations run in torch; where no convolution has a name
-                    of the plan.
-    """
+    """The network as one program, without a look at its results; arguments and errors are those
+    of `jsc.compile`. NotOneGraph if torch.export does not take the model as one graph."""
     refuse_transforms("compile")
     args, kwargs = arguments_of(sample)
-    budget = checked_budget(budget)
-    choices = None if plan is None else checked_plan(plan)
-    exactness = _precision.resolved(precision)
     leaves, structure = pytree.tree_flatten((args, kwargs))
-    with _compiling, torch.no_grad(), torch.autocast("cpu", enabled=False):
+    with compiling, torch.no_grad(), torch.autocast("cpu", enabled=False):
         frozen = frozen_copy(model)
         kinds = [kind_of(leaf) for leaf in leaves]
-        net = CompiledNetwork(type(model).__name__, structure, kinds, frozen, exactness)
-        net._start(leaves, budget, choices, progress)
-        if choices:
-            names = {convolution.name for convolution in net._convolutions()}
-            weights = [name for name, p in frozen.state_dict().items() if p.dim() > 1]
-            warn_of_unknown(choices, names, weights)
-        if check:
-            report.warn_of_little_gain(net._name, next(iter(net._programs.values())))
-            plain = with_attributes_of_its_own(frozen)
-            net.accuracy = measure(plain, net(*args, **kwargs), args, kwargs, exactness)
-    log.info("jsc.compile: %s", net)
+        net = CompiledNetwork(type(model).__name__, structure, kinds, frozen, precision)
+        net._start(leaves, budget, plan, progress)
     return net
 
 
@@ -338,8 +266,8 @@ class CompiledNetwork(nn.Module):
             )
         args, kwargs = pytree.tree_unflatten(leaves, self._arguments.structure)
         try:
-            with _compiling, torch.autocast("cpu", enabled=False):
-                captured = capture(model, args, kwargs)
+            with compiling, torch.autocast("cpu", enabled=False):
+                captured = capture(model, args, kwargs, varied(self._captured, tensors))
         except CompileError as error:
             if not self._captured:
                 raise

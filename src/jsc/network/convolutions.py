@@ -18,7 +18,7 @@ from jsc.network.blocking import (
     tiles_of_a_task,
     vectors_of,
 )
-from jsc.network.choices import TILES, geometry_of
+from jsc.network.choices import TILES, geometry_of, groups_together
 from jsc.network.constants import FLOATS, Constant
 from jsc.network.graph import Convolution
 from jsc.ops import amx, cpc
@@ -105,17 +105,19 @@ def depthwise(e: Emitter, conv: Convolution) -> int:
 
 def grouped(e: Emitter, conv: Convolution) -> int:
     filters = conv.out.C // conv.groups
-    width = e.lanes if filters >= e.lanes else e.lanes // 2
-    most = 2 if width == e.lanes and filters >= 2 * width else 1
+    together = groups_together(conv, e.lanes)
+    groups = 1 if together else conv.groups  # a vector takes the filters of several as they come
+    width = e.lanes if together or filters >= e.lanes else e.lanes // 2
+    two = conv.kernel[1] == 3 and width == e.lanes and filters >= 2 * width
+    most = 2 if two else 1
     packed = e.weight(conv).then(
-        ("grouped", conv.groups, width, most),
-        lambda w: packing.grouped(w, conv.groups, width, most),
+        ("grouped", groups, width, most), lambda w: packing.grouped(w, groups, width, most)
     )
     fields = {
-        **e.maps(conv), "Kh": conv.kernel[0], "S": conv.stride[0], "Ph": conv.padding[0],
-        "Pw": conv.padding[1], "Dh": conv.dilation[0], "groups": conv.groups, "width": width,
-        "band_rows": band_rows_of(conv), "weight": e.address(packed),
-        "epilogue": e.epilogue(conv),
+        **e.maps(conv), "Kh": conv.kernel[0], "T": conv.kernel[1], "S": conv.stride[0],
+        "Ph": conv.padding[0], "Pw": conv.padding[1], "Dh": conv.dilation[0],
+        "groups": conv.groups, "width": width, "band_rows": band_rows_of(conv),
+        "weight": e.address(packed), "epilogue": e.epilogue(conv),
     }  # fmt: skip
     return int(e.program.add_grouped(fields))
 

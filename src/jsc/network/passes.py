@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jsc.network.choices import STEM_CHANNELS, reads_images
 from jsc.network.constants import Constant
 from jsc.network.graph import (
     IDENTITY,
@@ -27,13 +28,13 @@ from jsc.network.lowering.entries import Entry, Opaque
 from jsc.network.siblings import merge_siblings
 
 
-def simplify(graph: Graph) -> None:
+def simplify(graph: Graph, precision: str) -> None:
     drop_dead(graph)
     fold_padding(graph)
     fuse(graph)
     place_parts(graph)
     merge_siblings(graph, wanted(graph))
-    widen_stems(graph)
+    widen_stems(graph, precision)
     drop_dead(graph)
     gather_inputs(graph)
 
@@ -269,11 +270,9 @@ def _writes_parts(operation: Operation) -> bool:
     return not isinstance(operation, Copy) or operation.order is None
 
 
-STEM_CHANNELS = 4
-
-
-def widen_stems(graph: Graph) -> None:
-    """A convolution of an image's few channels becomes one of whole windows' rows.
+def widen_stems(graph: Graph, precision: str) -> None:
+    """A convolution of an image's few channels becomes one of whole windows' rows, unless there is
+    a kernel for just that.
 
     With a border around the image, the Kw C numbers of a window's row lie side by side: a map of
     Kw C channels whose pixels overlap, and a kernel of one column.
@@ -291,6 +290,8 @@ def widen_stems(graph: Graph) -> None:
         if conv.inputs[0] is not copy.out:  # it reads a part of the image
             continue
         if conv.kernel[1] == 1 or conv.residual is not None or conv.weight is None:
+            continue
+        if reads_images(conv, precision):
             continue
         (Kh, Kw), (Sh, Sw), (top, left) = conv.kernel, conv.stride, conv.padding
         _, Oh, Ow, _ = conv.out.shape

@@ -58,7 +58,7 @@ class NetworkProgram:
         for_tuning: bool = False,
     ):
         self.graph: Graph = lower(captured, channels_last)
-        passes.simplify(self.graph)
+        passes.simplify(self.graph, precision.conv)
         self.out_spec = captured.out_spec
         self.planar = [not last for last in channels_last]
         self.store = store
@@ -101,7 +101,8 @@ class NetworkProgram:
             return entry
         value, shape = entry.value, entry.shape
         _, H, W, C = value.shape
-        planes = entry.form in ("nchw", "flat") and not any(channels_last)
+        as_last = entry.last or any(channels_last)
+        planes = entry.form in ("nchw", "flat") and not as_last
         planar = H * W > 1 and C > 1 and (planes or entry.form == "ncl")
         ref = TensorRef(self.graph.tensors, shape, planar)
         self.graph.tensors += 1
@@ -120,7 +121,7 @@ class NetworkProgram:
                 out.tensor.planar = True  # type: ignore[union-attr]
             self.graph.operations.append(Copy([value], out))
         # With one channel the layouts differ in what strides say alone; then as torch says it.
-        last = entry.form == "nchw" and not planar and (C > 1 or any(channels_last))
+        last = entry.form == "nchw" and not planar and (C > 1 or as_last)
         return OutputRef(ref, torch.channels_last if last else torch.contiguous_format)
 
     def method(self, operation: Operation) -> str:

@@ -21,13 +21,15 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from jsc._files import open_regular, write_bytes
+from jsc.network import guards
 from jsc.network.captured import ON_SIZES, Captured, Placeholder
 
 if TYPE_CHECKING:
     from jsc.network.compiled import CompiledNetwork
 
 KEY = "jsc.network"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # 1 had free sizes without conditions
 DTYPES = {str(d): d for d in vars(torch).values() if isinstance(d, torch.dtype)}
 LAYOUTS = {str(v): v for v in vars(torch).values() if isinstance(v, torch.layout)}
 FORMATS = {str(v): v for v in vars(torch).values() if isinstance(v, torch.memory_format)}
@@ -93,10 +95,10 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Any], list[Captured]]:
         about = json.loads(text)
         if _names_modules(about):
             raise FileError(f"{path} names a module to import, which no compiled network does")
-        if about["version"] != VERSION:
+        if about["version"] not in READABLE:
             raise FileError(
                 f"{path} has version {about['version']} of the format, and this jsc reads "
-                f"{VERSION}; save the network again with this release"
+                f"up to {VERSION}; save the network again with this release"
             )
         return about, [_decode_graph(g, state) for g in about.pop("graphs")]
     except FileError:
@@ -150,6 +152,7 @@ def _encode_graph(captured: Captured, names: dict[str, str]) -> dict[str, Any]:
         ],
         "sizes": captured.sizes,
         "free": {name: [low, encode(high)] for name, (low, high) in captured.free.items()},
+        "guards": captured.guards,
         "results": pytree.treespec_dumps(captured.out_spec),
         "nodes": [
             [node.op, node.name, _target_name(node), _layer(node), encode(node.args)]
@@ -189,11 +192,15 @@ def _decode_graph(data: dict[str, Any], state: dict[str, Tensor]) -> Captured:
     ]
     needed = {p.name for p in placeholders if p.kind in ("state", "made")}
     free = {name: (low, decode(high)) for name, (low, high) in data["free"].items()}
+    conditions = tuple(data.get("guards", ()))
+    if not guards.understood(conditions, free):
+        raise ValueError(f"conditions on sizes that are none: {conditions}")
     return Captured(
         graph,
         placeholders,
         [tuple(shape) for shape in data["sizes"]],
         free,
+        conditions,
         pytree.treespec_loads(data["results"]),
         {name: state[name] for name in needed},
         sized=False,

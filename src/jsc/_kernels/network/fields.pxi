@@ -98,7 +98,7 @@ cdef extern from "network/depthwise.h" namespace "jsc::network" nogil:
 cdef extern from "network/grouped.h" namespace "jsc::network" nogil:
     cdef struct GroupedFields:
         Map x, out
-        int64_t Kh, S, Ph, Pw, Dh, groups, width, band_rows
+        int64_t Kh, T, S, Ph, Pw, Dh, groups, width, band_rows
         uint64_t weight
         Epilogue epilogue
 

@@ -15,7 +15,7 @@ Forms, for a map of N x H x W pixels and C channels:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ class Unsupported(Exception):
 class Entry:
     value: Value
     form: str
+    last: bool = field(default=False, compare=False)  # wanted in channels-last memory
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import fx
 
 from jsc.network.graph import Copy, Value
@@ -31,9 +33,11 @@ def dropout(low: Lowering, node: fx.Node, x: Any, p: float = 0.5, train: bool = 
 
 
 def clone(low: Lowering, node: fx.Node, x: Any, *rest: Any, **options: Any) -> Any:
-    """A map that is a result is copied then; other tensors are copied here."""
+    """A map that is a result is copied then, as it is wanted; other tensors are copied here."""
     if isinstance(x, Opaque):
         raise Unsupported("a copy")
+    if isinstance(x, Entry) and options.get("memory_format") == torch.channels_last:
+        return replace(x, last=True)
     return x
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -139,6 +141,16 @@ def test_nothing_to_compile():
 def test_a_model_that_fails_by_itself_says_so():
     with pytest.raises(jsc.CompileError, match="Sequential itself fails for inputs like these"):
         compiled(small(), torch.randn(2, 3, 20, 20))
+
+
+def test_it_has_no_parameters_and_goes_when_nobody_wants_it():
+    net = in_parts(randomise(Branching()), torch.rand(X))
+    assert not list(net.parameters())
+    assert not net.state_dict()
+    model = weakref.ref(net._frozen[0])
+    del net
+    gc.collect()
+    assert model() is None
 
 
 def test_calls_from_several_threads():

@@ -33,6 +33,35 @@ INSTEAD = (
 )
 
 
+class Parts:
+    """The parts that Dynamo has found so far, and how they are compiled. Dynamo keeps them for as
+    long as the model lives, so they hold no reference to it."""
+
+    def __init__(self, precision: Precision, budget: float, progress: bool):
+        self.precision = precision
+        self.budget = budget  # seconds that are left for all of them
+        self.progress = progress
+        self.graphs: list[Graph] = []
+
+    def add(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        """The backend of torch.compile."""
+        part = Graph(graph, inputs, self._compiled)
+        self.graphs.append(part)
+        return torch._dynamo.disable(part.__call__)
+
+    def _compiled(
+        self, model: nn.Module, sample: Any, plan: dict[str, str] | None
+    ) -> CompiledNetwork:
+        start = time.perf_counter()
+        net = one_graph(model, sample, self.precision, self.budget, plan, self.progress)
+        self.budget = max(0.0, self.budget - (time.perf_counter() - start))
+        return net
+
+    def native(self) -> list[CompiledNetwork]:
+        """Those that do not run in torch."""
+        return [c.net for graph in self.graphs for c in graph.compiled.values() if c is not None]
+
+
 class NetworkInParts(CompiledNetwork):
     """A frozen network of several graphs, between which Python runs.
 
@@ -47,35 +76,19 @@ class NetworkInParts(CompiledNetwork):
         structure: pytree.TreeSpec,
         kinds: list[str],
         model: nn.Module,
-        precision: Precision,
-        budget: float,
-        progress: bool,
+        parts: Parts,
         reason: str,
     ):
-        super().__init__(name, structure, kinds, model, precision)
+        super().__init__(name, structure, kinds, model, parts.precision)
         self.reason = reason
-        self._budget = budget  # seconds that are left for all parts
-        self._progress = progress
-        self._graphs: list[Graph] = []
-        self._run = torch.compile(model, backend=self._part)
-
-    def _part(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
-        part = Graph(graph, inputs, self._compiled_part)
-        self._graphs.append(part)
-        return torch._dynamo.disable(part.__call__)
-
-    def _compiled_part(
-        self, model: nn.Module, sample: Any, plan: dict[str, str] | None
-    ) -> CompiledNetwork:
-        start = time.perf_counter()
-        net = one_graph(model, sample, self.precision, self._budget, plan, self._progress)
-        self._budget = max(0.0, self._budget - (time.perf_counter() - start))
-        return net
+        self._parts = parts
+        # In a tuple, so that its parameters are not those of this module.
+        self._run = (torch.compile(model, backend=parts.add),)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         self._arguments.leaves(args, kwargs)  # refuses what the network was not compiled for
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            return self._run(*args, **kwargs)
+            return self._run[0](*args, **kwargs)
 
     def refresh(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Module):
@@ -85,20 +98,16 @@ class NetworkInParts(CompiledNetwork):
         assert own is not None
         own.load_state_dict(model.state_dict())  # each part sees at its next call that it is new
 
-    def _nets(self) -> list[CompiledNetwork]:
-        """Of the parts that run natively."""
-        return [c.net for graph in self._graphs for c in graph.compiled.values() if c is not None]
-
     @property
     def plan(self) -> dict[str, str]:
         """None of its own: the parts do not know the names of weights."""
         return {}
 
     def methods(self) -> dict[str, int]:
-        return dict(sum((Counter(net.methods()) for net in self._nets()), Counter()))
+        return dict(sum((Counter(net.methods()) for net in self._parts.native()), Counter()))
 
     def memory(self) -> tuple[int, int]:
-        used, together = zip(*(net.memory() for net in self._nets()), strict=True)
+        used, together = zip(*(net.memory() for net in self._parts.native()), strict=True)
         return sum(used), sum(together)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -117,10 +126,10 @@ class NetworkInParts(CompiledNetwork):
         )
 
     def _summary(self) -> Summary:
-        nets = self._nets()
-        in_torch = len(self._graphs) - len(nets)
+        graphs, nets = self._parts.graphs, self._parts.native()
+        in_torch = sum(not any(graph.compiled.values()) for graph in graphs)
         head = [
-            f"CompiledNetwork({self._name}) in {len(self._graphs)} parts"
+            f"CompiledNetwork({self._name}) in {len(graphs)} parts"
             f"{f', {in_torch} of them in torch' if in_torch else ''}, with Python between them",
             *([str(self.accuracy)] if self.accuracy is not None else []),
         ]
@@ -141,20 +150,20 @@ def in_parts(
     with the reason, if Dynamo finds no part that can be compiled."""
     args, kwargs = arguments_of(sample)
     leaves, structure = pytree.tree_flatten((args, kwargs))
-    with compiling, torch.no_grad(), torch.autocast("cpu", enabled=False):
-        net = NetworkInParts(
-            type(model).__name__, structure, [kind_of(leaf) for leaf in leaves],
-            frozen_copy(model), precision, budget, progress, reason,
-        )  # fmt: skip
-        try:
-            net(*args, **kwargs)
-        except Exception as error:
-            text = str(error).strip().split("\n")[0]
-            raise CompileError(
-                f"{reason}; and torch.compile, which takes a model in parts, fails: "
-                f"{type(error).__name__}: {text}. {INSTEAD}"
-            ) from error
-    if not net._nets():
+    with compiling:
+        frozen = frozen_copy(model)
+    kinds = [kind_of(leaf) for leaf in leaves]
+    parts = Parts(precision, budget, progress)
+    net = NetworkInParts(type(model).__name__, structure, kinds, frozen, parts, reason)
+    try:
+        net(*args, **kwargs)
+    except Exception as error:
+        text = str(error).strip().split("\n")[0]
+        raise CompileError(
+            f"{reason}; and torch.compile, which takes a model in parts, fails: "
+            f"{type(error).__name__}: {text}. {INSTEAD}"
+        ) from error
+    if not parts.native():
         raise CompileError(f"{reason}; and of its parts none can be compiled. {INSTEAD}")
     return net
 
@@ -162,8 +171,8 @@ def in_parts(
 def warn_of_parts(net: CompiledNetwork) -> None:
     assert isinstance(net, NetworkInParts)
     warnings.warn(
-        f"jsc.compile: {net._name} is compiled in {len(net._graphs)} parts, between which its "
-        f"Python runs: {net.reason}",
+        f"jsc.compile: {net._name} is compiled in {len(net._parts.graphs)} parts, between which "
+        f"its Python runs: {net.reason}",
         RuntimeWarning,
         stacklevel=3,
     )

@@ -6,7 +6,7 @@ compiled network, so it is refused here, in words.
 
 Export takes one and the same path for all inputs of a size. A batch of two or more is exported
 with its size free, which then serves every other batch but one image. Image sizes are left free
-when they have changed twice (`varied`), because exporting takes two to four times as long then.
+when they have changed twice (`varied`), because exporting takes two to six times as long then.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def compile(
     sample : Tensor, tuple (positional arguments) or dict (keyword arguments)
         A real input: methods are timed on it, one of which passes over zeros. Other batch and image
         sizes work too: the second image size costs another export, the third one with its sizes
-        free, up to four times as long; later ones are only planned.
+        free, up to six times as long; later ones are only planned.
     precision : "ieee", "tf32" or "bf16", optional
         How exact the operands of convolutions and linear layers have to be: 24, 11 or 8
         significant bits; sums are float32. None takes what torch's own switches say now

@@ -136,7 +136,7 @@ def test_tune_and_compile_say_what_they_chose(caplog):
     for layer in plan.layers:
         assert f"jsc.tune: {layer.name}: {layer.method} ({layer.reason})" in said
     assert "jsc.compile: CompiledNetwork(Sequential)" in said[-1]
-    assert "direct" in said[-1]
+    assert "grouped" in said[-1]
 
 
 def test_library_code_prints_nothing():

@@ -95,7 +95,7 @@ def test_a_size_for_which_the_model_takes_another_path(pads, exports):
 
 
 def test_a_model_for_one_size_after_the_other(exports):
-    """The linear layer behind a fixed pooling has sizes that cannot be free."""
+    """A root of a size cannot be free."""
 
     class Squares(nn.Module):
         def __init__(self):
@@ -103,7 +103,7 @@ def test_a_model_for_one_size_after_the_other(exports):
             self.conv = nn.Conv2d(3, 4, 3)
 
         def forward(self, x):
-            side = int(x.shape[-1] ** 0.5)  # a root of a size, which no graph of ours has
+            side = int(x.shape[-1] ** 0.5)
             return F.adaptive_avg_pool2d(self.conv(x), side)
 
     model = randomise(Squares())

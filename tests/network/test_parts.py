@@ -90,6 +90,10 @@ def test_new_weights():
     close(net(x), other(x))
     with pytest.raises(ValueError, match="built otherwise"):
         net.refresh(randomise(Selecting()))
+    wider = randomise(Branching())
+    wider.bright = randomise(nn.Conv2d(16, 9, 3))
+    with pytest.raises(ValueError, match=r"bright\.weight must be of shape \(8, 16, 3, 3\)"):
+        net.refresh(wider)
     close(net(x), other(x))
 
 

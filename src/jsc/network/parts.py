@@ -96,7 +96,14 @@ class NetworkInParts(CompiledNetwork):
         refuse_other(model, self._persistent, self._classes)
         (own,) = self._frozen
         assert own is not None
-        own.load_state_dict(model.state_dict())  # each part sees at its next call that it is new
+        given = model.state_dict()
+        for name, tensor in own.state_dict().items():  # else some would be copied before it raises
+            if name not in given or given[name].shape != tensor.shape:
+                found = f"of shape {tuple(given[name].shape)}" if name in given else "missing"
+                raise ValueError(
+                    f"refresh: {name} must be of shape {tuple(tensor.shape)}, and is {found}"
+                )
+        own.load_state_dict(given)  # each part sees at its next call that it is new
 
     @property
     def plan(self) -> dict[str, str]:

@@ -16,7 +16,7 @@
 //
 // Versions: pixel by pixel, one load for each tap; the epilogue in registers (2 times as fast); tiles that
 // load each number once, one load for 1.3 multiply-adds. On one thread of an AMD EPYC with AVX-512 it is at
-// .35 to .67 of the rate of large matrix products (benchmarks/results/dense.md).
+// .33 to .66 of the rate of large matrix products (benchmarks/results/dense.md).
 //
 // Order of additions: u, then v, from zero; taps that hang over are left out.
 #pragma once

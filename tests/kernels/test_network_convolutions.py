@@ -234,6 +234,14 @@ def test_depthwise(maps, isa, seed):
     close(ours, exact)
 
 
+def grouped(maps, r, g, packed_groups, width, most):
+    return convolution(
+        maps, r, g, "grouped", groups=g["groups"], width=width, band_rows=r.randint(1, 4),
+        S=g["stride"][0], T=g["kernel"][1],
+        weight=lambda w: maps.constant(packing.grouped(w, packed_groups, width, most)),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_grouped(maps, isa, seed):
     r, g = drawn(seed)
@@ -250,11 +258,7 @@ def test_grouped(maps, isa, seed):
         "W": r.randint(8, 33),
     }
     g |= {"dilation": (r.choice([1, 2]), 1), "padding": (r.randint(0, 2), r.randint(0, 2))}
-    pack = lambda w: packing.grouped(w, g["groups"], width, most)  # noqa: E731
-    ours, exact = convolution(
-        maps, r, g, "grouped", groups=g["groups"], width=width, band_rows=r.randint(1, 4), S=step,
-        T=3, weight=lambda w: maps.constant(pack(w)),
-    )  # fmt: skip
+    ours, exact = grouped(maps, r, g, g["groups"], width, most)
     close(ours, exact)
 
 
@@ -267,10 +271,7 @@ def test_groups_that_share_a_vector(maps, isa, seed):
     g |= {"groups": groups, "C": groups * filters, "K": groups * filters, "H": 11}
     g |= {"kernel": (r.choice([1, 3, 5]), 3), "stride": (step, step), "W": r.randint(8, 33)}
     g |= {"dilation": (r.choice([1, 2]), 1), "padding": (r.randint(0, 2), r.randint(0, 2))}
-    ours, exact = convolution(
-        maps, r, g, "grouped", groups=groups, width=lanes, band_rows=r.randint(1, 4), S=step, T=3,
-        weight=lambda w: maps.constant(packing.grouped(w, 1, lanes, 1)),
-    )  # fmt: skip
+    ours, exact = grouped(maps, r, g, 1, lanes, 1)
     close(ours, exact)
 
 
@@ -282,10 +283,7 @@ def test_images_under_kernels_of_seven_columns(maps, isa, seed):
     g |= {"kernel": (r.choice([1, 3, 7]), 7), "stride": (step, step), "W": r.randint(15, 33)}
     g |= {"dilation": (r.choice([1, 2]), 1), "padding": (r.randint(0, 3), r.randint(0, 3))}
     g |= {"H": 15}
-    ours, exact = convolution(
-        maps, r, g, "grouped", groups=1, width=lanes, band_rows=r.randint(1, 4), S=step, T=7,
-        weight=lambda w: maps.constant(packing.grouped(w, 1, lanes, 1)),
-    )  # fmt: skip
+    ours, exact = grouped(maps, r, g, 1, lanes, 1)
     close(ours, exact)
 
 

@@ -137,6 +137,15 @@ def test_groups_that_share_a_vector(isa, groups, width):
     assert net.methods() == {"grouped": 2}
 
 
+def test_nan_stays_in_its_group(isa):
+    model = randomise(nn.Sequential(nn.Conv2d(32, 32, 3, padding=1, groups=8)))
+    x = torch.randn(1, 32, 9, 9)
+    x[0, 5, 2, 3], x[0, 30, 7, 7] = float("nan"), float("inf")
+    net = jsc.compile(model, x, budget=0.0, check=False)
+    assert net.methods() == {"grouped": 1}
+    torch.testing.assert_close(net(x), model(x), rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_tuned_methods_stay_exact(isa, seed):
     model = randomise(RandomNetwork(seed))

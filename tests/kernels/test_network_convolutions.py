@@ -5,18 +5,14 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from convolution_runs import LANES, convolution, drawn
+from convolution_runs import LANES, TILES_ACTS, convolution, drawn, tiles_fields
 from network_maps import Maps, act, close
 
-from jsc import _config
-from jsc._geometry import ConvGeometry
-from jsc._kernels.amx.amx import Convolution as Tiles
 from jsc._kernels.cpc.forward import tile_columns
 from jsc._precision import PIECES
 from jsc.network import packing
-from jsc.network.choices import AMX_FIELDS
 from jsc.network.emit import NOWHERE
-from jsc.ops import amx, cpc
+from jsc.ops import cpc
 
 
 @pytest.fixture(params=[1, 2], ids=lambda n: f"{n} threads")
@@ -158,50 +154,12 @@ def test_sparse_stores_with_the_bits_of_one_by_one(maps, isa, filters):
 @pytest.mark.parametrize("precision", PIECES)
 @pytest.mark.parametrize("seed", range(24))
 def test_tiles(maps, isa, seed, precision):
-    if not _config.amx():
-        pytest.skip("this CPU has no AMX tiles")
     r, g = drawn(seed)
     g |= {"C": r.choice([3, 16, 33, 70]), "groups": 1}
-    steps = (g["kernel"], g["stride"], g["padding"], g["dilation"])
-    sizes = ConvGeometry(
-        g["N"], g["C"], g["H"], g["W"], g["K"], *(n for step in steps for n in step)
-    )
-    if amx.unsupported(sizes):
-        pytest.skip("not for AMX")
-    pieces = PIECES[precision]
-    cut = {**sizes.sizes(), **amx.cut(sizes, pieces), "packed": r.randint(pieces, 3)}
-    cut["weight_bytes"] = r.choice([cut["weight_bytes"], 0])  # 0: bands that threads share
-    floats = Tiles({**dict.fromkeys(AMX_FIELDS, 0), **cut}).common_bytes // 4
-    room, common = maps.place((1, 1, 1, floats + 16), around=0)
-    common.fill_(float("nan"))
-    missing = -g["K"] % amx.BLOCK
-    acts = [("none", 0, 0), ("clamp", 0, float("inf"))]
-
-    def fields(own, w, shift):
-        bias = torch.zeros(g["K"]) if shift is None else shift
-        blocking = {
-            "vectors": 1,
-            "chunk": g["C"],
-            "band_rows": 2,
-            "task_blocks": 1,
-            "tiles_first": 0,
-        }
-        weight = maps.constant(packing.direct(w, 1, LANES[isa], 1, g["C"]))
-        tiles = {
-            **cut, "weight": maps.constant(amx.pack(w, sizes, cut["packed"])),
-            "x_pitch": own["x"]["pixel"], "out_pitch": own["out"]["pixel"],
-            "residual_pitch": own["epilogue"]["residual"]["pixel"],
-            "bias": maps.constant(F.pad(bias, (0, missing))),
-            "relu": int(own["epilogue"]["act"]["kind"] == act("clamp")["kind"]),
-        }  # fmt: skip
-        return {
-            "amx": tiles, "common": -(-room["offset"] // 16) * 16, "out": own["out"],
-            "direct": {**own, **blocking, "groups": 1, "weight": weight},
-        }  # fmt: skip
-
+    common, fields = tiles_fields(maps, r, g, precision)
     ours, exact = convolution(
-        maps, r, g, "tiles", special=seed % 4 == 0, acts=acts, workspace=common, fields=fields,
-        precision=precision,
+        maps, r, g, "tiles", special=seed % 4 == 0, acts=TILES_ACTS, workspace=common,
+        fields=fields, precision=precision,
     )  # fmt: skip
     close(ours, exact, 1e-5)
 

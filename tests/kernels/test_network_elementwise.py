@@ -5,43 +5,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from network_maps import CHANNELS, SPECIAL, act, close, image
+from network_maps import CHANNELS, SPECIAL, act, close, elementwise_fields, image, operand_of
 
-from jsc.network import emit
-from jsc.network.emit import NOWHERE
+from jsc.network.emit import OPERANDS
 
 OPERATIONS = {
     "identity": lambda x, b: x + 0 * b, "add": torch.add, "sub": torch.sub, "mul": torch.mul,
     "div": torch.div, "max": torch.maximum, "min": torch.minimum,
     "prelu": lambda x, b: torch.where(x > 0, x, x * b),
 }  # fmt: skip
-OPERANDS = ("none", "map", "pixel", "channel", "vector", "scalar")
-
-
-def elementwise_fields(maps, x, op, operand, b, around=5, **more):
-    N, C, H, W = x.shape
-    out, _ = maps.place((N, H, W, C), around=around)
-    other, vector, scalar = NOWHERE, 0, 0.0
-    if operand in ("map", "pixel", "channel"):
-        other = maps.put(b, around=around)
-    elif operand == "vector":
-        vector = maps.constant(b.flatten())
-    elif operand == "scalar":
-        scalar = b.item()
-    return {
-        "x": maps.put(x, around=around), "other": other, "out": out,
-        "op": emit.OPERATIONS.index(op), "operand": OPERANDS.index(operand),
-        "scale": vector, "shift": 0, "scalar": scalar, "act": act(), **more,
-    }  # fmt: skip
-
-
-def operand_of(kind, x):
-    N, C, H, W = x.shape
-    shapes = {
-        "map": (N, C, H, W), "pixel": (N, C, 1, 1), "channel": (N, 1, H, W), "vector": (1, C, 1, 1),
-        "scalar": (1, 1, 1, 1),
-    }  # fmt: skip
-    return torch.randn(shapes[kind])
 
 
 @pytest.mark.parametrize("around", [0, 5], ids=["dense", "slice"])

@@ -3,19 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from network_maps import CHANNELS, Maps, act, close, image
-
-
-def pool_fields(maps, x, out_shape, kernel, stride, padding, dilation=(1, 1), **more):
-    N, C, H, W = out_shape
-    out, _ = maps.place((N, H, W, C), around=3)
-    return {
-        "x": maps.put(x), "out": out,
-        "Kh": kernel[0], "Kw": kernel[1], "Sh": stride[0], "Sw": stride[1],
-        "Ph": padding[0], "Pw": padding[1], "Dh": dilation[0], "Dw": dilation[1], "average": 0,
-        "count_padding": 0, "divisor": 0, "act": act(), **more,
-    }  # fmt: skip
-
+from network_maps import CHANNELS, Maps, act, close, image, pool_fields
 
 WINDOWS = [  # kernel, stride, padding, dilation, ceil_mode
     ((3, 3), (2, 2), (1, 1), (1, 1), False),

@@ -3,15 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from network_maps import CHANNELS, Maps, close, image
-
-
-def resize_fields(maps, x, size, mode, align_corners=False, scales=(0.0, 0.0)):
-    out, _ = maps.place((x.shape[0], *size, x.shape[1]))
-    return {
-        "x": maps.put(x), "out": out, "bilinear": int(mode == "bilinear"),
-        "align_corners": int(align_corners), "scale_h": scales[0], "scale_w": scales[1],
-    }  # fmt: skip
+from network_maps import CHANNELS, Maps, close, image, resize_fields
 
 
 @pytest.mark.parametrize("size", [(7, 10), (14, 20), (21, 15), (3, 4), (1, 1), (8, 23)], ids=str)

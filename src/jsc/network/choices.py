@@ -19,7 +19,10 @@ STEM_CHANNELS = 4  # of an image
 MOST_LANES = 16
 LEAST_CHANNELS = 16  # for `cpc`
 # Beside sizes and what `amx.cut` says.
-AMX_FIELDS = ("x_pitch", "out_pitch", "residual_pitch", "weight", "bias", "relu", "packed")
+AMX_FIELDS = (
+    "x_pitch", "out_pitch", "residual_pitch", "x_bytes", "out_bytes", "weight", "bias", "relu",
+    "packed",
+)  # fmt: skip
 
 
 def checked_plan(plan: Mapping[str, str]) -> dict[str, str]:

@@ -59,7 +59,8 @@ def compile(
         significant bits; sums are float32. None takes what torch's own switches say now
         (`torch.backends.mkldnn.conv.fp32_precision`, `.matmul` for linear layers), which is "ieee"
         where nobody has set them. A lower one is a permission, used where this CPU is faster with
-        it (AMX tiles for both, AVX-512's BF16 for "bf16"); maps between layers stay float32.
+        it (AMX tiles for both, AVX-512's BF16 for "bf16"). At "bf16" maps between layers
+        are stored as bfloat16 where all that writes and reads them can.
     budget : float
         Seconds that timing the methods of all convolutions may take, each in its place, with
         torch's number of threads. Convolutions that are not reached by then take the default

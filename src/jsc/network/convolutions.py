@@ -21,6 +21,7 @@ from jsc.network.blocking import (
 from jsc.network.choices import TILES, geometry_of, groups_together
 from jsc.network.constants import FLOATS, Constant
 from jsc.network.graph import Convolution
+from jsc.network.methods import scaled_weight
 from jsc.ops import amx, cpc
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def emit(e: Emitter, conv: Convolution, method: str) -> int:
 
 def winograd(e: Emitter, conv: Convolution, tile: tuple[int, int]) -> int:
     vectors = vectors_of(conv.out.C, e.lanes)
-    packed = e.tensor(e.weight(conv).then(
+    packed = e.tensor(scaled_weight(conv).then(
         ("winograd", tile, e.lanes, vectors),
         lambda w: packing.winograd(w, tile, e.lanes, vectors),
     ))  # fmt: skip
@@ -56,28 +57,34 @@ def direct(e: Emitter, conv: Convolution) -> int:
 
 
 def direct_bf16(e: Emitter, conv: Convolution) -> int:
+    return int(e.program.add_direct_bf16({"direct": pairs_fields(e, conv)}))
+
+
+def pairs_fields(e: Emitter, conv: Convolution) -> dict[str, Any]:
     cut = blocking(conv, e.lanes, numbers=-(-conv.inputs[0].C // 2))
-    weight = e.weight(conv)
+    weight = scaled_weight(conv)
     e.store.keep_bounded(weight)
     packed = weight.then(
         ("direct_bf16", e.lanes, cut.vectors, cut.chunk),
         lambda w: packing.direct(packing.pairs(w), 1, e.lanes, cut.vectors, cut.chunk),
     )
-    fields = {**e.geometry(conv), **cut.fields(), "weight": e.raw(packed)}
-    return int(e.program.add_direct_bf16({"direct": fields}))
+    return {**e.geometry(conv), **cut.fields(), "weight": e.raw(packed)}
 
 
 def direct_fields(e: Emitter, conv: Convolution) -> dict[str, Any]:
     cut = blocking(conv, e.lanes)
     key = ("direct", conv.groups, e.lanes, cut.vectors, cut.chunk)
-    packed = e.weight(conv).then(
+    packed = scaled_weight(conv).then(
         key, lambda w: packing.direct(w, conv.groups, e.lanes, cut.vectors, cut.chunk)
     )
     return {**e.geometry(conv), **cut.fields(), "weight": e.address(packed)}
 
 
 def tiles(e: Emitter, conv: Convolution) -> int:
-    g, weight, direct = geometry_of(conv), e.weight(conv), direct_fields(e, conv)
+    g, weight = geometry_of(conv), scaled_weight(conv)
+    halves = conv.inputs[0].root.bf16, conv.out.root.bf16
+    # What takes numbers that have no such sum.
+    direct = pairs_fields(e, conv) if any(halves) else direct_fields(e, conv)
     e.store.keep_bounded(weight)
     pieces = PIECES[e.precision.of(conv.linear)]
     packed = weight.then(("amx", g.Dw, pieces), lambda w: amx.pack(w.float(), g, pieces))
@@ -89,6 +96,7 @@ def tiles(e: Emitter, conv: Convolution) -> int:
         **g.sizes(), **amx.cut(g, pieces), "packed": pieces,
         "x_pitch": direct["x"]["pixel"], "out_pitch": direct["out"]["pixel"],
         "residual_pitch": direct["epilogue"]["residual"]["pixel"],
+        "x_bytes": 2 if halves[0] else 4, "out_bytes": 2 if halves[1] else 4,
         "weight": e.raw(packed), "bias": e.address(bias),
         "relu": int(conv.act.kind == "clamp"),
     }  # fmt: skip
@@ -97,7 +105,9 @@ def tiles(e: Emitter, conv: Convolution) -> int:
 
 
 def depthwise(e: Emitter, conv: Convolution) -> int:
-    packed = e.weight(conv).then(("depthwise", e.lanes), lambda w: packing.depthwise(w, e.lanes))
+    packed = scaled_weight(conv).then(
+        ("depthwise", e.lanes), lambda w: packing.depthwise(w, e.lanes)
+    )
     fields = e.geometry(conv)
     del fields["groups"]
     return int(e.program.add_depthwise({**fields, "weight": e.address(packed)}))
@@ -110,7 +120,7 @@ def grouped(e: Emitter, conv: Convolution) -> int:
     width = e.lanes if together or filters >= e.lanes else e.lanes // 2
     two = conv.kernel[1] == 3 and width == e.lanes and filters >= 2 * width
     most = 2 if two else 1
-    packed = e.weight(conv).then(
+    packed = scaled_weight(conv).then(
         ("grouped", groups, width, most), lambda w: packing.grouped(w, groups, width, most)
     )
     fields = {
@@ -126,7 +136,7 @@ def sparse(e: Emitter, conv: Convolution) -> int:
     Kw, Sw, Dw = conv.kernel[1], conv.stride[1], conv.dilation[1]
     vectors = cpc.vectors_of(conv.out.C, Kw, Sw, Dw, e.lanes)
     block = vectors * e.lanes
-    weight = e.weight(conv)
+    weight = scaled_weight(conv)
     e.store.keep_bounded(weight)
     packed = weight.then(("cpc", block), lambda w: cpc.pack_blocks(w.float(), block))
     columns = tile_columns(Kw, Sw, Dw, conv.out.shape[2])

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from jsc._kernels.network.program import Program
-from jsc._precision import Precision
 from jsc.network import convolutions
 from jsc.network.blocking import pixels_of_a_task
-from jsc.network.choices import candidates
-from jsc.network.constants import Constant, State, Store
+from jsc.network.constants import Constant, Store
 from jsc.network.graph import (
     Activation,
     AdaptivePool,
@@ -32,6 +30,7 @@ from jsc.network.graph import (
     Value,
 )
 from jsc.network.memory import Memory
+from jsc.network.methods import Methods
 
 FEW_ROWS = 4  # of a linear layer
 ARENA = 0  # the region; those of the call's tensors follow
@@ -41,7 +40,7 @@ ACTIVATIONS = (
     "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "softplus", "mish",
 )  # fmt: skip
 NOWHERE = dict.fromkeys(
-    ("region", "offset", "N", "H", "W", "C", "image", "row", "pixel", "channel"), 0
+    ("region", "offset", "N", "H", "W", "C", "image", "row", "pixel", "channel", "bf16"), 0
 )
 
 
@@ -53,15 +52,14 @@ class Emitter:
         program: Program,
         memory: Memory,
         store: Store,
-        choices: Mapping[str, str],
-        precision: Precision,
+        methods: Methods,
     ):
         self.program = program
         self.memory = memory
         self.store = store
-        self.choices = choices
-        self.precision = precision
-        self.lanes = (4, 8, 16)[program.isa]
+        self.methods = methods
+        self.precision = methods.precision
+        self.lanes = methods.lanes
         self.kept: list[Tensor] = []
 
     def emit(self, operation: Operation) -> int:
@@ -79,7 +77,9 @@ class Emitter:
             region, offset = 1 + root.tensor.index, 0
             planar = root.tensor.planar
         else:
-            region, offset, planar = ARENA, self.memory.offsets[root], False
+            # In numbers of the map, of which there are two to a float.
+            region, planar = ARENA, root.planar
+            offset = self.memory.offsets[root] * (2 if root.bf16 else 1)
         image, row, pixel, channel = (
             (C * H * W, W, 1, H * W) if planar else (H * W * C, W * C, C, 1)
         )
@@ -91,6 +91,7 @@ class Emitter:
         return {
             "region": region, "offset": offset, "N": N, "H": H, "W": W, "C": C,
             "image": image, "row": row, "pixel": pixel, "channel": channel,
+            "bf16": int(root.bf16),
         }  # fmt: skip
 
     def address(self, constant: Constant | None) -> int:
@@ -127,38 +128,8 @@ class Emitter:
             "act": self.activation(operation.act),
         }
 
-    def weight(self, conv: Convolution) -> Constant:
-        """Weights with the scale of a batch-norm in them: float64, rounded when they are packed."""
-        weight, scale = conv.weight, conv.scale
-        assert weight is not None
-        if scale is None:
-            return weight
-
-        def scaled(state: State) -> Tensor:
-            factors = scale.recipe(state).double()[:, None, None, None]
-            return weight.recipe(state).to(torch.float64, copy=True).mul_(factors)
-
-        return Constant(("scaled", weight.key, scale.key), scaled)
-
     def maps(self, operation: Operation) -> dict[str, Any]:
         return {"x": self.place(operation.inputs[0]), "out": self.place(operation.out)}
-
-    def choice(self, conv: Convolution) -> str:
-        """The method chosen for a convolution, the rule's where there is none that fits it."""
-        fitting = candidates(conv, self.lanes, self.precision.of(conv.linear))
-        chosen = self.choices.get(conv.name)
-        if chosen is None or chosen not in fitting or not self.takes_weights(conv, chosen):
-            return next(c for c in fitting if self.takes_weights(conv, c))
-        return chosen
-
-    def options(self, conv: Convolution) -> list[str]:
-        """The ways to do a convolution with its weights, the rule's own first."""
-        fitting = candidates(conv, self.lanes, self.precision.of(conv.linear))
-        return [c for c in fitting if self.takes_weights(conv, c)]
-
-    def takes_weights(self, conv: Convolution, choice: str) -> bool:
-        """`cpc` would lose inf times zero, and a large number has no bfloat16."""
-        return choice not in ("cpc", "amx", "direct_bf16") or self.store.bounded(self.weight(conv))
 
     def convolution(self, conv: Convolution, choice: str) -> int:
         return convolutions.emit(self, conv, choice)
@@ -180,7 +151,7 @@ class Emitter:
 
 
 def convolution(e: Emitter, op: Convolution) -> int:
-    return e.convolution(op, e.choice(op))
+    return e.convolution(op, e.methods.of(op))
 
 
 def linear(e: Emitter, op: Linear) -> int:

@@ -25,6 +25,8 @@ class Value:
     whole, first   the map that this one is a part of, and where in it the part begins: (h, w, c)
     step           rows and columns of `whole` from one of this map to the next
     tensor         a map that is a tensor of the caller's or of torch's: an input, output or result
+    bf16           a map that holds memory has numbers of bfloat16 (bf16_maps.py), not of float32
+    planar         it lies plane by plane, channel after channel: what a linear layer reads
     """
 
     shape: tuple[int, int, int, int]
@@ -32,6 +34,8 @@ class Value:
     first: tuple[int, int, int] = (0, 0, 0)
     step: tuple[int, int] = (1, 1)
     tensor: TensorRef | None = None
+    bf16: bool = False
+    planar: bool = False
 
     @property
     def C(self) -> int:

@@ -141,7 +141,7 @@ def plan(graph: Graph, segments: list[Segment]) -> Memory:
         if kept is not None and kept.root in life:
             life[kept.root][1] = time
     offsets: dict[Value, int] = {}
-    sizes = {v: -(-(numel(v.shape) + SLACK) // ALIGNMENT) * ALIGNMENT for v in life}
+    sizes = {v: -(-(_floats(v) + SLACK) // ALIGNMENT) * ALIGNMENT for v in life}
     for value in sorted(life, key=lambda v: -sizes[v]):
         begin, end = life[value]
         taken = sorted(
@@ -157,3 +157,8 @@ def plan(graph: Graph, segments: list[Segment]) -> Memory:
         offsets[value] = at
     size = max((offsets[v] + sizes[v] for v in offsets), default=0)
     return Memory(offsets, size, sum(sizes.values()))
+
+
+def _floats(value: Value) -> int:
+    """Of the memory that a map takes."""
+    return -(-numel(value.shape) // 2) if value.bf16 else numel(value.shape)

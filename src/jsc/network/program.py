@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from jsc import _config
 from jsc._kernels.network.program import Program, Walk
 from jsc._precision import Precision
-from jsc.network import batches, memory, passes
+from jsc.network import batches, bf16_maps, memory, passes
 from jsc.network.captured import Captured
 from jsc.network.choices import workspace_of
 from jsc.network.constants import FLOATS, Store
@@ -23,8 +23,10 @@ from jsc.network.emit import Emitter
 from jsc.network.graph import Convolution, Copy, Graph, Operation, TensorRef, TorchCall, Value
 from jsc.network.lowering.entries import Entry, Opaque, Parameter, ViewOf
 from jsc.network.lowering.walk import lower
+from jsc.network.methods import Methods
 
 IEEE = Precision()
+LANES = (4, 8, 16)  # of float32, by instruction set
 
 
 def _without_autocast() -> AbstractContextManager[Any]:
@@ -69,10 +71,13 @@ class NetworkProgram:
         for operation in self.graph.operations:
             if isinstance(operation, Convolution):
                 operation.workspace = workspace_of(operation, precision.of(operation.linear))
+        self.methods = Methods(choices, store, precision, LANES[self.isa])
+        if not for_tuning:
+            bf16_maps.mark(self.graph, precision, self.methods.of)
         self.segments = memory.schedule(self.graph)
         self.memory = memory.plan(self.graph, self.segments)
         self.program = Program(self.isa)
-        self.emitter = Emitter(self.program, self.memory, store, choices, precision)
+        self.emitter = Emitter(self.program, self.memory, store, self.methods)
         self.index: dict[Operation, int] = {}
         for operation in self.graph.operations:
             if not isinstance(operation, TorchCall):
@@ -129,7 +134,7 @@ class NetworkProgram:
         if isinstance(operation, TorchCall):
             return "torch"
         if isinstance(operation, Convolution):
-            return self.emitter.choice(operation)
+            return self.methods.of(operation)
         return "native"
 
     def walk_singly(
@@ -160,7 +165,7 @@ class NetworkProgram:
     def alternative(self, conv: Convolution, choice: str) -> Callable[[], None]:
         """While `walk_singly` stands at a convolution: a function that does it another way."""
         program, store = Program(self.isa), Store(self.store.state)
-        emitter = Emitter(program, self.memory, store, {}, self.emitter.precision)
+        emitter = Emitter(program, self.memory, store, self.methods)
         alone = self._alone(program, emitter.convolution(conv, choice))
 
         def run(kept: Emitter = emitter) -> None:
@@ -258,6 +263,8 @@ class NetworkProgram:
         place = self.emitter.place(view.value)
         if place["region"] == 0:
             base, offset = call.arena, place["offset"] + call.skip
+            if place["bf16"]:
+                base, offset = base.view(torch.bfloat16), offset + call.skip
         else:
             base = tensors[place["region"] - 1]  # type: ignore[assignment]
             offset = int(base.storage_offset()) + place["offset"]  # the region begins at the tensor

@@ -195,7 +195,7 @@ def summary(
     operations = program.graph.operations
     walks = sum(isinstance(step, Walk) for step in program.steps)
     stages = sum(step.stages for step in program.steps if isinstance(step, Walk))
-    memory, precision = program.memory, program.emitter.precision
+    memory, precision = program.memory, program.methods.precision
     isa = _config.ISA_NAMES[program.isa]
     exactness = "" if precision == Precision() else f", precision {precision}"
     head = [

@@ -46,7 +46,7 @@ def tune(
 
     def visit(operation: Operation, run: Callable[[], None]) -> None:
         if isinstance(operation, Convolution):
-            options = program.emitter.options(operation)
+            options = program.methods.options(operation)
             shape = _shape(operation)
             if "cpc" in options:
                 shape += (round(DENSITIES * program.density(operation)),)
@@ -137,7 +137,7 @@ class _Check:
         affordable = conv.out.shape[1] * CHECKED_MACS // max(1, conv.macs)
         self.rows = min(conv.out.shape[1], max(4, affordable))
         self.exact = self._compute(torch.float64)
-        precision = program.emitter.precision.of(conv.linear)
+        precision = program.methods.precision.of(conv.linear)
         self.torch_error = largest_error(self._compute(torch.float32, precision), self.exact)
 
     def _compute(self, dtype: torch.dtype, precision: str = "ieee") -> Tensor:

@@ -172,6 +172,7 @@ class Convolution:
         return amx.Convolution({
             **g.sizes(), **cut(g, pieces), "packed": 3,
             "x_pitch": g.C, "out_pitch": g.K, "residual_pitch": 0,
+            "x_bytes": 4, "out_bytes": 4,
             "weight": self._packed.data_ptr(), "bias": self._bias.data_ptr(), "relu": 0,
         })  # fmt: skip
 

@@ -39,7 +39,7 @@ RANGE_CHAINS = 8  # chains of a range at least, so that its sums are worth their
 RANGE_BYTES = 64 << 20  # of the sums of all ranges, where there is more than one
 GROUP = 128  # filters of the gradient that one task does
 NO_MAP = dict.fromkeys(
-    ("region", "offset", "N", "H", "W", "C", "image", "row", "pixel", "channel"), 0
+    ("region", "offset", "N", "H", "W", "C", "image", "row", "pixel", "channel", "bf16"), 0
 )
 
 
@@ -114,7 +114,7 @@ def _plain(packed: Tensor, m: int) -> int:
 
 def _map(region: int, N: int, H: int, W: int, C: int) -> dict[str, int]:
     sizes = {"region": region, "offset": 0, "N": N, "H": H, "W": W, "C": C}
-    return {**sizes, "image": H * W * C, "row": W * C, "pixel": C, "channel": 1}
+    return {**sizes, "image": H * W * C, "row": W * C, "pixel": C, "channel": 1, "bf16": 0}
 
 
 class Convolution:

@@ -6,6 +6,7 @@ cdef extern from "amx/convolution.h" namespace "jsc" nogil:
     cdef struct AmxFields:
         Py_ssize_t N, C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Oh, Ow
         Py_ssize_t x_pitch, out_pitch, residual_pitch
+        Py_ssize_t x_bytes, out_bytes
         Py_ssize_t chunk, window, column_step, pixel_columns, row_pixels, phases, halo
         Py_ssize_t weight_bytes, band_bytes, shared_bytes
         Py_ssize_t pieces, packed
@@ -13,8 +14,8 @@ cdef extern from "amx/convolution.h" namespace "jsc" nogil:
         int relu
 
     cdef cppclass AmxCall:
-        const float *x
-        float *out
+        const char *x
+        char *out
         char *common
         char *own
 

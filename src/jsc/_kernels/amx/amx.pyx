@@ -44,7 +44,7 @@ cdef class Convolution:
         cdef AmxConvolution c = self.convolution
         cdef AmxCall call
         cdef Py_ssize_t round = 0, index
-        call.x, call.out = <const float *>x, <float *>out
+        call.x, call.out = <const char *>x, <char *>out
         call.common = <char *>scratch
         call.own = call.common + c.common_bytes()
         c.share_out(num_threads)

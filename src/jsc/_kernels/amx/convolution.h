@@ -23,6 +23,8 @@ struct AmxFields {
     ptrdiff_t N, C, H, W, K, Kh, Kw, Sh, Sw, Ph, Pw, Dh, Dw, Oh, Ow;
     // From a pixel to the next; rows and images follow each other.
     ptrdiff_t x_pitch, out_pitch, residual_pitch;
+    // Of a number of the input, and of the output and the residual: 4, or 2 of bfloat16.
+    ptrdiff_t x_bytes, out_bytes;
     ptrdiff_t chunk;  // channels to a chunk, 16 or 32
     ptrdiff_t window;  // numbers of a window, 0 where planes hold the map
     ptrdiff_t column_step;  // input columns to a column of the planes
@@ -38,8 +40,8 @@ struct AmxFields {
 };
 
 struct AmxCall {
-    const float *x, *residual = nullptr;
-    float *out;
+    const char *x, *residual = nullptr;
+    char *out;
     char *common, *own;  // memory of all threads, and of each, one after the other
 };
 
@@ -201,7 +203,7 @@ struct AmxConvolution : AmxFields {
     // ---- tasks
     AmxRow row_of(const Places &at, const AmxCall &call, ptrdiff_t n) const {
         AmxRow row;
-        row.x = call.x + n * H * W * x_pitch, row.to = at.planes;
+        row.x = call.x + n * H * W * x_pitch * x_bytes, row.x_bytes = x_bytes, row.to = at.planes;
         row.H = H, row.W = W, row.C = C, row.x_pitch = x_pitch;
         row.y = -Ph, row.Pw = Pw, row.step = column_step, row.pitch = row_pixels * pixel_columns;
         row.chunk = pieces * piece, row.piece = piece;
@@ -214,7 +216,7 @@ struct AmxConvolution : AmxFields {
         AmxTask task;
         task.x = at.planes, task.sums = at.sums;
         task.weight = (const uint16_t *)weight, task.bias = (const float *)bias, task.offset = offset;
-        task.out = call.out, task.residual = call.residual, task.relu = relu != 0;
+        task.out = call.out, task.out_bytes = out_bytes, task.residual = call.residual, task.relu = relu != 0;
         task.weight_step = packed * 2 * AMX_TILE, task.pieces = (int)pieces;
         task.steps = steps(), task.piece = piece, task.pixel = pixel();
         task.pitch = row_pixels, task.Ow = Ow, task.K = K;
@@ -272,7 +274,7 @@ struct AmxConvolution : AmxFields {
                     amx_split(&r, (int)pieces);
                 }
             } else {
-                r.x += q * x_pitch;
+                r.x += q * x_pitch * x_bytes;
                 r.y = 0;
                 r.W = r.pitch = count;
                 amx_split(&r, (int)pieces);

@@ -17,7 +17,7 @@
 // with more pieces than are multiplied serve as well.
 //
 // Layout
-//   input    channels-last (N, H, W, C) float32
+//   input    channels-last (N, H, W, C) float32; with one piece it and the output may be bfloat16
 //   planes   of a band of output rows: (chunks, pieces, phases, rows, pitch, c) bfloat16 with c channels
 //            to a chunk; phase p, row r holds input row r Sh + p - Ph, column q input column
 //            q step - Pw; zeros in the padding. The right padding of a row is the left one of the next
@@ -52,6 +52,7 @@
 #pragma once
 #include "amx/split.h"
 #include "amx/tiles.h"
+#include "simd/numbers.h"
 
 namespace jsc {
 
@@ -65,9 +66,10 @@ struct AmxTask {
     int pieces;  // that are multiplied
     const float *bias;  // 32 numbers of the filter block
     const ptrdiff_t *offset;  // (steps): from x to the step's first pixel, first piece
-    const float *residual;  // of the same pixels and filters as `out`: + residual; or null
+    const char *residual;  // of the same pixels and filters as `out`: + residual; or null
     bool relu;
-    float *out;  // the band's first row, the block's first filter
+    char *out;  // the band's first row, the block's first filter
+    ptrdiff_t out_bytes;  // of a number of the output and the residual: 4, or 2 of bfloat16
     float *sums;  // SCRATCH 1024 numbers
     ptrdiff_t steps, piece, pixel;  // from a piece, pixel q to the next
     ptrdiff_t pitch, Ow, K;  // q's to a row, outputs to a row, filters of the layer
@@ -78,13 +80,13 @@ struct AmxTask {
 
 // To another pixel of the output, and to a block of filters.
 inline void amx_advance(AmxTask &t, ptrdiff_t pixels) {
-    t.out += pixels * t.out_pitch;
-    if (t.residual) t.residual += pixels * t.residual_pitch;
+    t.out += pixels * t.out_pitch * t.out_bytes;
+    if (t.residual) t.residual += pixels * t.residual_pitch * t.out_bytes;
 }
 inline void amx_select(AmxTask &t, ptrdiff_t block) {
     const ptrdiff_t k = block * AMX_BLOCK;
-    t.out += k;
-    if (t.residual) t.residual += k;
+    t.out += k * t.out_bytes;
+    if (t.residual) t.residual += k * t.out_bytes;
     t.weight += block * t.steps * t.weight_step;
     t.bias += k;
     t.filters = t.K - k < AMX_BLOCK ? (int)(t.K - k) : AMX_BLOCK;
@@ -94,6 +96,7 @@ inline void amx_select(AmxTask &t, ptrdiff_t block) {
 
 // Sums of the pixels q .. end - 1, 16 pixels by 16 filters to a tile, `tiles` of filters to a pixel, to
 // the outputs that exist: relu(sum + residual).
+template <class T>  // the numbers of the output and the residual
 struct AmxStore {
     template <class I>
     JSC_INLINE void run(const AmxTask *task, ptrdiff_t q, ptrdiff_t end, int tiles) {
@@ -106,23 +109,26 @@ struct AmxStore {
             if (column == t.pitch) column = 0, row++;
             if (column >= t.Ow) continue;
             const ptrdiff_t at = row * t.Ow + column;
-            float *out = t.out + at * t.out_pitch;
-            const float *residual = t.residual ? t.residual + at * t.residual_pitch : nullptr;
+            T *out = (T *)t.out + at * t.out_pitch;
+            const T *residual = t.residual ? (const T *)t.residual + at * t.residual_pitch : nullptr;
             const float *from = t.sums + (p >> 4) * tiles * 256 + (p & 15) * 16;
             for (int k = 0; k < 16 * tiles && k < t.filters; k += 16, from += 256) {
                 const int n = t.filters - k;
                 V value = load<V>(from);
-                if (residual) value += n < L ? load_partial<V>(residual + k, n) : load<V>(residual + k);
+                if (residual)
+                    value += n < L ? load_partial_numbers<V>(residual + k, n) : load_numbers<V>(residual + k);
                 if (t.relu) value = value < 0 ? V{} : value;  // as torch's: NaN and -0.0 stay
-                if (n < L) store_partial(out + k, value, n);
-                else store(out + k, value);
+                if (n < L) store_partial_numbers(out + k, value, n);
+                else store_numbers(out + k, value);
             }
         }
     }
 };
 
 inline void amx_store(const AmxTask &t, ptrdiff_t q, ptrdiff_t end, int tiles) {
-    amx_run<AmxStore>(&t, q, end < t.end ? end : t.end, tiles);
+    if (end > t.end) end = t.end;
+    if (t.out_bytes == 2) amx_run<AmxStore<uint16_t>>(&t, q, end, tiles);
+    else amx_run<AmxStore<float>>(&t, q, end, tiles);
 }
 
 inline void amx_store_sums(float *sums) {
@@ -137,7 +143,7 @@ inline void amx_task_of(const AmxTask *task) {
     const AmxTask &t = *task;
     const ptrdiff_t stride = t.pixel * (ptrdiff_t)sizeof(uint16_t), half = 16 * t.pixel;
     const ptrdiff_t step = t.weight_step;
-    const bool plain = !t.residual && !t.relu;
+    const bool plain = !t.residual && !t.relu && t.out_bytes == 4;
     ptrdiff_t q = t.first;
     for (; t.filters <= 16 && t.end - q > 32; q += 64) {
         const uint16_t *x = t.x + q * t.pixel, *w = t.weight;
@@ -160,7 +166,7 @@ inline void amx_task_of(const AmxTask *task) {
             amx_step<Pieces>(x + t.offset[s], t.piece, half, stride, w);
         if (plain && t.pitch == t.Ow && t.end - q >= 32 &&
             t.filters == 32) {  // pixels follow each other in the output too
-            float *to = t.out + q * t.out_pitch;
+            float *to = (float *)t.out + q * t.out_pitch;
             JSC_TILE_STORE(0, to, t.out_pitch * 4);
             JSC_TILE_STORE(1, to + 16, t.out_pitch * 4);
             JSC_TILE_STORE(2, to + 16 * t.out_pitch, t.out_pitch * 4);

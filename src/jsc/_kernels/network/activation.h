@@ -20,6 +20,7 @@
 #include <cfloat>
 
 #include "network/functions.h"
+#include "simd/numbers.h"
 
 namespace jsc::network {
 
@@ -174,17 +175,17 @@ struct Epilogue {
 };
 
 // Full vectors of V at channel k; `residual` points to the same pixel and channel.
-template <class V>
-JSC_INLINE V finish(V sum, const Epilogue &e, int64_t k, const float *residual) {
+template <class V, class T>
+JSC_INLINE V finish(V sum, const Epilogue &e, int64_t k, const T *residual) {
     if (e.shift) sum = sum + load<V>(constant(e.shift) + k);
-    if (e.has_residual) sum = sum + load<V>(residual);
+    if (e.has_residual) sum = sum + load_numbers<V>(residual);
     return activate<V>(sum, e.act);
 }
 // The first n lanes; nothing behind them is read.
-template <class V>
-JSC_INLINE V finish_partial(V sum, const Epilogue &e, int64_t k, const float *residual, int n) {
+template <class V, class T>
+JSC_INLINE V finish_partial(V sum, const Epilogue &e, int64_t k, const T *residual, int n) {
     if (e.shift) sum = sum + load_partial<V>(constant(e.shift) + k, n);
-    if (e.has_residual) sum = sum + load_partial<V>(residual, n);
+    if (e.has_residual) sum = sum + load_partial_numbers<V>(residual, n);
     return activate<V>(sum, e.act);
 }
 
@@ -216,9 +217,10 @@ template <int bytes> struct QuickEpilogue {
         return q;
     }
     // `residual` is null where there is none.
-    __attribute__((always_inline)) F operator()(F sum, const float *residual) const {
+    template <class T>
+    __attribute__((always_inline)) F operator()(F sum, const T *residual) const {
         F value = sum + shift;
-        if (residual) value += load<F>(residual);
+        if (residual) value += load_numbers<F>(residual);
         if (!bounded) return value;
         value = value < low ? low : value;
         return value > high ? high : value;
@@ -255,9 +257,9 @@ JSC_INLINE void activate_pixels(const Activation &act, F (&sum)[P][V]) {
 
 // The sums of P pixels by V whole vectors from channel k on, stored. The last vector begins `last` channels
 // behind the first; `residual` is null where there is none.
-template <class F, int P, int V>
-JSC_INLINE void finish_pixels(const Epilogue &e, F (&sum)[P][V], int64_t k, int64_t last, float *out,
-                              int64_t step, const float *residual) {
+template <class F, int P, int V, class T>
+JSC_INLINE void finish_pixels(const Epilogue &e, F (&sum)[P][V], int64_t k, int64_t last, T *out,
+                              int64_t step, const T *residual) {
     constexpr int L = sizeof(F) / 4;
     if (e.shift)
 #pragma GCC unroll 4
@@ -270,12 +272,12 @@ JSC_INLINE void finish_pixels(const Epilogue &e, F (&sum)[P][V], int64_t k, int6
 #pragma GCC unroll 16
         for (int p = 0; p < P; p++, residual += e.residual.pixel)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; v++) sum[p][v] += load<F>(residual + (v == V - 1 ? last : v * L));
+            for (int v = 0; v < V; v++) sum[p][v] += load_numbers<F>(residual + (v == V - 1 ? last : v * L));
     activate_pixels<F, P, V>(e.act, sum);
 #pragma GCC unroll 16
     for (int p = 0; p < P; p++, out += step)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) store(out + (v == V - 1 ? last : v * L), sum[p][v]);
+        for (int v = 0; v < V; v++) store_numbers(out + (v == V - 1 ? last : v * L), sum[p][v]);
 }
 
 }  // namespace jsc::network

@@ -16,16 +16,18 @@ struct AdaptivePoolFields {
     Activation act;
 };
 
+// X, T: the numbers of the input and of the output.
+template <class X, class T>
 struct AdaptivePoolKernel {
     template <class G, bool average>
-    JSC_INLINE void channels(const AdaptivePoolFields &f, const float *x, float *out, int64_t h, int64_t w,
+    JSC_INLINE void channels(const AdaptivePoolFields &f, const X *x, T *out, int64_t h, int64_t w,
                              Bounds bounds) {
         using F = typename G::Vector;
         Pooled<G, average> pooled;
         pooled.start();
         F total[G::vectors] = {};
         for (int64_t u = 0; u < h; u++) {
-            const float *from = x + u * f.x.row;
+            const X *from = x + u * f.x.row;
             if (average) pooled.start();
             for (int64_t s = 0; s < w; s++, from += f.x.pixel) pooled.tap(from);
 #pragma GCC unroll 4
@@ -35,7 +37,7 @@ struct AdaptivePoolKernel {
 #pragma GCC unroll 4
         for (int v = 0; v < G::vectors; v++) {
             const F y = average ? total[v] / count : pooled.result(v, 1.f);
-            store(out + v * G::lanes, Bounds::apply<F>(y, bounds));
+            store_numbers(out + v * G::lanes, Bounds::apply<F>(y, bounds));
         }
     }
     template <class I, bool average>
@@ -44,12 +46,12 @@ struct AdaptivePoolKernel {
         const int64_t y0 = y * f.x.H / f.out.H, y1 = ceil_div((y + 1) * f.x.H, f.out.H);
         const int64_t x0 = x * f.x.W / f.out.W, x1 = ceil_div((x + 1) * f.x.W, f.out.W);
         const Bounds bounds = Bounds::of(f.act);
-        const float *from = at(f.x, call, n, y0, x0);
-        float *to = at(f.out, call, n, y, x);
+        const X *from = at<X>(f.x, call, n, y0, x0);
+        T *to = at<T>(f.out, call, n, y, x);
         each_channel<I, 4>(c, c_end, [&](auto group, int64_t k) JSC_BODY {
             channels<decltype(group), average>(f, from + k, to + k, y1 - y0, x1 - x0, bounds);
         });
-        activate_pixel<I>(to + c, c_end - c, f.act);
+        if constexpr (sizeof(T) == 4) activate_pixel<I>(to + c, c_end - c, f.act);
     }
     template <class I>
     JSC_INLINE void run(const AdaptivePoolFields *f, int64_t n, int64_t y, int64_t x, int64_t c,
@@ -71,7 +73,8 @@ struct AdaptivePool final : Instruction {
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
         const int64_t c = task % parts * step, c_end = std::min(f.x.C, c + step), pixel = task / parts;
         const int64_t pixels = f.out.H * f.out.W, n = pixel / pixels, p = pixel % pixels;
-        dispatch<AdaptivePoolKernel>(isa, &f, n, p / f.out.W, p % f.out.W, c, c_end, &call);
+        const int64_t y = p / f.out.W, x = p % f.out.W;
+        dispatch_maps<AdaptivePoolKernel>(isa, f.x, f.out, &f, n, y, x, c, c_end, &call);
     }
 };
 

@@ -53,21 +53,22 @@ struct Share {
 };
 
 // A filter block of one task: filters k0 to K_end at most, weights of all its chunks.
+template <class T>
 struct Block {
     int64_t k0, K_end;
     const float *weight;
     const float *x;
-    float *out;
-    const float *residual;
+    T *out;
+    const T *residual;
 };
 
-// Blocks of V vectors.
-template <int V, Numbers N>
+// Blocks of V vectors. T: the numbers of the output and of the residual.
+template <int V, Numbers N, class T>
 struct BlockKernel {
     // Channels c0, ... of a tile; `sums` has those of the channels before, and takes them if more follow.
     // Of each channel's weights a line is fetched that lies `ahead` bytes further on.
     template <class I>
-    JSC_INLINE void tile(const ConvolutionFields &f, const Tile<tile_pixels<I>(V)> &t, const Block &b,
+    JSC_INLINE void tile(const ConvolutionFields &f, const Tile<tile_pixels<I>(V)> &t, const Block<T> &b,
                          const float *weight, int64_t c0, int64_t channels, float *sums, int64_t ahead = 0) {
         constexpr int P = tile_pixels<I>(V), L = lanes<I, float>;
         using F = Vec<I, float>;
@@ -153,12 +154,14 @@ struct BlockKernel {
                 for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
                     for (int v = 0; v < V; v++)
-                        sum[p][v] += load<F>(b.residual + t.residual[p] + (v == V - 1 ? last : v * L));
+                        sum[p][v] +=
+                            load_numbers<F>(b.residual + t.residual[p] + (v == V - 1 ? last : v * L));
             activate_pixels<F, P, V>(e.act, sum);
 #pragma GCC unroll 16
             for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
-                for (int v = 0; v < V; v++) store(b.out + t.out[p] + (v == V - 1 ? last : v * L), sum[p][v]);
+                for (int v = 0; v < V; v++)
+                    store_numbers(b.out + t.out[p] + (v == V - 1 ? last : v * L), sum[p][v]);
             return;
         }
         // Fewer filters than lanes: one vector, through memory.
@@ -166,14 +169,14 @@ struct BlockKernel {
 #pragma GCC unroll 16
         for (int p = 0; p < P; p++) store(line + p * L, sum[p][0]);
         for (int64_t p = 0; p < t.count; p++) {
-            const float *more = b.residual + t.residual[p];
+            const T *more = b.residual + t.residual[p];
             const F value = finish_partial<F>(load<F>(line + p * L), e, b.k0, more, (int)filters);
-            store_partial(b.out + t.out[p], value, (int)filters);
+            store_partial_numbers(b.out + t.out[p], value, (int)filters);
         }
     }
 
     template <class I>
-    JSC_INLINE void chunks(const ConvolutionFields &f, const Block &b, int64_t y0, int64_t pixels,
+    JSC_INLINE void chunks(const ConvolutionFields &f, const Block<T> &b, int64_t y0, int64_t pixels,
                            float *sums) {
         constexpr int P = tile_pixels<I>(V), L = lanes<I, float>;
         const int64_t Cg = f.x.C / f.groups;
@@ -190,14 +193,14 @@ struct BlockKernel {
 
     // A tile's pixels stay in the first cache while `count` blocks of V vectors go past.
     template <class I>
-    JSC_INLINE void tiles(const ConvolutionFields &f, const Block &first_block, int64_t count, int64_t y0,
+    JSC_INLINE void tiles(const ConvolutionFields &f, const Block<T> &first_block, int64_t count, int64_t y0,
                           int64_t pixels) {
         constexpr int P = tile_pixels<I>(V), L = lanes<I, float>;
         const int64_t Cg = f.x.C / f.groups;
         alignas(64) float sums[P * V * L];
         for (int64_t first = 0; first < pixels; first += P) {
             const Tile<P> t = Tile<P>::place(f, y0, first, pixels);
-            Block b = first_block;
+            Block<T> b = first_block;
             for (int64_t i = 0; i < count; i++) {
                 for (int64_t c0 = 0; c0 < Cg; c0 += f.chunk) {
                     const int64_t channels = std::min(f.chunk, Cg - c0);
@@ -212,14 +215,14 @@ struct BlockKernel {
     }
 
     template <class I>
-    JSC_INLINE void run(const ConvolutionFields *f, const Block *b, int64_t count, int64_t y0, int64_t pixels,
-                        float *sums) {
+    JSC_INLINE void run(const ConvolutionFields *f, const Block<T> *b, int64_t count, int64_t y0,
+                        int64_t pixels, float *sums) {
         if (f->tiles_first) tiles<I>(*f, *b, count, y0, pixels);
         else chunks<I>(*f, *b, y0, pixels, sums);
     }
 };
 
-template <Numbers N>
+template <Numbers N, class T = float>
 struct ConvolutionKernel {
     // A 1 x 1 kernel at stride 1 whose maps have no gap between rows: all pixels are one step apart.
     JSC_INLINE bool is_pointwise(const ConvolutionFields &f) {
@@ -230,15 +233,15 @@ struct ConvolutionKernel {
     }
     // `count` blocks of V vectors, in a function of its own.
     template <class I, int V>
-    JSC_INLINE void blocks_of(const ConvolutionFields &f, const Block &b, int64_t count, int64_t y0,
+    JSC_INLINE void blocks_of(const ConvolutionFields &f, const Block<T> &b, int64_t count, int64_t y0,
                               int64_t pixels, float *sums) {
         constexpr int P = tile_pixels<I>(V);
         if (pixels < P || !is_pointwise(f) || f.out.C / f.groups < lanes<I, float> || !f.tiles_first)
-            return call_apart<I, BlockKernel<V, N>>(&f, &b, count, y0, pixels, sums);
+            return call_apart<I, BlockKernel<V, N, T>>(&f, &b, count, y0, pixels, sums);
         const Pointwise p{f.x.C / f.groups, f.chunk, f.x.pixel, f.out.pixel, b.K_end, &f.epilogue};
-        const float *residual = b.residual ? b.residual + y0 * f.epilogue.residual.row : nullptr;
-        call_apart<I, PointwiseKernel<P, V, N>>(&p, b.x + y0 * f.x.row, b.weight, b.k0,
-                                                b.out + y0 * f.out.row, residual, pixels, count);
+        const T *residual = b.residual ? b.residual + y0 * f.epilogue.residual.row : nullptr;
+        call_apart<I, PointwiseKernel<P, V, N, T>>(&p, b.x + y0 * f.x.row, b.weight, b.k0,
+                                                   b.out + y0 * f.out.row, residual, pixels, count);
     }
 
     template <class I>
@@ -259,13 +262,13 @@ struct ConvolutionKernel {
         const int64_t stop = std::min(i + f.task_blocks, f.groups * blocks);
         while (i < stop) {
             const int64_t group = i / blocks, index = i % blocks, k0 = group * K + index * width;
-            Block b{k0,
-                    (group + 1) * K,
-                    constant(f.weight) + group * group_floats + index * C * f.Kh * f.Kw * width,
-                    x + group * C,
-                    at(f.out, call, n) + k0,
-                    nullptr};
-            if (f.epilogue.has_residual) b.residual = at(f.epilogue.residual, call, n) + k0;
+            Block<T> b{k0,
+                       (group + 1) * K,
+                       constant(f.weight) + group * group_floats + index * C * f.Kh * f.Kw * width,
+                       x + group * C,
+                       at<T>(f.out, call, n) + k0,
+                       nullptr};
+            if (f.epilogue.has_residual) b.residual = at<T>(f.epilogue.residual, call, n) + k0;
             const int64_t vectors = std::min(f.vectors, ceil_div(b.K_end - k0, L));
             // Blocks of the same number of vectors that a tile can go through together.
             const bool together = f.tiles_first == 2 && f.groups == 1;

@@ -32,12 +32,14 @@ struct DepthwiseFields {
     Epilogue epilogue;
 };
 
+// X, T: the numbers of the input; of the output and the residual.
+template <class X, class T>
 struct DepthwiseTiles {
     // Where a tile reads and writes: its first tap, its first output pixel, and the taps inside the map.
     struct Place {
-        const float *x;
-        float *out;
-        const float *residual;
+        const X *x;
+        T *out;
+        const T *residual;
         Window rows, columns;
     };
 
@@ -57,14 +59,14 @@ struct DepthwiseTiles {
             for (int s = 0; s < K; s++)
 #pragma GCC unroll 2
                 for (int v = 0; v < V; v++) w[s][v] = load<F>(weight + (u * K + s) * L + v * next);
-            const float *from = at.x + u * f.Dh * f.x.row + c;
+            const X *from = at.x + u * f.Dh * f.x.row + c;
 #pragma GCC unroll 16
             for (int j = 0; j < J; j++, from += pixel) {
                 keep_in_register(from);  // one pointer that moves, instead of J
                 if (!Inside && (j < at.columns.first || j >= at.columns.end)) continue;
 #pragma GCC unroll 2
                 for (int v = 0; v < V; v++) {
-                    F number = load<F>(from + v * L);
+                    F number = load_numbers<F>(from + v * L);
                     keep_in_register(number);
 #pragma GCC unroll 8
                     for (int s = 0; s < K; s++)
@@ -85,11 +87,11 @@ struct DepthwiseTiles {
         for (int v = 0; v < V; v++) sum[0][v] = F{};
         for (int64_t u = at.rows.first; u < at.rows.end; u++)
             for (int64_t s = at.columns.first; s < at.columns.end; s++) {
-                const float *from = at.x + u * f.Dh * f.x.row + s * f.Dw * f.x.pixel + c;
+                const X *from = at.x + u * f.Dh * f.x.row + s * f.Dw * f.x.pixel + c;
 #pragma GCC unroll 2
                 for (int v = 0; v < V; v++)
-                    sum[0][v] +=
-                        load<F>(weight + (u * f.Kw + s + v * f.Kh * f.Kw) * L) * load<F>(from + v * L);
+                    sum[0][v] += load<F>(weight + (u * f.Kw + s + v * f.Kh * f.Kw) * L) *
+                                 load_numbers<F>(from + v * L);
             }
         finish_pixels<F, 1, V>(f.epilogue, sum, c, (V - 1) * L, at.out + c, f.out.pixel,
                                at.residual ? at.residual + c : nullptr);
@@ -109,7 +111,6 @@ struct DepthwiseTiles {
     template <class I>
     JSC_INLINE void one_of_all_channels(const DepthwiseFields &f, const Place &at) {
         using F = Vec<I, float>;
-        typedef float One __attribute__((vector_size(4)));
         constexpr int L = lanes<I, float>;
         const float *weight = constant(f.weight);
         const int64_t C = f.x.C, taps = f.Kh * f.Kw;
@@ -123,15 +124,17 @@ struct DepthwiseTiles {
     // The pixels of an output row from `x` on, whose columns of the input are from ix on.
     JSC_INLINE Place place(const DepthwiseFields &f, const Call &call, int64_t n, int64_t y, int64_t x) {
         const int64_t iy = y * f.Sh - f.Ph, ix = x * f.Sw - f.Pw;
-        const float *residual = f.epilogue.has_residual ? at(f.epilogue.residual, call, n, y, x) : nullptr;
-        return {at(f.x, call, n) + iy * f.x.row + ix * f.x.pixel, at(f.out, call, n, y, x), residual,
+        const Map &more = f.epilogue.residual;
+        return {at<X>(f.x, call, n) + iy * f.x.row + ix * f.x.pixel, at<T>(f.out, call, n, y, x),
+                f.epilogue.has_residual ? at<T>(more, call, n, y, x) : nullptr,
                 Window::of(iy, f.Kh, f.Dh, f.x.H), Window::of(ix, f.Kw, f.Dw, f.x.W)};
     }
 };
 
 // Rows of a kernel K wide at stride S.
-template <int K, int S>
-struct DepthwiseRows : DepthwiseTiles {
+template <int K, int S, class X, class T>
+struct DepthwiseRows : DepthwiseTiles<X, T> {
+    using Tiles = DepthwiseTiles<X, T>;
     template <class I>
     JSC_INLINE void run(const DepthwiseFields *fields, int64_t n, int64_t y0, int64_t y_end,
                         const Call *call) {
@@ -140,28 +143,31 @@ struct DepthwiseRows : DepthwiseTiles {
         for (int64_t y = y0; y < y_end; y++)
             for (int64_t next = 0; next < f.out.W; next += 4) {
                 const int64_t x = std::min(next, f.out.W - 4);
-                Place p = place(f, *call, n, y, x);
+                auto p = Tiles::place(f, *call, n, y, x);
                 p.columns = Window::of(x * S - f.Pw, columns, 1, f.x.W);
-                if (p.columns.taps() == columns) four_of_all_channels<I, K, S, true>(f, p);
-                else four_of_all_channels<I, K, S, false>(f, p);
+                if (p.columns.taps() == columns) Tiles::template four_of_all_channels<I, K, S, true>(f, p);
+                else Tiles::template four_of_all_channels<I, K, S, false>(f, p);
             }
     }
 };
 
-struct DepthwiseKernel : DepthwiseTiles {
+template <class X, class T>
+struct DepthwiseKernel : DepthwiseTiles<X, T> {
+    using Tiles = DepthwiseTiles<X, T>;
     template <class I>
     JSC_INLINE void run(const DepthwiseFields *f, int64_t n, int64_t y0, int64_t y_end, const Call *call) {
         if (f->Dw == 1 && f->out.W >= 4 && f->x.C >= lanes<I, float>) {
             const int64_t K = f->Kw, S = f->Sw;
-            if (K == 3 && S == 1) return call_apart<I, DepthwiseRows<3, 1>>(f, n, y0, y_end, call);
-            if (K == 3 && S == 2) return call_apart<I, DepthwiseRows<3, 2>>(f, n, y0, y_end, call);
-            if (K == 5 && S == 1) return call_apart<I, DepthwiseRows<5, 1>>(f, n, y0, y_end, call);
-            if (K == 5 && S == 2) return call_apart<I, DepthwiseRows<5, 2>>(f, n, y0, y_end, call);
-            if (K == 7 && S == 1) return call_apart<I, DepthwiseRows<7, 1>>(f, n, y0, y_end, call);
-            if (K == 7 && S == 2) return call_apart<I, DepthwiseRows<7, 2>>(f, n, y0, y_end, call);
+            if (K == 3 && S == 1) return call_apart<I, DepthwiseRows<3, 1, X, T>>(f, n, y0, y_end, call);
+            if (K == 3 && S == 2) return call_apart<I, DepthwiseRows<3, 2, X, T>>(f, n, y0, y_end, call);
+            if (K == 5 && S == 1) return call_apart<I, DepthwiseRows<5, 1, X, T>>(f, n, y0, y_end, call);
+            if (K == 5 && S == 2) return call_apart<I, DepthwiseRows<5, 2, X, T>>(f, n, y0, y_end, call);
+            if (K == 7 && S == 1) return call_apart<I, DepthwiseRows<7, 1, X, T>>(f, n, y0, y_end, call);
+            if (K == 7 && S == 2) return call_apart<I, DepthwiseRows<7, 2, X, T>>(f, n, y0, y_end, call);
         }
         for (int64_t y = y0; y < y_end; y++)
-            for (int64_t x = 0; x < f->out.W; x++) one_of_all_channels<I>(*f, place(*f, *call, n, y, x));
+            for (int64_t x = 0; x < f->out.W; x++)
+                Tiles::template one_of_all_channels<I>(*f, Tiles::place(*f, *call, n, y, x));
     }
 };
 
@@ -174,7 +180,8 @@ struct Depthwise final : Instruction {
     int64_t tasks(int64_t) const override { return f.out.N * ceil_div(f.out.H, rows); }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
         const int64_t bands = ceil_div(f.out.H, rows), y = task % bands * rows;
-        dispatch<DepthwiseKernel>(isa, &f, task / bands, y, std::min(y + rows, f.out.H), &call);
+        const int64_t n = task / bands, y_end = std::min(y + rows, f.out.H);
+        dispatch_maps<DepthwiseKernel>(isa, f.x, f.out, &f, n, y, y_end, &call);
     }
 };
 

@@ -4,18 +4,26 @@
 //   out[n, y, x, k] = act(sum(u, v, c) r(w[k, c, u, v]) r(in[n, Sh y + Dh u - Ph, Sw x + Dw v - Pw, c])
 //                         + shift[k] + residual[n, y, x, k])          r: the nearest bfloat16
 //
-// A task converts the input of its band of rows first, borders of zeros included: rows of columns of pairs
-// of channels (an odd last one with a zero), in the thread's scratch. That takes little beside the products,
-// 32 a cycle, of which there are Kh Kw K / (Sh Sw) for each number. Then it is convolution.h's kernel, whose
-// "channels" are pairs of 32 bits, and which finds no border: blocking, epilogue and order of weights are
-// the same. A kernel of one column (row) at a stride converts the columns (rows) that it reads alone.
+// It is convolution.h's kernel, whose "channels" are pairs of 32 bits: blocking, epilogue and order of
+// weights are the same. A map of bfloat16 with an even number of channels is read where it lies.
+//
+// Of other maps a task converts the input of its band of rows first, borders of zeros included: rows of
+// columns of pairs of channels (an odd last one with a zero), in the thread's scratch. That takes little
+// beside the products, 32 a cycle, of which there are Kh Kw K / (Sh Sw) for each number. A kernel of one
+// column (row) at a stride converts the columns (rows) that it reads alone.
 //
 // On one thread of an AMD EPYC (Zen 4; 32 products a cycle, 115 G multiply-adds a second), direct float32 and
 // this one, us: 1x1 64 -> 256 at 56 909, 486; 3x3 of 64 at 56 2332, 1079; 3x3 of 128 at 28 2096, 1188; 3x3 of
 // 512 at 7 2028, 1250; 1x1 2048 -> 512 at 7 1059, 571; 7x1 of 21 at 112 (the first layer of ResNet) 2697,
 // 1571. Winograd's F(4x4) in float32 takes 679, 630 and 1240 us for the three 3x3: it stays the faster one on
-// large maps. Not tried: Winograd with products of bfloat16, whose error would be some nine times that of
-// rounded operands with F(4x4).
+// large maps.
+//
+// Maps of bfloat16 in place of float32 ones, the same thread, us: 1x1 96 -> 24 at 56 110, 88; 1x1 128 -> 16
+// at 56 86, 61; 1x1 768 -> 768 at 6 206, 188; 1x1 24 -> 144 at 56, which is nearly all writing, 127, 120.
+// Whole networks and their memory: benchmarks/results/precision.md.
+//
+// Not tried: Winograd with products of bfloat16, whose error would be some nine times that of rounded
+// operands with F(4x4).
 //
 // Weights: those of convolution.h, with two bfloat16 for each number: of channels 2 c and 2 c + 1.
 //
@@ -27,16 +35,23 @@
 namespace jsc::network {
 
 struct DirectBf16Fields {
-    ConvolutionFields direct;  // of the float32 maps; `chunk` counts pairs of channels; groups is 1
+    ConvolutionFields direct;  // of the maps as they are; `chunk` counts pairs of channels; groups is 1
 };
 
 // The band of a task as the kernel reads it.
 struct PairsBand {
+    bool in_place;  // the map itself
     int64_t row_step, column_step;  // of the input, from one row and column of the band to the next
     int64_t rows, columns, pairs;
     ConvolutionFields inner;  // the convolution of the band
 
     explicit PairsBand(const ConvolutionFields &f) : inner(f) {
+        in_place = f.x.bf16 && f.x.C % 2 == 0 && f.x.pixel % 2 == 0 && f.x.row % 2 == 0;
+        if (in_place) {
+            inner.x.C = f.x.C / 2, inner.x.pixel = f.x.pixel / 2, inner.x.row = f.x.row / 2;
+            row_step = column_step = rows = columns = pairs = 0;
+            return;
+        }
         row_step = f.Kh == 1 ? f.Sh : 1;
         column_step = f.Kw == 1 ? f.Sw : 1;
         inner.Sh = f.Sh / row_step, inner.Sw = f.Sw / column_step;
@@ -49,9 +64,12 @@ struct PairsBand {
         inner.x.W = columns;
         inner.x.H = (f.out.H - 1) * inner.Sh + (f.Kh - 1) * f.Dh + 1;
     }
-    int64_t numbers() const { return rows * columns * pairs + 16; }  // the last store may reach beyond
+    // The last store may reach beyond.
+    int64_t numbers() const { return in_place ? 0 : rows * columns * pairs + 16; }
 };
 
+// T: the numbers of the output and of the residual.
+template <class T>
 struct DirectBf16Kernel {
     // C channels of a pixel, or of several ones that follow each other. Up to 15 numbers more are written.
     JSC_INLINE void convert(const float *x, int64_t C, uint16_t *to) {
@@ -64,9 +82,14 @@ struct DirectBf16Kernel {
             *(Bfloat16 *)(to + c) = to_bfloat16(v);
         }
     }
+    JSC_INLINE void convert(const uint16_t *x, int64_t C, uint16_t *to) {
+        memcpy(to, x, 2 * C);
+        if (C % 2) to[C] = 0;
+    }
     // The band of the output rows from y0 on, in order, so that what is written too far is written again.
-    JSC_INLINE void convert_band(const ConvolutionFields &f, const PairsBand &band, const float *x,
-                                 int64_t y0, int64_t rows, float *to) {
+    template <class X>
+    JSC_INLINE void convert_band(const ConvolutionFields &f, const PairsBand &band, const X *x, int64_t y0,
+                                 int64_t rows, float *to) {
         // Pixels that follow each other in both. An odd channel beside which another map's number lies is not
         // among them: NaN times the weight of zero would be NaN.
         const bool dense = band.column_step == 1 && f.x.pixel == f.x.C && f.x.C % 2 == 0;
@@ -77,7 +100,7 @@ struct DirectBf16Kernel {
             int64_t end = std::max(first, std::min(ceil_div(f.Pw + f.x.W, step), band.columns));
             if (y < 0 || y >= f.x.H) first = end = band.columns;
             memset((void *)to, 0, 4 * first * band.pairs);
-            const float *from = x + y * f.x.row + (first * step - f.Pw) * f.x.pixel;
+            const X *from = x + y * f.x.row + (first * step - f.Pw) * f.x.pixel;
             if (dense) {
                 convert(from, (end - first) * f.x.C, (uint16_t *)(to + first * band.pairs));
             } else {
@@ -94,13 +117,18 @@ struct DirectBf16Kernel {
         const ConvolutionFields &f = *fields;
         const PairsBand &band = *the_band;
         const Share part(band.inner, task, lanes<I, float>);
-        float *pairs = (float *)call->scratch + sums;
+        using Kernel = ConvolutionKernel<Numbers::pairs, T>;
+        float *own = (float *)call->scratch, *pairs = own + sums;
+        if (band.in_place) {
+            const float *x = (const float *)at<uint16_t>(f.x, *call, part.n);
+            return Kernel::template filter_blocks<I>(band.inner, *call, part, x, own);
+        }
         const int64_t rows = (part.pixels / f.out.W - 1) * band.inner.Sh + (f.Kh - 1) * f.Dh + 1;
-        convert_band(f, band, at(f.x, *call, part.n), part.y0, rows, pairs);
+        if (f.x.bf16) convert_band(f, band, at<uint16_t>(f.x, *call, part.n), part.y0, rows, pairs);
+        else convert_band(f, band, at(f.x, *call, part.n), part.y0, rows, pairs);
         // The kernel counts the rows of the whole image.
         const float *x = pairs - part.y0 * band.inner.Sh * band.inner.x.row;
-        ConvolutionKernel<Numbers::pairs>::filter_blocks<I>(band.inner, *call, part, x,
-                                                            (float *)call->scratch);
+        Kernel::template filter_blocks<I>(band.inner, *call, part, x, own);
     }
 };
 
@@ -112,7 +140,9 @@ class DirectBf16 final : public Instruction {
     int64_t scratch_bytes() const override { return kernel.scratch_bytes() + 4 * band.numbers(); }
     void run(int, int64_t, int64_t task, const Call &call) const override {
 #if defined(__x86_64__)
-        run_avx512<DirectBf16Kernel>(&f, &band, kernel.scratch_bytes() / 4, task, &call);
+        const int64_t sums = kernel.scratch_bytes() / 4;
+        if (f.out.bf16) run_avx512<DirectBf16Kernel<uint16_t>>(&f, &band, sums, task, &call);
+        else run_avx512<DirectBf16Kernel<float>>(&f, &band, sums, task, &call);
 #endif
     }
 

@@ -9,6 +9,7 @@ cdef extern from "network/instruction.h" namespace "jsc::network" nogil:
         int64_t region, offset
         int64_t N, H, W, C
         int64_t image, row, pixel, channel
+        int64_t bf16
 
 cdef extern from "network/activation.h" namespace "jsc::network" nogil:
     cdef struct Activation:

@@ -40,8 +40,8 @@ struct GroupedFields {
 
 enum class Filling { whole, half, several };  // of a vector: by one group, which half fills it, or by more
 
-// Tiles of P pixels at stride S, for kernels of T columns.
-template <int P, int V, int S, int T, Filling Fill>
+// Tiles of P pixels at stride S, for kernels of T columns; `Out`: the numbers of output and residual.
+template <int P, int V, int S, int T, Filling Fill, class Out>
 struct GroupedBand {
     // For each lane, the channel of its own group that is number c there.
     template <class N>
@@ -53,8 +53,8 @@ struct GroupedBand {
     }
     // W vectors of filters from k on. `Inside`: no column hangs over.
     template <class F, int W, bool Inside>
-    JSC_INLINE void tile(const GroupedFields &f, const float *x, const float *weight, int64_t k, float *out,
-                         const float *residual, Window rows, Window columns) {
+    JSC_INLINE void tile(const GroupedFields &f, const float *x, const float *weight, int64_t k, Out *out,
+                         const Out *residual, Window rows, Window columns) {
         using Channels = typename VectorOf<int32_t, sizeof(F)>::type;
         constexpr int L = sizeof(F) / 4, J = (P - 1) * S + T;
         constexpr bool several = Fill == Filling::several;
@@ -106,7 +106,7 @@ struct GroupedBand {
     }
     template <class F, int W>
     JSC_INLINE void at_column(const GroupedFields &f, int64_t ix, const float *x, const float *weight,
-                              int64_t k, float *out, const float *residual, Window rows) {
+                              int64_t k, Out *out, const Out *residual, Window rows) {
         const Window columns{std::max<int64_t>(0, -ix), std::min<int64_t>((P - 1) * S + T, f.x.W - ix)};
         if (columns.first == 0 && columns.end == (P - 1) * S + T)
             tile<F, W, true>(f, x, weight, k, out, residual, rows, columns);
@@ -114,8 +114,8 @@ struct GroupedBand {
     }
     // The filters of all groups at P pixels.
     template <class F>
-    JSC_INLINE void filters(const GroupedFields &f, int64_t ix, const float *x, float *out,
-                            const float *residual, Window rows) {
+    JSC_INLINE void filters(const GroupedFields &f, int64_t ix, const float *x, Out *out, const Out *residual,
+                            Window rows) {
         constexpr int L = sizeof(F) / 4;
         const int64_t C = f.x.C / f.groups, K = f.out.C / f.groups, taps = f.Kh * C * T;
         const float *weight = constant(f.weight);
@@ -141,10 +141,11 @@ struct GroupedBand {
             const int64_t iy = y * S - f.Ph;
             const Window rows = Window::of(iy, f.Kh, f.Dh, f.x.H);
             const float *row = at(f.x, call, n) + iy * f.x.row;
-            const float *residual = f.epilogue.has_residual ? at(f.epilogue.residual, call, n, y) : nullptr;
+            const bool more = f.epilogue.has_residual;
+            const Out *residual = more ? at<Out>(f.epilogue.residual, call, n, y) : nullptr;
             for (int64_t next = 0; next < f.out.W; next += P) {
                 const int64_t x = std::min(next, f.out.W - P), ix = x * S - f.Pw;
-                filters<F>(f, ix, row + ix * f.x.pixel, at(f.out, call, n, y, x),
+                filters<F>(f, ix, row + ix * f.x.pixel, at<Out>(f.out, call, n, y, x),
                            residual ? residual + x * f.epilogue.residual.pixel : nullptr, rows);
             }
         }
@@ -156,6 +157,7 @@ struct GroupedBand {
     }
 };
 
+template <class Out>
 struct GroupedKernel {
     template <class I, int S, Filling Fill>
     JSC_INLINE void at_stride(const GroupedFields *f, int64_t n, int64_t y0, int64_t y_end,
@@ -163,10 +165,10 @@ struct GroupedKernel {
         const int64_t W = f->out.W;
         if constexpr (Fill == Filling::whole)
             if (f->out.C / f->groups >= 2 * lanes<I, float>)
-                return call_apart<I, GroupedBand<4, 2, S, 3, Fill>>(f, n, y0, y_end, call);
+                return call_apart<I, GroupedBand<4, 2, S, 3, Fill, Out>>(f, n, y0, y_end, call);
         const bool eight = W >= 8 && ceil_div(W, 8) * 2 <= ceil_div(W, 4);
-        if (eight) call_apart<I, GroupedBand<8, 1, S, 3, Fill>>(f, n, y0, y_end, call);
-        else call_apart<I, GroupedBand<4, 1, S, 3, Fill>>(f, n, y0, y_end, call);
+        if (eight) call_apart<I, GroupedBand<8, 1, S, 3, Fill, Out>>(f, n, y0, y_end, call);
+        else call_apart<I, GroupedBand<4, 1, S, 3, Fill, Out>>(f, n, y0, y_end, call);
     }
     template <class I>
     JSC_INLINE void run(const GroupedFields *f, int64_t n, int64_t y0, int64_t y_end, const Call *call) {
@@ -182,8 +184,9 @@ struct GroupedKernel {
                                const Call *call) {
         constexpr Filling whole = Filling::whole;
         if constexpr (I::bytes == 64)
-            if (f->out.W >= 8) return call_apart<I, GroupedBand<8, 1, S, 7, whole>>(f, n, y0, y_end, call);
-        call_apart<I, GroupedBand<4, 1, S, 7, whole>>(f, n, y0, y_end, call);
+            if (f->out.W >= 8)
+                return call_apart<I, GroupedBand<8, 1, S, 7, whole, Out>>(f, n, y0, y_end, call);
+        call_apart<I, GroupedBand<4, 1, S, 7, whole, Out>>(f, n, y0, y_end, call);
     }
     template <class I, Filling Fill>
     JSC_INLINE void filled(const GroupedFields *f, int64_t n, int64_t y0, int64_t y_end, const Call *call) {
@@ -198,7 +201,8 @@ struct Grouped final : Instruction {
     int64_t tasks(int64_t) const override { return f.out.N * ceil_div(f.out.H, f.band_rows); }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
         const int64_t bands = ceil_div(f.out.H, f.band_rows), y = task % bands * f.band_rows;
-        dispatch<GroupedKernel>(isa, &f, task / bands, y, std::min(y + f.band_rows, f.out.H), &call);
+        const int64_t n = task / bands, y_end = std::min(y + f.band_rows, f.out.H);
+        dispatch_maps<GroupedKernel>(isa, f.out, &f, n, y, y_end, &call);
     }
 };
 

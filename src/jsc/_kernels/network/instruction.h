@@ -1,11 +1,11 @@
 // What a step of a compiled network is.
 //
-// A map is a tensor of float32 with a step for each axis, inside one of the call's regions of memory: the
-// arena (region 0), an input or an output. Element (n, h, w, c) of a map lies at
+// A map is a tensor of float32, or with `bf16` of bfloat16, with a step for each axis, inside one of the
+// call's regions of memory: the arena (region 0), an input or an output. Element (n, h, w, c) of it lies at
 //
 //   region + offset + n image + h row + w pixel + c channel
 //
-// (all counted in floats). In maps that instructions read and write `channel` is 1; only `Copy` takes
+// (all counted in its numbers). In maps that instructions read and write `channel` is 1; only `Copy` takes
 // others. A wider `pixel` is a slice of the channels of a wider map: what a concatenation becomes.
 //
 // An instruction is made once and never changes: several calls may run it at a time. It says into how many
@@ -24,6 +24,7 @@ struct Map {
     int64_t region, offset;
     int64_t N, H, W, C;
     int64_t image, row, pixel, channel;
+    int64_t bf16;
 };
 
 // What belongs to one call and one thread of it.
@@ -32,8 +33,9 @@ struct Call {
     char *scratch;
 };
 
-JSC_INLINE float *at(const Map &map, const Call &call, int64_t n = 0, int64_t h = 0, int64_t w = 0) {
-    return (float *)call.regions[map.region] + map.offset + n * map.image + h * map.row + w * map.pixel;
+template <class T = float>
+JSC_INLINE T *at(const Map &map, const Call &call, int64_t n = 0, int64_t h = 0, int64_t w = 0) {
+    return (T *)call.regions[map.region] + map.offset + n * map.image + h * map.row + w * map.pixel;
 }
 // Constants (weights, tables) belong to the program and are given by address.
 template <class T = float>
@@ -50,6 +52,25 @@ struct Instruction {
 };
 
 JSC_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Kernel<X, T> for an input of X and an output of T: float, or uint16_t for bfloat16.
+template <template <class X, class T> class Kernel, class... A>
+void dispatch_maps(int isa, const Map &x, const Map &out, A... a) {
+#if defined(__x86_64__)
+    if (x.bf16 && out.bf16) return run_avx512<Kernel<uint16_t, uint16_t>>(a...);
+    if (x.bf16) return run_avx512<Kernel<uint16_t, float>>(a...);
+    if (out.bf16) return run_avx512<Kernel<float, uint16_t>>(a...);
+#endif
+    dispatch<Kernel<float, float>>(isa, a...);
+}
+// Kernel<T> for maps that are all of T.
+template <template <class T> class Kernel, class... A>
+void dispatch_maps(int isa, const Map &out, A... a) {
+#if defined(__x86_64__)
+    if (out.bf16) return run_avx512<Kernel<uint16_t>>(a...);
+#endif
+    dispatch<Kernel<float>>(isa, a...);
+}
 
 // Rows are shared out in bands of about this many floats: some microseconds of work.
 constexpr int64_t band_floats = 16384;

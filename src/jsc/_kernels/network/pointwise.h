@@ -22,22 +22,23 @@ struct Pointwise {
     const Epilogue *epilogue;
 };
 
-// Numbers of the maps and weights of a kernel: float32, or pairs of bfloat16 (direct_bf16.h).
+// Numbers that a kernel multiplies: float32, or pairs of bfloat16 (direct_bf16.h).
 enum class Numbers { floats, pairs };
 
-template <int P, int V, Numbers N>
+// T: the numbers of the output and of the residual.
+template <int P, int V, Numbers N, class T>
 struct PointwiseKernel {
     template <class F>
-    JSC_INLINE void tile(const Pointwise &f, const float *x, const float *weight, int64_t k, float *out,
-                         const float *residual, int64_t ahead) {
+    JSC_INLINE void tile(const Pointwise &f, const float *x, const float *weight, int64_t k, T *out,
+                         const T *residual, int64_t ahead) {
         constexpr int L = sizeof(F) / 4, B = (P + 2) / 3;
         const Epilogue &e = *f.epilogue;
         {
             // The caches fetch ahead along a line of memory, and these are P lines far apart.
-            const float *to = out;
+            const T *to = out;
 #pragma GCC unroll 16
             for (int p = 0; p < P; p++, to += f.out_pixel) __builtin_prefetch(to);
-            const float *more = residual;
+            const T *more = residual;
             if (residual)
 #pragma GCC unroll 16
                 for (int p = 0; p < P; p++, more += e.residual.pixel) __builtin_prefetch(more);
@@ -90,21 +91,21 @@ struct PointwiseKernel {
             c0 += f.chunk;
         } while (c0 < f.C);
         const int64_t last = std::min<int64_t>((V - 1) * L, f.K_end - k - L);  // ends with the group
-        finish_pixels<F, P, V>(e, sum, k, last, out, f.out_pixel, residual);
+        finish_pixels<F, P, V, T>(e, sum, k, last, out, f.out_pixel, residual);
     }
     // `pixels` pixels by `blocks` blocks of V vectors from filter k on. The last tile begins earlier, so that
     // it is whole; a tile's pixels stay in the first cache while the blocks go past.
     template <class I>
-    JSC_INLINE void run(const Pointwise *f, const float *x, const float *weight, int64_t k, float *out,
-                        const float *residual, int64_t pixels, int64_t blocks) {
+    JSC_INLINE void run(const Pointwise *f, const float *x, const float *weight, int64_t k, T *out,
+                        const T *residual, int64_t pixels, int64_t blocks) {
         constexpr int L = lanes<I, float>, width = V * L;
         // While tiles go past these blocks, the next ones come from memory, every V-th line for each tile.
         int64_t line = 0;
         for (int64_t next = 0; next < pixels; next += P, line = line + 1 < V ? line + 1 : 0) {
             const int64_t first = std::min(next, pixels - P);
             const float *from = x + first * f->pixel;
-            float *to = out + first * f->out_pixel;
-            const float *more = residual ? residual + first * f->epilogue->residual.pixel : nullptr;
+            T *to = out + first * f->out_pixel;
+            const T *more = residual ? residual + first * f->epilogue->residual.pixel : nullptr;
             for (int64_t b = 0; b < blocks; b++)
                 tile<Vec<I, float>>(*f, from, weight + b * f->C * width, k + b * width, to + b * width,
                                     more ? more + b * width : nullptr,

@@ -8,6 +8,8 @@
 // inside the map is settled once for each row and column of windows, so the taps themselves have no checks;
 // whole windows of 3 x 3 and 2 x 2 are unrolled. The order of additions is row by row, from zero.
 //
+// Maps are both float32, or both bfloat16 and followed by bounds at most.
+//
 // `a > b ? a : b` is the instruction max, which forgets a NaN in a: one is kept beside it.
 #pragma once
 #include "network/channels.h"
@@ -45,10 +47,11 @@ struct Pooled {
 #pragma GCC unroll 4
         for (int v = 0; v < V; v++) sum[v] = average ? F{} : F{} - __builtin_inff(), bad[v] = F{};
     }
-    inline __attribute__((always_inline)) void tap(const float *x) {
+    template <class X>
+    inline __attribute__((always_inline)) void tap(const X *x) {
 #pragma GCC unroll 4
         for (int v = 0; v < V; v++) {
-            const F number = load<F>(x + v * L);
+            const F number = load_numbers<F>(x + v * L);
             if (average) sum[v] += number;
             else {
                 bad[v] = number == number ? bad[v] : number;
@@ -62,9 +65,11 @@ struct Pooled {
     }
 };
 
+// T: the numbers of both maps.
+template <class T>
 struct PoolKernel {
     template <class G, bool average, int K>
-    JSC_INLINE void channels(const PoolFields &f, const float *x, float *out, int64_t taps_h, int64_t taps_w,
+    JSC_INLINE void channels(const PoolFields &f, const T *x, T *out, int64_t taps_h, int64_t taps_w,
                              float divisor, Bounds bounds) {
         using F = typename G::Vector;
         const int64_t row = f.Dh * f.x.row, pixel = f.Dw * f.x.pixel;
@@ -81,15 +86,15 @@ struct PoolKernel {
         }
 #pragma GCC unroll 4
         for (int v = 0; v < G::vectors; v++)
-            store(out + v * G::lanes, Bounds::apply<F>(pooled.result(v, divisor), bounds));
+            store_numbers(out + v * G::lanes, Bounds::apply<F>(pooled.result(v, divisor), bounds));
     }
     template <class I, bool average, int K>
-    JSC_INLINE void pixel(const PoolFields &f, const float *from, float *to, int64_t taps_h, int64_t taps_w,
+    JSC_INLINE void pixel(const PoolFields &f, const T *from, T *to, int64_t taps_h, int64_t taps_w,
                           float divisor, Bounds bounds) {
         each_channel<I, 4>(0, f.x.C, [&](auto group, int64_t c) JSC_BODY {
             channels<decltype(group), average, K>(f, from + c, to + c, taps_h, taps_w, divisor, bounds);
         });
-        activate_pixel<I>(to, f.x.C, f.act);
+        if constexpr (sizeof(T) == 4) activate_pixel<I>(to, f.x.C, f.act);
     }
     template <class I, bool average>
     JSC_INLINE void row(const PoolFields &f, const Call &call, int64_t n, int64_t y) {
@@ -97,8 +102,8 @@ struct PoolKernel {
         const int64_t iy = y * f.Sh - f.Ph;
         const Window h = Window::of(iy, f.Kh, f.Dh, f.x.H);
         const int64_t padded_h = std::min(f.Kh, f.x.H + f.Ph - iy);
-        const float *x_row = at(f.x, call, n) + (iy + h.first * f.Dh) * f.x.row;
-        float *to = at(f.out, call, n, y);
+        const T *x_row = at<T>(f.x, call, n) + (iy + h.first * f.Dh) * f.x.row;
+        T *to = at<T>(f.out, call, n, y);
         // Windows inner, ..., inner_end - 1 have all their columns inside the map.
         const int64_t inner = ceil_div(f.Pw, f.Sw), room = f.x.W + f.Pw - (f.Kw - 1) * f.Dw;
         const int64_t inner_end = room > 0 ? std::min(f.out.W, ceil_div(room, f.Sw)) : 0;
@@ -110,7 +115,7 @@ struct PoolKernel {
             const int64_t padded = padded_h * std::min(f.Kw, f.x.W + f.Pw - ix);
             const int64_t count = f.count_padding ? padded : h.taps() * w.taps();
             const float divisor = (float)(f.divisor ? f.divisor : std::max<int64_t>(1, count));
-            const float *from = x_row + (ix + w.first * f.Dw) * f.x.pixel;
+            const T *from = x_row + (ix + w.first * f.Dw) * f.x.pixel;
             if (inside && K == 3) pixel<I, average, 3>(f, from, to, 3, 3, divisor, bounds);
             else if (inside && K == 2) pixel<I, average, 2>(f, from, to, 2, 2, divisor, bounds);
             else pixel<I, average, 0>(f, from, to, h.taps(), w.taps(), divisor, bounds);
@@ -133,7 +138,8 @@ struct Pool final : Instruction {
     int64_t tasks(int64_t) const override { return f.out.N * ceil_div(f.out.H, rows); }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
         const int64_t bands = ceil_div(f.out.H, rows), y = task % bands * rows;
-        dispatch<PoolKernel>(isa, &f, task / bands, y, std::min(rows, f.out.H - y), &call);
+        const int64_t n = task / bands, count = std::min(rows, f.out.H - y);
+        dispatch_maps<PoolKernel>(isa, f.out, &f, n, y, count, &call);
     }
 };
 

@@ -42,6 +42,8 @@ struct WinogradFields {
     Epilogue epilogue;
 };
 
+// T: the numbers of the output and of the residual.
+template <class T>
 struct WinogradKernel {
     // Are these n vectors finite? 0 x is zero for each finite x.
     template <class F> JSC_INLINE bool finite(const float *y, int n) {
@@ -50,8 +52,8 @@ struct WinogradKernel {
         return !nonzero_mask<F>(probe);
     }
     // The outputs of one tile for one vector of filters, without transforms.
-    template <class F, int mv, int mh>
-    JSC_INLINE void directly(const WinogradFields &f, const float *image, int64_t y0, int64_t x0, int64_t k,
+    template <class F, int mv, int mh, class X>
+    JSC_INLINE void directly(const WinogradFields &f, const X *image, int64_t y0, int64_t x0, int64_t k,
                              float *y) {
         constexpr int L = sizeof(F) / 4;
         const int64_t C = f.x.C;
@@ -62,9 +64,10 @@ struct WinogradKernel {
                     for (int s = 0; s < 3; s++) {
                         const int64_t h = y0 + i + u - f.Ph, w = x0 + j + s - f.Pw;
                         if (h < 0 || h >= f.x.H || w < 0 || w >= f.x.W) continue;
-                        const float *x = image + h * f.x.row + w * f.x.pixel;
+                        const X *x = image + h * f.x.row + w * f.x.pixel;
                         const float *weight = constant(f.plain) + ((k / L * 3 + u) * 3 + s) * C * L;
-                        for (int64_t c = 0; c < C; c++) sum += x[c] * load<F>(weight + c * L);
+                        for (int64_t c = 0; c < C; c++)
+                            sum += load_numbers<One>(x + c)[0] * load<F>(weight + c * L);
                     }
                 store(y + (i * mh + j) * L, sum);
             }
@@ -118,32 +121,36 @@ struct WinogradKernel {
         for (int64_t t = 0; t < tiles; t++) {
             const int64_t y0 = th * mv, x0 = tw * mh, rows = std::min<int64_t>(mv, f.out.H - y0),
                           columns = std::min<int64_t>(mh, f.out.W - x0);
-            float *out = at(f.out, call, n, y0, x0) + k0;
-            const float *residual = e.has_residual ? at(e.residual, call, n, y0, x0) + k0 : nullptr;
+            T *out = at<T>(f.out, call, n, y0, x0) + k0;
+            const T *residual = e.has_residual ? at<T>(e.residual, call, n, y0, x0) + k0 : nullptr;
             for (int v = 0; v < V; v++) {
                 alignas(64) float y[mv * mh * L];
                 transform_output<F, mv, mh>(sums + (t * V + v) * L, step, y);
                 const int64_t k = v * L;
-                if (!finite<F>(y, mv * mh)) directly<F, mv, mh>(f, at(f.x, call, n), y0, x0, k0 + k, y);
+                if (!finite<F>(y, mv * mh)) {
+                    if (sizeof(F) == 64 && f.x.bf16)
+                        directly<F, mv, mh>(f, at<uint16_t>(f.x, call, n), y0, x0, k0 + k, y);
+                    else directly<F, mv, mh>(f, at(f.x, call, n), y0, x0, k0 + k, y);
+                }
                 const int left = (int)std::min<int64_t>(L, f.out.C - k0 - k);
                 if (left == L && quick(e)) {
                     const auto last = QuickEpilogue<sizeof(F)>::of(e, k0 + k);
                     for (int64_t i = 0; i < rows; i++)
                         for (int64_t j = 0; j < columns; j++) {
                             const int64_t from = i * e.residual.row + j * e.residual.pixel + k;
-                            const float *more = e.has_residual ? residual + from : nullptr;
-                            store(out + i * f.out.row + j * f.out.pixel + k,
-                                  last(load<F>(y + (i * mh + j) * L), more));
+                            const T *more = e.has_residual ? residual + from : nullptr;
+                            store_numbers(out + i * f.out.row + j * f.out.pixel + k,
+                                          last(load<F>(y + (i * mh + j) * L), more));
                         }
                     continue;
                 }
                 for (int64_t i = 0; i < rows; i++)
                     for (int64_t j = 0; j < columns; j++) {
-                        float *to = out + i * f.out.row + j * f.out.pixel + k;
-                        const float *more = residual + i * e.residual.row + j * e.residual.pixel + k;
+                        T *to = out + i * f.out.row + j * f.out.pixel + k;
+                        const T *more = residual + i * e.residual.row + j * e.residual.pixel + k;
                         const F value = load<F>(y + (i * mh + j) * L);
-                        if (left == L) store(to, finish<F>(value, e, k0 + k, more));
-                        else store_partial(to, finish_partial<F>(value, e, k0 + k, more, left), left);
+                        if (left == L) store_numbers(to, finish<F>(value, e, k0 + k, more));
+                        else store_partial_numbers(to, finish_partial<F>(value, e, k0 + k, more, left), left);
                     }
             }
             if (++tw == across) {
@@ -153,18 +160,18 @@ struct WinogradKernel {
         }
     }
 
-    template <class I, int mv, int mh>
-    JSC_INLINE void task(const WinogradFields &f, const Call &call, int64_t first, int64_t tiles) {
+    // The input's tiles; X: its numbers.
+    template <class I, int mv, int mh, class X>
+    JSC_INLINE void transform(const WinogradFields &f, const Call &call, int64_t first, int64_t tiles,
+                              float *input) {
         using F = Vec<I, float>;
-        typedef float One __attribute__((vector_size(4)));
-        constexpr int L = lanes<I, float>, nv = mv + 2, nh = mh + 2, positions = nv * nh;
-        const int64_t C = f.x.C, K = f.out.C, across = ceil_div(f.out.W, mh), down = ceil_div(f.out.H, mv);
-        float *input = (float *)call.scratch, *sums = input + ceil_div(positions * f.tiles * C, 16) * 16;
+        constexpr int L = lanes<I, float>, nv = mv + 2, nh = mh + 2;
+        const int64_t C = f.x.C, across = ceil_div(f.out.W, mh), down = ceil_div(f.out.H, mv);
         int64_t tw = first % across, th = first / across % down, n = first / across / down;
         for (int64_t t = 0; t < tiles; t++) {
             const int64_t iy = th * mv - f.Ph, ix = tw * mh - f.Pw;
-            const Whole whole{at(f.x, call, n, iy, ix), f.x.row, f.x.pixel};
-            const Clipped clipped{whole, -iy, -ix, f.x.H - iy, f.x.W - ix};
+            const Whole<X> whole{at<X>(f.x, call, n, iy, ix), f.x.row, f.x.pixel};
+            const Clipped<X> clipped{whole, -iy, -ix, f.x.H - iy, f.x.W - ix};
             const bool inside = iy >= 0 && iy + nv <= f.x.H && ix >= 0 && ix + nh <= f.x.W;
             float *to = input + t * C;
             int64_t c = 0;
@@ -177,6 +184,15 @@ struct WinogradKernel {
                 if (++th == down) th = 0, n++;
             }
         }
+    }
+
+    template <class I, int mv, int mh>
+    JSC_INLINE void task(const WinogradFields &f, const Call &call, int64_t first, int64_t tiles) {
+        constexpr int L = lanes<I, float>, positions = (mv + 2) * (mh + 2);
+        const int64_t C = f.x.C, K = f.out.C;
+        float *input = (float *)call.scratch, *sums = input + ceil_div(positions * f.tiles * C, 16) * 16;
+        if (I::bytes == 64 && f.x.bf16) transform<I, mv, mh, uint16_t>(f, call, first, tiles, input);
+        else transform<I, mv, mh, float>(f, call, first, tiles, input);
         const int64_t width = f.vectors * L;
         const float *weight = constant(f.weight);
         for (int64_t k0 = 0; k0 < K; k0 += width) {
@@ -213,7 +229,8 @@ struct Winograd final : Instruction {
     }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
         const int64_t first = task * f.tiles;
-        dispatch<WinogradKernel>(isa, &f, first, std::min(f.tiles, total - first), &call);
+        const int64_t tiles = std::min(f.tiles, total - first);
+        dispatch_maps<WinogradKernel>(isa, f.out, &f, first, tiles, &call);
     }
 };
 

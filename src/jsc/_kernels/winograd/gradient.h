@@ -75,14 +75,13 @@ struct WinogradGradKernel {
     JSC_INLINE void inputs(const WinogradGradFields &f, const WinogradGradSizes &s, const float *x,
                            ptrdiff_t first, ptrdiff_t count, float *to) {
         using F = Vec<I, float>;
-        typedef float One __attribute__((vector_size(4)));
         constexpr int L = lanes<I, float>, nv = mv + 2, nh = mh + 2;
         const ptrdiff_t step = s.panels * f.tiles * WINOGRAD_PANEL;
         ptrdiff_t tw = first % s.across, th = first / s.across % s.down, n = first / s.across / s.down;
         for (ptrdiff_t t = 0; t < count; t++) {
             const ptrdiff_t iy = th * mv - f.Ph, ix = tw * mh - f.Pw;
-            const Whole whole{x + ((n * f.H + iy) * f.W + ix) * f.C, f.W * f.C, f.C};
-            const Clipped clipped{whole, -iy, -ix, f.H - iy, f.W - ix};
+            const Whole<> whole{x + ((n * f.H + iy) * f.W + ix) * f.C, f.W * f.C, f.C};
+            const Clipped<> clipped{whole, -iy, -ix, f.H - iy, f.W - ix};
             const bool inside = iy >= 0 && iy + nv <= f.H && ix >= 0 && ix + nh <= f.W;
             // Where channel c of this tile goes, less c.
             const auto place = [&](ptrdiff_t c) {
@@ -106,14 +105,13 @@ struct WinogradGradKernel {
     JSC_INLINE void outputs(const WinogradGradFields &f, const WinogradGradSizes &s, const float *grad,
                             ptrdiff_t first, ptrdiff_t count, ptrdiff_t k0, float *to) {
         using F = Vec<I, float>;
-        typedef float One __attribute__((vector_size(4)));
         constexpr int L = lanes<I, float>;
         const ptrdiff_t step = f.tiles * s.width, end = std::min(f.K, k0 + s.width);
         ptrdiff_t tw = first % s.across, th = first / s.across % s.down, n = first / s.across / s.down;
         for (ptrdiff_t t = 0; t < count; t++) {
             const ptrdiff_t y = th * mv, x = tw * mh;
-            const Whole whole{grad + ((n * f.Oh + y) * f.Ow + x) * f.K, f.Ow * f.K, f.K};
-            const Clipped clipped{whole, 0, 0, f.Oh - y, f.Ow - x};
+            const Whole<> whole{grad + ((n * f.Oh + y) * f.Ow + x) * f.K, f.Ow * f.K, f.K};
+            const Clipped<> clipped{whole, 0, 0, f.Oh - y, f.Ow - x};
             float *tile = to + t * s.width - k0;
             ptrdiff_t k = k0;
             if (y + mv <= f.Oh && x + mh <= f.Ow)

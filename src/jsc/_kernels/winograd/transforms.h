@@ -13,7 +13,7 @@
 //
 // Sources: A. Lavin and S. Gray, arXiv:1509.09308; points after B. Barabasz et al., arXiv:1803.10986.
 #pragma once
-#include "simd/simd.h"
+#include "simd/numbers.h"
 
 namespace jsc {
 
@@ -106,19 +106,21 @@ struct Points<4> {
 
 // The input of a tile, whose first pixel is `first`, and what is zero outside the map: rows and columns from
 // `top` and `left` to before `bottom` and `right` are there.
+template <class X = float>  // its numbers
 struct Whole {  // all of it is there
-    const float *first;
+    const X *first;
     ptrdiff_t row, pixel;
     template <class F>
     inline __attribute__((always_inline)) F at(int i, int j, ptrdiff_t c) const {
-        return load<F>(first + i * row + j * pixel + c);
+        return load_numbers<F>(first + i * row + j * pixel + c);
     }
 };
-struct Clipped : Whole {
+template <class X = float>
+struct Clipped : Whole<X> {
     ptrdiff_t top, left, bottom, right;
     template <class F>
     inline __attribute__((always_inline)) F at(int i, int j, ptrdiff_t c) const {
-        return i >= top && i < bottom && j >= left && j < right ? Whole::at<F>(i, j, c) : F{};
+        return i >= top && i < bottom && j >= left && j < right ? Whole<X>::template at<F>(i, j, c) : F{};
     }
 };
 

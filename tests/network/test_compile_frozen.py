@@ -31,6 +31,36 @@ def test_frozen_until_refreshed():
     close(net(x), model(x))
 
 
+ELSEWHERE = torch.ones(1, 16, 16)
+
+
+def test_constants_that_lie_elsewhere_are_frozen_too():
+    class Shifted(nn.Module):
+        def forward(self, x):
+            return torch.special.i0e(x + ELSEWHERE)
+
+    x = torch.randn(X)
+    net = compiled(Shifted(), x)
+    before = net(x)
+    ELSEWHERE.mul_(3)
+    assert torch.equal(net(x), before)
+    ELSEWHERE.div_(3)
+
+
+def test_weights_of_linear_layers_are_there_once():
+    """They are read in torch's order, in which the image is put."""
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(48 * 25, 300)), torch.randn(2, 48, 5, 5)
+    net = compiled(model, x.contiguous(memory_format=torch.channels_last))
+    own = {t.data_ptr() for t in net._store.state.values()}
+    assert {made.data_ptr() for _, made in net._store._made.values() if made.dim() == 2} <= own
+    close(net(x), model(x))
+    before = net(x)
+    model[1].weight.detach().mul_(2.0)
+    assert torch.equal(net(x), before)
+    net.refresh(model)
+    close(net(x), model(x))
+
+
 def test_refresh_takes_a_module():
     model = small()
     net = compiled(model, torch.randn(X))

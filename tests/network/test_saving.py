@@ -30,6 +30,23 @@ def test_a_loaded_network_gives_the_same_bits(isa, tmp_path, seed):
             assert torch.equal(ours, theirs)
 
 
+def test_large_weights_are_read_whole_and_do_not_change_with_the_file(tmp_path):
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(1024, 700)), torch.randn(2, 16, 8, 8)
+    net, path = saved(tmp_path, model, x)  # 2.9 MB
+    loaded = jsc.load(path)
+    assert torch.equal(loaded(x), net(x))
+    size = os.path.getsize(path)
+    with open(path, "r+b") as file:
+        file.seek(size // 2)
+        file.write(bytes(size // 4))
+    assert torch.equal(loaded(x), net(x))
+    with open(path, "r+b") as file:
+        file.truncate(size // 2)
+    assert torch.equal(loaded(x), net(x))
+    with pytest.raises(ValueError, match="damaged"):
+        jsc.load(path)
+
+
 def test_a_batch_is_captured_once(monkeypatch):
     import jsc.network.compiled as compiled
 

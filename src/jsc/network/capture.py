@@ -181,7 +181,9 @@ def _captured(program: ExportedProgram) -> Captured:
             made = spec.kind is InputKind.CONSTANT_TENSOR
             placeholders.append(Placeholder("made" if made else "state", str(spec.target)))
     free = free_sizes(program, sizes)
-    state: dict[str, Tensor] = {**program.state_dict, **program.constants}
+    # Constants may be tensors that the caller has elsewhere too; the state is that of our copy.
+    own = {name: c.clone() if isinstance(c, Tensor) else c for name, c in program.constants.items()}
+    state: dict[str, Tensor] = {**program.state_dict, **own}
     fixed = free is not None and not free
     return Captured(
         program.graph, placeholders, sizes, free or {}, guards.of(program) if free else (),

@@ -47,10 +47,13 @@ class Store:
         self._bounded: dict[Hashable, Constant] = {}
 
     def tensor(self, constant: Constant) -> Tensor:
-        """The constant's tensor: contiguous, aligned to 64 bytes, at one address for ever."""
+        """The constant's tensor: contiguous, aligned to 64 bytes, at one address for ever. It may
+        be an entry of the state itself."""
         found = self._made.get(constant.key)
         if found is None:  # another thread may make it too: the one that is first is kept
-            made = (constant, aligned(self.value(constant)))
+            value = self.value(constant)
+            fits = value.is_contiguous() and value.data_ptr() % 64 == 0
+            made = (constant, value if fits else aligned(value))
             found = self._made.setdefault(constant.key, made)
         return found[1]
 

@@ -239,11 +239,13 @@ def place_parts(graph: Graph) -> None:
 
 
 def gather_inputs(graph: Graph) -> None:
-    """A linear layer reads an image as one run of numbers: a part of a map is copied first."""
+    """A linear layer reads an image as one run of numbers in the order of its weights, plane by
+    plane: the image is put in that order first, which is less than the weights are."""
     for operation in [o for o in graph.operations if isinstance(o, Linear)]:
         value = operation.inputs[0]
-        if value.whole is not None and value.shape[1] * value.shape[2] > 1:
-            copied = Copy([value], Value(value.shape), operation.layer)
+        _, H, W, C = value.shape
+        if H * W > 1 and (C > 1 or value.whole is not None):
+            copied = Copy([value], Value(value.shape, planar=True), operation.layer)
             graph.operations.insert(graph.operations.index(operation), copied)
             operation.inputs[0] = copied.out
 

@@ -12,7 +12,7 @@ import math
 import operator
 from dataclasses import astuple
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import safetensors
 import torch
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 KEY = "jsc.network"
 VERSION = 2
 READABLE = (1, 2)  # 1 had free sizes without conditions
+LARGE = 1 << 20  # bytes of a tensor that is read, not mapped and copied
 DTYPES = {str(d): d for d in vars(torch).values() if isinstance(d, torch.dtype)}
 LAYOUTS = {str(v): v for v in vars(torch).values() if isinstance(v, torch.layout)}
 FORMATS = {str(v): v for v in vars(torch).values() if isinstance(v, torch.memory_format)}
@@ -83,15 +84,13 @@ def write(path: str | PathLike[str], about: dict[str, Any], graphs: list[Capture
 def read(path: str | PathLike[str]) -> tuple[dict[str, Any], list[Captured]]:
     """What `write` wrote. Raises FileError for any other file, ValueError for a pipe or a device,
     TypeError for what is no path, OSError if it cannot be read."""
-    with open_regular(path):
-        pass  # refused in words, where safetensors has its own, waits or closes a descriptor
+    raw = open_regular(path)  # refuses in words what safetensors would wait for, or close
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with raw, safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(KEY)
             if text is None:
                 raise FileError(f"{path} is no compiled network; CompiledNetwork.save writes one")
-            # Copies: else the network would change with the file, whose memory it shares.
-            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            state = _tensors(file, raw)
         about = json.loads(text)
         if _names_modules(about):
             raise FileError(f"{path} names a module to import, which no compiled network does")
@@ -107,6 +106,25 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Any], list[Captured]]:
         raise FileError(
             f"{path} is damaged ({type(error).__name__}: {error}); save the network again"
         ) from error
+
+
+def _tensors(file: Any, raw: BinaryIO) -> dict[str, Tensor]:
+    """All tensors, in memory of their own: else the network would change with the file, which
+    safetensors maps. Large ones are read, since pages that are mapped take memory beside a copy."""
+    size = int.from_bytes(raw.read(8), "little")
+    header = json.loads(raw.read(size))  # safetensors has checked it
+    state: dict[str, Tensor] = {}
+    for name in file.keys():  # noqa: SIM118
+        kind, (begin, end) = header[name]["dtype"], header[name]["data_offsets"]
+        if kind != "F32" or end - begin < LARGE:
+            state[name] = file.get_tensor(name).clone()
+            continue
+        tensor = torch.empty(header[name]["shape"], dtype=torch.float32, device="cpu")
+        raw.seek(8 + size + begin)
+        if raw.readinto(tensor.numpy().data) != end - begin:  # type: ignore[attr-defined]
+            raise ValueError(f"it ends within {name}")
+        state[name] = tensor
+    return state
 
 
 def _names_modules(value: Any) -> bool:

@@ -17,42 +17,16 @@
 namespace jsc::network {
 
 struct LinearFields {
-    Map x, out;  // x is dense: an image is H W C numbers
+    Map x, out;  // x is dense and in the weights' order: an image is C H W numbers
     int64_t inputs;
     int64_t bf16;  // whether the weights are bfloat16
     uint64_t weight, shift;
     Activation act;
 };
 
-// The weights of a vector, and one of them.
-struct FloatWeights {
-    using Number = float;
-    template <class F>
-    JSC_INLINE F vector(const float *w) {
-        return load<F>(w);
-    }
-    JSC_INLINE float one(const float *w) { return *w; }
-};
-struct Bfloat16Weights {
-    using Number = uint16_t;
-    template <class F>
-    JSC_INLINE F vector(const uint16_t *w) {
-        using Halves = typename VectorOf<uint16_t, sizeof(F) / 2>::type;
-        using Words = typename VectorOf<uint32_t, sizeof(F)>::type;
-        return (F)(__builtin_convertvector(load<Halves>(w), Words) << 16);
-    }
-    JSC_INLINE float one(const uint16_t *w) {
-        const uint32_t bits = (uint32_t)*w << 16;
-        float number;
-        memcpy(&number, &bits, 4);
-        return number;
-    }
-};
-
-template <class Weights>
+// Number: of the weights, float or bfloat16 (uint16_t).
+template <class Number>
 struct LinearKernel {
-    using Number = typename Weights::Number;
-
     // Adds the products of inputs i, ..., end - 1 to the sums of K filters and N rows, which lie K_step and
     // one vector apart; numbers behind the last full vector go to the first lanes.
     template <class I, int K, int N>
@@ -78,7 +52,7 @@ struct LinearKernel {
             for (int b = 0; b < N; b++) number[b] = load<F>(x[b] + i);
 #pragma GCC unroll 8
             for (int a = 0; a < K; a++) {
-                const F weight = Weights::template vector<F>(w[a] + i);
+                const F weight = load_numbers<F>(w[a] + i);
                 __builtin_prefetch(w[a] + i + ahead, 0, 2);
 #pragma GCC unroll 2
                 for (int b = 0; b < N; b++) sum[a][b] += weight * number[b];
@@ -90,7 +64,7 @@ struct LinearKernel {
             for (int b = 0; b < N; b++) {
                 float *to = sums + a * K_step + b * L;
                 store(to, sum[a][b]);
-                for (int64_t j = i; j < end; j++) to[j - i] += Weights::one(w[a] + j) * x[b][j];
+                for (int64_t j = i; j < end; j++) to[j - i] += load_numbers<One>(w[a] + j)[0] * x[b][j];
             }
     }
     template <class I, int K>
@@ -147,8 +121,8 @@ struct Linear final : Instruction {
     int64_t scratch_bytes() const override { return step * f.x.N * 64; }
     void run(int isa, int64_t, int64_t task, const Call &call) const override {
         const int64_t first = task * step, end = std::min(f.out.C, first + step);
-        if (f.bf16) dispatch<LinearKernel<Bfloat16Weights>>(isa, &f, first, end, chunk, &call);
-        else dispatch<LinearKernel<FloatWeights>>(isa, &f, first, end, chunk, &call);
+        if (f.bf16) dispatch<LinearKernel<uint16_t>>(isa, &f, first, end, chunk, &call);
+        else dispatch<LinearKernel<float>>(isa, &f, first, end, chunk, &call);
     }
 };
 

@@ -113,7 +113,7 @@ def linear(low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any = None) 
     w = parameter(weight, "weight")
     shift = optional(bias, "bias")
     out_shape(node)
-    N, H, W, C = entry.value.shape
+    N, H, W, _ = entry.value.shape
     K = w.shape[0]
     if len(w.shape) != 2 or (bias is not None and tuple(bias.shape) != (K,)):
         raise Unsupported("a weight that is no matrix, or a bias that is broadcast")
@@ -124,16 +124,8 @@ def linear(low: Lowering, node: fx.Node, x: Any, weight: Any, bias: Any = None) 
             [entry.value], out, weight=as_filters, shift=shift, first_name=own_name(w), linear=True
         )
         return Entry(low.emit(require_sound(operation, (*w.shape, 1, 1))), entry.form)
-    constant = w.constant
-    if entry.form == "flat":
-        # The map is channels-last: the weight's columns are put in that order instead.
-        def reorder(t: Tensor) -> Tensor:
-            return t.view(K, C, H, W).permute(0, 2, 3, 1).reshape(K, -1)
-
-        constant = constant.then(("columns", C, H, W), reorder)
-    return Entry(
-        low.emit(Linear([entry.value], Value((N, 1, 1, K)), weight=constant, shift=shift)), "nc"
-    )
+    out = Value((N, 1, 1, K))
+    return Entry(low.emit(Linear([entry.value], out, weight=w.constant, shift=shift)), "nc")
 
 
 def scale_and_shift(

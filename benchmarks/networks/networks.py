@@ -85,6 +85,7 @@ def compiled(make: Make, budget: float, precision: PrecisionName = "ieee") -> Bu
     net(xs[0])
     seconds = time.perf_counter() - start
     about = {"first": seconds, "methods": methods(net), "memory": memory(net)}
+    about["megabytes"] = round(net.memory()[0] / 1e6, 1)
     return in_turn(net, xs), about
 
 

@@ -6,7 +6,8 @@ torch with a bfloat16 model, channels-last. Each has a process of its own, and t
 trained networks see real images, the others random ones, eight batches in turn. "gain" is the time
 at ieee over the time at this precision, "ratio" the time of the faster peer in bfloat16 over jsc's
 at bf16; losses are the ratios below 1. "error" is the largest over the largest output, against
-float64, on the first batch; torch's is that of its bfloat16 model. "other class" counts the images
+float64, on the first batch; torch's is that of its bfloat16 model. "MB" are what the maps of a call
+take at ieee and at bf16, where they are stored as bfloat16. "other class" counts the images
 among `--images` of the data folder whose largest output is another one than in float32; networks
 with maps as outputs have none.
 """
@@ -122,6 +123,7 @@ def measure(
         "torch's error": f"{errors['torch bf16']:.0e}" if "torch bf16" in errors else "",
         "other class, bf16": other_classes(options, name, model, "bf16") if first else "",
         "methods at bf16": made["bf16"].about["methods"],
+        "MB ieee": made["ieee"].about["megabytes"], "MB bf16": made["bf16"].about["megabytes"],
     }  # fmt: skip
 
 
@@ -158,8 +160,8 @@ def draw(rows: list[Row], folder: Path) -> list[Figure]:
 
 SHOWN = (
     "network", "ieee ms", "tf32 ms", "bf16 ms", "gain bf16", "OpenVINO f32 ms", "OpenVINO bf16 ms",
-    "torch bf16 ms", "ratio", "quartiles", "error ieee", "error bf16", "torch's error",
-    "other class, bf16",
+    "torch bf16 ms", "ratio", "quartiles", "MB ieee", "MB bf16", "error ieee", "error bf16",
+    "torch's error", "other class, bf16",
 )  # fmt: skip
 
 

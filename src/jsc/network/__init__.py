@@ -12,8 +12,9 @@
     graph        what operations and maps are
     passes       padding, epilogues, concatenation: what becomes part of what, and what is gone
     siblings     convolutions that read one map in the same way become one
+    choices, methods, tune    which method a convolution takes
+    bf16_maps    which maps are stored as bfloat16
     memory       stages, and where maps lie
-    choices, tune             which method a convolution takes
     blocking, packing, emit   how operations become instructions
     program      one input size: native parts, torch's operators between, memory of calls
     constants    weights by recipe, so that `refresh` can make them again

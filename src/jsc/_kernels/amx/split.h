@@ -80,7 +80,7 @@ JSC_INLINE Vec<Avx512, float> amx_lanes(const float *x, uint32_t bits) {
 // `chunk` numbers that are bfloat16 already, of which `left` are there, in the same orders.
 JSC_INLINE void amx_copy(const uint16_t *x, ptrdiff_t left, int chunk, uint16_t *to, Words32 &largest) {
     Words32 v = {};
-    if (left >= 32 && chunk == 32) v = load<Words32>(x);
+    if (left >= 32 && chunk == 32) v = *(const Words32 *)x;
     else memcpy(&v, x, 2 * (left < chunk ? left : chunk));
     const Words32 magnitude = v & 0x7fff;
     largest = magnitude > largest ? magnitude : largest;

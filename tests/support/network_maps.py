@@ -12,6 +12,7 @@ from jsc._kernels.network.program import Program, Walk
 from jsc.network.emit import ACTIVATIONS, NOWHERE, OPERANDS, OPERATIONS
 
 SENTINEL = 12345.5
+NEAR = 4096  # numbers behind the last map that are looked at
 CHANNELS = (1, 3, 8, 19, 70, 133)
 SPECIAL = (math.nan, math.inf, -math.inf)
 
@@ -92,7 +93,8 @@ class Maps:
         index = getattr(program, f"add_{kind}")(fields)
         walk = Walk(program, [[index]])
         scratch = torch.full((walk.scratch_bytes // 4 * self.num_threads + 1,), float("nan"))
-        before = self.arena.clone()
+        near = self.arena[: self.used + NEAR]  # all of it would take most of the tests' time
+        before = near.clone()
         walk.run([self.arena.data_ptr()], scratch.data_ptr(), self.num_threads)
         out = self.view(fields["out"])
         result = out.clone()
@@ -100,7 +102,7 @@ class Maps:
         out.copy_(torch.as_strided(was, out.shape, out.stride(), fields["out"]["offset"]))
         if workspace is not None:
             workspace.fill_(math.nan)
-        same = (self.arena == before) | (self.arena.isnan() & before.isnan())
+        same = (near == before) | (near.isnan() & before.isnan())
         assert same.all(), "written outside the output"
         return result
 

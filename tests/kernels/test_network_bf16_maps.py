@@ -7,7 +7,15 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from convolution_runs import TILES_ACTS, convolution, drawn, tiles_fields
+from convolution_runs import (
+    TILES_ACTS,
+    convolution,
+    drawn,
+    drawn_depthwise,
+    drawn_for_pairs,
+    pairs_fields,
+    tiles_fields,
+)
 from network_maps import (
     CHANNELS,
     Maps,
@@ -59,34 +67,15 @@ def same(found, stored):
 @pytest.mark.parametrize("stored", STORED, ids=lambda s: "-".join(map(names, s)))
 @pytest.mark.parametrize("seed", range(20))
 def test_direct_bf16(maps, seed, stored):
-    r, g = drawn(seed)
-    g |= {"C": r.choice([1, 3, 8, 20, 33, 64, 70]), "K": g["K"] // g["groups"], "groups": 1}
-    pairs = -(-g["C"] // 2)
-    cut = {
-        "vectors": min(r.randint(1, 4), -(-g["K"] // LANES)), "tiles_first": r.randint(0, 2),
-        "chunk": r.choice([pairs, r.randint(1, pairs)]), "band_rows": r.randint(1, 4),
-        "task_blocks": r.randint(1, 3),
-    }  # fmt: skip
-
-    def fields(own, w, shift):
-        packed = packing.direct(packing.pairs(w), 1, LANES, cut["vectors"], cut["chunk"])
-        direct = {**own, **cut, "groups": 1, "weight": maps.constant(packed)}
-        return {"direct": direct, "out": own["out"]}
-
+    r, g, cut = drawn_for_pairs(seed)
+    fields = pairs_fields(maps, cut)
     same(runs(maps, seed, stored, "direct_bf16", g, r, precision="bf16", fields=fields), stored)
 
 
 @pytest.mark.parametrize("stored", STORED, ids=lambda s: "-".join(map(names, s)))
 @pytest.mark.parametrize("seed", range(24))
 def test_depthwise(maps, seed, stored):
-    r, g = drawn(seed)
-    C = r.choice([1, 7, 16, 37, 70])
-    g |= {"C": C, "K": C, "groups": C}
-    if seed >= 12:  # the widths that have a tile of their own
-        k = r.choice([3, 5, 7])
-        g |= {"kernel": (r.choice([1, k]), k), "stride": r.choice([(1, 1), (2, 2), (1, 2)])}
-        g |= {"dilation": (r.choice([1, 2]), 1), "padding": (0, r.randint(0, k - 1))}
-        g |= {"H": r.randint(13, 15)}
+    r, g = drawn_depthwise(seed)
     weight = lambda w: maps.constant(packing.depthwise(w, LANES))  # noqa: E731
     same(runs(maps, seed, stored, "depthwise", g, r, weight=weight), stored)
 

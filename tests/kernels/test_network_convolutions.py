@@ -5,7 +5,14 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from convolution_runs import LANES, TILES_ACTS, convolution, drawn, tiles_fields
+from convolution_runs import (
+    LANES,
+    TILES_ACTS,
+    convolution,
+    drawn,
+    drawn_depthwise,
+    tiles_fields,
+)
 from network_maps import Maps, act, close
 
 from jsc._kernels.cpc.forward import tile_columns
@@ -179,14 +186,7 @@ def test_winograd_2x2_keeps_integers_exact(maps, isa):
 
 @pytest.mark.parametrize("seed", range(24))
 def test_depthwise(maps, isa, seed):
-    r, g = drawn(seed)
-    C = r.choice([1, 7, 16, 37, 70])
-    g |= {"C": C, "K": C, "groups": C}
-    if seed >= 12:  # the widths that have a tile of their own
-        k = r.choice([3, 5, 7])
-        g |= {"kernel": (r.choice([1, k]), k), "stride": r.choice([(1, 1), (2, 2), (1, 2)])}
-        g |= {"dilation": (r.choice([1, 2]), 1), "padding": (0, r.randint(0, k - 1))}
-        g |= {"H": r.randint(13, 15)}
+    r, g = drawn_depthwise(seed)
     weight = lambda w: maps.constant(packing.depthwise(w, LANES[isa]))  # noqa: E731
     ours, exact = convolution(maps, r, g, "depthwise", weight=weight)
     close(ours, exact)

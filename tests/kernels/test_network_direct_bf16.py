@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from convolution_runs import convolution, drawn
+from convolution_runs import convolution, drawn_for_pairs, pairs_fields
 from network_maps import Maps, act, close
 
 from jsc import _config
 from jsc._precision import rounded
-from jsc.network import packing
 from jsc.network.emit import NOWHERE
 
 
@@ -17,28 +16,6 @@ def maps(request, isa):
 
 
 needs_bf16 = pytest.mark.skipif(not _config.bf16(), reason="this CPU multiplies no bfloat16")
-
-
-def drawn_for_pairs(seed):
-    """Sizes, geometry and blocking for direct_bf16."""
-    r, g = drawn(seed)
-    g |= {"C": r.choice([1, 3, 8, 20, 33, 64, 70]), "K": g["K"] // g["groups"], "groups": 1}
-    pairs = -(-g["C"] // 2)
-    cut = {
-        "vectors": min(r.randint(1, 4), -(-g["K"] // 16)), "tiles_first": r.randint(0, 2),
-        "chunk": r.choice([pairs, r.randint(1, pairs)]), "band_rows": r.randint(1, 4),
-        "task_blocks": r.randint(1, 3),
-    }  # fmt: skip
-    return r, g, cut
-
-
-def pairs_fields(maps, cut):
-    def fields(own, w, shift):
-        packed = packing.direct(packing.pairs(w), 1, 16, cut["vectors"], cut["chunk"])
-        direct = {**own, **cut, "groups": 1, "weight": maps.constant(packed)}
-        return {"direct": direct, "out": own["out"]}
-
-    return fields
 
 
 @needs_bf16

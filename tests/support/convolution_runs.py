@@ -36,6 +36,41 @@ def drawn(seed):
     return r, g
 
 
+def drawn_depthwise(seed):
+    """The same of a depthwise one."""
+    r, g = drawn(seed)
+    C = r.choice([1, 7, 16, 37, 70])
+    g |= {"C": C, "K": C, "groups": C}
+    if seed >= 12:  # the widths that have a tile of their own
+        k = r.choice([3, 5, 7])
+        g |= {"kernel": (r.choice([1, k]), k), "stride": r.choice([(1, 1), (2, 2), (1, 2)])}
+        g |= {"dilation": (r.choice([1, 2]), 1), "padding": (0, r.randint(0, k - 1))}
+        g |= {"H": r.randint(13, 15)}
+    return r, g
+
+
+def drawn_for_pairs(seed):
+    """Sizes, geometry and blocking for direct_bf16."""
+    r, g = drawn(seed)
+    g |= {"C": r.choice([1, 3, 8, 20, 33, 64, 70]), "K": g["K"] // g["groups"], "groups": 1}
+    pairs = -(-g["C"] // 2)
+    cut = {
+        "vectors": min(r.randint(1, 4), -(-g["K"] // 16)), "tiles_first": r.randint(0, 2),
+        "chunk": r.choice([pairs, r.randint(1, pairs)]), "band_rows": r.randint(1, 4),
+        "task_blocks": r.randint(1, 3),
+    }  # fmt: skip
+    return r, g, cut
+
+
+def pairs_fields(maps, cut):
+    def fields(own, w, shift):
+        packed = packing.direct(packing.pairs(w), 1, 16, cut["vectors"], cut["chunk"])
+        direct = {**own, **cut, "groups": 1, "weight": maps.constant(packed)}
+        return {"direct": direct, "out": own["out"]}
+
+    return fields
+
+
 ACTS = [
     ("none", 0, 0), ("clamp", 0, float("inf")), ("clamp", 0, 6), ("silu", 0, 0), ("softplus", 0, 0),
 ]  # fmt: skip

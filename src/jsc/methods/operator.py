@@ -11,7 +11,7 @@ from torch import Tensor
 from jsc.methods import convolve
 from jsc.methods.convolve import geometry, in_format, output_format, plain
 from jsc.ops import training
-from jsc.ops._library import Function, call, register, untransformed
+from jsc.ops._library import Function, call, implement, untransformed
 from jsc.ops._relu_gate import behind_relu
 
 
@@ -43,13 +43,7 @@ def _conv2d_fake(
     return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=form)
 
 
-register(
-    "conv2d(Tensor input, Tensor weight, Tensor? packed, Tensor? bias, "
-    "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, str method, "
-    "bool keep=False) -> Tensor",
-    _conv2d_cpu,
-    _conv2d_fake,
-)
+implement("conv2d", _conv2d_cpu, _conv2d_fake)
 
 
 class Conv2d(Function):

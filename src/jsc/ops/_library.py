@@ -1,4 +1,5 @@
-"""The `jsc` operator namespace: how every operator of this package is registered and called.
+"""The `jsc` operator namespace: how every operator of this package is defined, implemented and
+called.
 
 `torch.library.Library.define/impl/register_fake` and not `custom_op` (10.7 against 6.3 us a call,
 pytorch#177109). Gradients are `torch.autograd.Function`s with `setup_context`, kept *outside* the
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
@@ -20,19 +22,34 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 LIB = torch.library.Library("jsc", "FRAGMENT")  # operators live as long as this object
-OPS: list[str] = []  # every operator registered, for the tests, which try each of them
+DEFINED: dict[str, str] = {}  # every operator, and the module that implements it
 _IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {}
+_FAKES: dict[str, Callable[..., Any]] = {}
 
 
-def register(schema: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> None:
-    """Define `jsc::<schema>` with its CPU implementation and its shape function."""
+def define(schema: str, module: str) -> None:
+    """Define `jsc::<schema>`. `module` implements it, and is imported when it is first called: so
+    `import jsc` is light, and a program of torch.export finds every operator all the same."""
     name = schema.split("(", 1)[0]
+    DEFINED[name] = module
+
+    def cpu(*arguments: Any) -> Any:
+        import_module(module)
+        return _IMPLEMENTATIONS[name](*arguments)
+
+    def fake(*arguments: Any) -> Any:
+        import_module(module)
+        return _FAKES[name](*arguments)
+
     LIB.define(schema, tags=[torch.Tag.pt2_compliant_tag])
     LIB.impl(name, cpu, "CPU")
     torch.library.register_fake(f"jsc::{name}", fake, lib=LIB)
-    _IMPLEMENTATIONS[name] = cpu
     torch.library.register_vmap(f"jsc::{name}", _one_by_one(name), lib=LIB)
-    OPS.append(name)
+
+
+def implement(name: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """The CPU implementation of `jsc::<name>`, and its shape function."""
+    _IMPLEMENTATIONS[name], _FAKES[name] = cpu, fake
 
 
 def _one_by_one(name: str) -> Callable[..., Any]:

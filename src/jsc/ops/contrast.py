@@ -16,7 +16,7 @@ from jsc import _config
 from jsc._checks import KERNEL_DTYPES
 from jsc._kernels import contrast
 from jsc.ops._buffer import buffer, require
-from jsc.ops._library import Function, call, register, unlowered
+from jsc.ops._library import Function, call, implement, unlowered
 from jsc.ops._scratch import memory
 
 WORK = 100  # operations on a pixel
@@ -98,15 +98,13 @@ def _backward_cpu(g: Tensor, x: Tensor, *settings: Any) -> Tensor:
     return dx
 
 
-OPTIONS = "float deviation, float[] offset, float[] scale, float[] epsilon"
-
-register(
-    f"local_contrast(Tensor x, {OPTIONS}) -> Tensor",
+implement(
+    "local_contrast",
     _forward_cpu,
     lambda x, *_: x.new_empty(x.shape),
 )
-register(
-    f"local_contrast_backward(Tensor g, Tensor x, {OPTIONS}) -> Tensor",
+implement(
+    "local_contrast_backward",
     _backward_cpu,
     lambda g, x, *_: x.new_empty(x.shape),
 )

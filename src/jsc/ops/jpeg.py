@@ -21,7 +21,7 @@ from jsc._checks import KERNEL_DTYPES
 from jsc._kernels.jpeg import jpeg
 from jsc.ops import _torch
 from jsc.ops._buffer import buffer, require
-from jsc.ops._library import Function, call, register, unlowered
+from jsc.ops._library import Function, call, implement, unlowered
 from jsc.ops._scratch import LINE, memory
 from jsc.ops._torch_jpeg import SAMPLE, SOFT, Settings, layer
 from jsc.ops.quant import ENTRY_SIZE, prepare, require_options
@@ -191,19 +191,13 @@ def _backward_cpu(
     return dx, dq, dkappa
 
 
-OPTIONS = (
-    "int mode, int window, int levels, int v, int u, bool zero, float[] mean, float[] std, "
-    "float peak, float offset"
-)
-
-register(
-    f"jpeg(Tensor x, Tensor q, Tensor kappa, Tensor? seed, {OPTIONS}) -> Tensor",
+implement(
+    "jpeg",
     _forward_cpu,
     lambda x, q, *_: q.new_empty(x.shape),
 )
-register(
-    f"jpeg_backward(Tensor g, Tensor x, Tensor q, Tensor kappa, Tensor? seed, {OPTIONS},"
-    " int wanted) -> (Tensor, Tensor, Tensor)",
+implement(
+    "jpeg_backward",
     _backward_cpu,
     lambda g, x, q, kappa, seed, *options: (
         q.new_empty(x.shape if options[-1] & 1 else (0, 0, 0, 0)),

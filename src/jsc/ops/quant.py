@@ -18,7 +18,7 @@ from jsc._checks import KERNEL_DTYPES
 from jsc._kernels.jpeg import quant
 from jsc.ops import _torch
 from jsc.ops._buffer import buffer, require
-from jsc.ops._library import Function, call, register
+from jsc.ops._library import Function, call, implement
 
 MODES = {"soft": 0, "hard": 1, "ste": 2, "sample": 3}
 ENTRY_SIZE = quant.ENTRY_SIZE  # numbers that a kernel is told of each entry
@@ -92,14 +92,13 @@ def _backward_cpu(
     return dz, dq, dkappa
 
 
-register(
-    "soft_quantize(Tensor z, Tensor q, Tensor kappa, int mode, int window, int levels) -> Tensor",
+implement(
+    "soft_quantize",
     _forward_cpu,
     lambda z, q, kappa, mode, window, levels: z.new_empty(z.shape),
 )
-register(
-    "soft_quantize_backward(Tensor g, Tensor z, Tensor q, Tensor kappa,"
-    " int mode, int window, int levels) -> (Tensor, Tensor, Tensor)",
+implement(
+    "soft_quantize_backward",
     _backward_cpu,
     lambda g, z, q, kappa, mode, window, levels: (
         z.new_empty(z.shape),

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from jsc._checks import KERNEL_DTYPES
 from jsc.ops._buffer import require
-from jsc.ops._library import register
+from jsc.ops._library import implement
 from jsc.ops.quant import MODES, require_options
 
 SOFTEST, SOFTEST_SATURATED = 0.04, 0.01
@@ -243,14 +243,13 @@ def _backward(
     return dz, dq, dkappa.where(kappa >= LEAST_KAPPA, 0.0)
 
 
-register(
-    "level_entropy(Tensor z, Tensor q, Tensor kappa, int mode, int window, int levels) -> Tensor",
+implement(
+    "level_entropy",
     _forward,
     lambda z, q, kappa, mode, window, levels: z.new_empty(z.shape[:1]),
 )
-register(
-    "level_entropy_backward(Tensor g, Tensor z, Tensor q, Tensor kappa,"
-    " int mode, int window, int levels) -> (Tensor, Tensor, Tensor)",
+implement(
+    "level_entropy_backward",
     _backward,
     lambda g, z, q, kappa, mode, window, levels: (
         z.new_empty(z.shape),

@@ -112,7 +112,7 @@ def tiles_fit(conv: Convolution) -> bool:
 def _rows_follow(value: Value) -> bool:
     """Does row follow row in memory, channels last?"""
     while value.whole is not None:
-        if value.shape[:3] != value.whole.shape[:3]:
+        if not value.recounted and value.shape[:3] != value.whole.shape[:3]:
             return False
         value = value.whole
     return value.tensor is None or not value.tensor.planar

@@ -84,6 +84,12 @@ class Emitter:
             (C * H * W, W, 1, H * W) if planar else (H * W * C, W * C, C, 1)
         )
         for part in reversed(chain):
+            if part.recounted:
+                pixel = pixel if W > 1 else row if H > 1 else image
+                N, H, W, C = part.shape
+                row, image = W * pixel, H * W * pixel
+                continue
+            N, H, W, C = part.shape
             h, w, c = part.first
             offset += h * row + w * pixel + c * channel
             row, pixel = row * part.step[0], pixel * part.step[1]

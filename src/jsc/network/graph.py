@@ -1,9 +1,10 @@
 """The lowered form of a network: operations over channels-last maps.
 
 A `Value` is a map of N x H x W pixels with C channels. It may be a part of another one (`whole`):
-a run of its channels, of its rows and columns, every `step`-th of them. Reading a part costs
-nothing, and an operation whose output is a part writes straight into its place, which is what a
-concatenation becomes.
+a run of its channels, of its rows and columns, every `step`-th of them; or the same pixels counted
+otherwise, as a view of 56 x 56 pixels as 3136 in a row is. Reading a part costs nothing, and an
+operation whose output is a part writes straight into its place, which is what a concatenation
+becomes.
 
 An `Operation` reads maps (`inputs`) and writes one (`out`). What else it needs stands in its
 fields; weights are constants, made from the model's state by a recipe (`constants.py`).
@@ -24,6 +25,7 @@ class Value:
 
     whole, first   the map that this one is a part of, and where in it the part begins: (h, w, c)
     step           rows and columns of `whole` from one of this map to the next
+    recounted      it is all pixels of `whole`, in their order: N, H and W alone are others
     tensor         a map that is a tensor of the caller's or of torch's: an input, output or result
     bf16           a map that holds memory has numbers of bfloat16 (bf16_maps.py), not of float32
     planar         it lies plane by plane, channel after channel: what a linear layer reads
@@ -33,6 +35,7 @@ class Value:
     whole: Value | None = None
     first: tuple[int, int, int] = (0, 0, 0)
     step: tuple[int, int] = (1, 1)
+    recounted: bool = False
     tensor: TensorRef | None = None
     bf16: bool = False
     planar: bool = False
@@ -49,6 +52,30 @@ class Value:
     def root(self) -> Value:
         """The map that holds the memory."""
         return self if self.whole is None else self.whole.root
+
+    @property
+    def held(self) -> Value:
+        """The map that an operation makes which writes to this one."""
+        return self.whole if self.recounted and self.whole is not None else self
+
+    @property
+    def in_a_row(self) -> bool:
+        """Does pixel follow pixel in memory at equal steps, across rows and images?"""
+        at = self
+        while at.whole is not None:
+            if not at.recounted and at.shape[:3] != at.whole.shape[:3]:
+                return False
+            at = at.whole
+        _, H, W, C = at.shape
+        planar = at.planar or (at.tensor is not None and at.tensor.planar)
+        return not planar or C == 1 or H * W == 1
+
+    def recount(self, pixels: tuple[int, int, int]) -> Value:
+        """The same pixels as N x H x W others; they have to be `in_a_row`."""
+        if self.shape[:3] == pixels:
+            return self
+        base = self.held
+        return base if base.shape[:3] == pixels else Value((*pixels, self.C), base, recounted=True)
 
     def part(self, channels: tuple[int, int]) -> Value:
         """Channels first, ... first + count - 1."""

@@ -104,13 +104,14 @@ def fuse(graph: Graph) -> None:
 
     def producer(value: Value, kinds: type | tuple[type, ...]) -> Activated | None:
         """What makes `value`, if nobody else needs it and it has no activation yet."""
-        operation = made.get(value)
-        if not isinstance(operation, kinds) or count[value] != 1 or value in results:
+        held = value.held
+        operation = made.get(held)
+        if not isinstance(operation, kinds) or count[held] != 1 or held in results:
             return None
         return operation if isinstance(operation, Activated) and operation.act == IDENTITY else None
 
     def absorb(first: Activated, second: Operation) -> None:
-        first.out = second.out
+        first.out = second.out.recount(first.out.shape[:3])
         made[second.out] = first
         graph.operations.remove(second)
         # It runs where the second one did: its residual exists only then.
@@ -147,7 +148,7 @@ def _into_phases(
     if not (isinstance(operation, Affine) or identity) or len(operation.inputs) != 1:
         return False
     (value,) = operation.inputs
-    phases = [o for o in graph.operations if o.out.whole is value]
+    phases = [o for o in graph.operations if o.out.whole is value and not o.out.recounted]
     convolutions = [o for o in phases if isinstance(o, Convolution) and o.act == IDENTITY]
     if not phases or len(convolutions) < len(phases) or value.whole is not None:
         return False
@@ -178,12 +179,14 @@ def _absorb_residual(
     found = [
         (position[c], i, c)
         for i, c in enumerate(candidates)
-        if isinstance(c, Convolution) and c.residual is None
+        if isinstance(c, Convolution)
+        and c.residual is None
+        and (c.out.shape == operation.out.shape or operation.inputs[1 - i].in_a_row)
     ]
     if not found:
         return
     _, index, conv = max(found, key=lambda each: each[0])
-    conv.inputs.append(operation.inputs[1 - index])
+    conv.inputs.append(operation.inputs[1 - index].recount(conv.out.shape[:3]))
     conv.act = operation.act
     absorb(conv, operation)
 
@@ -216,7 +219,7 @@ def place_parts(graph: Graph) -> None:
     Later concatenations first: where one repeats what an earlier one had (DenseNet), the earlier
     becomes a run of channels of the later.
     """
-    made = {o.out: o for o in graph.operations if not isinstance(o, TorchCall)}
+    made = {o.out.held: o for o in graph.operations if not isinstance(o, TorchCall)}
     results = wanted(graph)
     joins: dict[Value, list[Copy]] = {}
     for operation in graph.operations:

@@ -112,7 +112,8 @@ class NetworkProgram:
         ref = TensorRef(self.graph.tensors, shape, planar)
         self.graph.tensors += 1
         out = Value(value.shape, tensor=ref)
-        made = [o for o in self.graph.operations if o.out is value and not isinstance(o, TorchCall)]
+        native = [o for o in self.graph.operations if not isinstance(o, TorchCall)]
+        made = [o for o in native if o.out.held is value]
         readers = self.graph.readers().get(value, [])
         # Several outputs may share the map: then each is copied from it.
         outputs = [o for o in self.graph.outputs if isinstance(o, Entry)]
@@ -120,7 +121,7 @@ class NetworkProgram:
         owns = value.whole is None and value.tensor is None and not shared
         direct = made and owns and not planar and not readers
         if direct and entry.form != "flat":
-            made[0].out = out
+            made[0].out = out.recount(made[0].out.shape[:3])
         else:
             if entry.form == "flat":
                 out.tensor.planar = True  # type: ignore[union-attr]

@@ -25,6 +25,7 @@ from jsc.network.constants import Constant
 from jsc.network.graph import Copy, Operation, TensorRef, Value, numel
 
 CHANNELS_SECOND = ("nchw", "nc", "ncl")
+CHANNELS_LAST = ("nhwc", "nc", "nlc")
 
 
 class Unsupported(Exception):
@@ -84,6 +85,7 @@ class Lowering:
         self.inputs: list[TensorRef] = []
         self.tensors: list[TensorRef] = []
         self.layer = ""
+        self._recounted: dict[tuple[Value, tuple[int, ...]], Value] = {}
 
     def new_tensor(self, shape: tuple[int, ...], planar: bool) -> TensorRef:
         ref = TensorRef(len(self.tensors), shape, planar)
@@ -136,6 +138,20 @@ class Lowering:
         if not isinstance(entry, Entry) or entry.form not in forms:
             raise Unsupported(f"its input is {describe(entry)}")
         return entry.value
+
+    def recounted(self, entry: Entry, form: str, shape: tuple[int, ...]) -> Entry:
+        """The same channels of as many pixels, as a tensor of this shape; one map for each, so that
+        operations that read the same are seen to."""
+        value, pixels = entry.value, map_shape(shape, form)[:3]
+        if form == "ncl" and value.tensor is not None and value.tensor not in self.inputs:
+            # Torch made it, and what it makes in four dimensions may have its channels anywhere.
+            raise Unsupported(f"a view of {entry.shape} from torch as {shape}")
+        if not value.in_a_row:
+            value = self.emit(Copy([value], Value(value.shape)))
+        key = value.held, pixels
+        if key not in self._recounted:
+            self._recounted[key] = value.recount(pixels)
+        return Entry(self._recounted[key], form)
 
     def row(self, entry: Any) -> Entry:
         """An (N, C, L) tensor as a map of one row; one of the caller's or of torch's is copied."""

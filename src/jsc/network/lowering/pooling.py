@@ -124,7 +124,7 @@ def adaptive_avg_pool1d(low: Lowering, node: fx.Node, x: Any, size: Any) -> Entr
     return Entry(low.emit(AdaptivePool([value], out, mode="average")), "ncl")
 
 
-FORMS = {"nchw": {2, 3}, "nhwc": {1, 2}, "ncl": {2}}  # and the dimensions of pixels
+FORMS = {"nchw": {2, 3}, "nhwc": {1, 2}, "ncl": {2}, "nlc": {1}}  # and the dimensions of pixels
 
 
 def mean(low: Lowering, node: fx.Node, x: Any, dims: Any = None, keepdim: bool = False) -> Entry:

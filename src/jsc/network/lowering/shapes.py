@@ -10,6 +10,7 @@ from torch import fx
 
 from jsc.network.graph import Copy, Value
 from jsc.network.lowering.entries import (
+    CHANNELS_LAST,
     CHANNELS_SECOND,
     Entry,
     Lowering,
@@ -19,6 +20,8 @@ from jsc.network.lowering.entries import (
     map_shape,
     out_shape,
 )
+
+AXES = {"nchw": "NCHW", "nhwc": "NHWC", "nc": "NC", "ncl": "NCW", "nlc": "NWC"}  # by form
 
 
 def same(low: Lowering, node: fx.Node, x: Any, *rest: Any, **options: Any) -> Any:
@@ -56,16 +59,15 @@ def view(low: Lowering, node: fx.Node, x: Any, size: Any) -> Any:
     if entry.shape == shape:
         return entry
     N, H, W, C = entry.value.shape
-    one_pixel = H * W == 1
     if entry.form in (*CHANNELS_SECOND, "flat"):
         if shape == (N, C * H * W):
-            return Entry(entry.value, "nc" if one_pixel else "flat")
-        if shape == (N, C, H, W):
-            return Entry(entry.value, "nchw")
-        if shape == (N, C, W) and H == 1:
-            return Entry(entry.value, "ncl")
+            return Entry(entry.value, "nc" if H * W == 1 else "flat")
+        if shape[:2] == (N, C) and len(shape) in (3, 4):
+            return low.recounted(entry, "ncl" if len(shape) == 3 else "nchw", shape)
         if len(shape) == 5 and shape[0] == N and shape[3:] == (H, W):
             return Split(Entry(entry.value, "nchw"), shape[1], False)
+    if entry.form in CHANNELS_LAST and shape[-1] == C and len(shape) in (2, 3, 4):
+        return low.recounted(entry, {2: "nc", 3: "nlc", 4: "nhwc"}[len(shape)], shape)
     raise Unsupported(f"a view of {entry.shape} as {shape}")
 
 
@@ -106,33 +108,34 @@ def slice_(
     low: Lowering, node: fx.Node, x: Any, dim: int = 0, start: Any = None, end: Any = None,
     step: int = 1,
 ) -> Entry:  # fmt: skip
-    entry = low.native(x, *CHANNELS_SECOND)
+    entry = low.native(x, *CHANNELS_SECOND, *CHANNELS_LAST)
     shape = out_shape(node)
     if shape == entry.shape:
         return entry
     start = start or 0
     size = entry.shape[dim]
     start = min(max(start + size if start < 0 else start, 0), size)
-    if dim == 1 and step == 1:
-        return Entry(entry.value.part((start, shape[1])), entry.form)
-    if dim in (2, 3):
-        rows = dim == 2 and entry.form == "nchw"
-        first = (start, 0, 0) if rows else (0, start, 0)
-        steps = (step, 1) if rows else (1, step)
+    axis = AXES[entry.form][dim]
+    if axis == "C" and step == 1:
+        return Entry(entry.value.part((start, shape[dim])), entry.form)
+    if axis in ("H", "W"):
+        first = (start, 0, 0) if axis == "H" else (0, start, 0)
+        steps = (step, 1) if axis == "H" else (1, step)
         new = map_shape(shape, entry.form)
         return Entry(Value(new, entry.value, first, steps), entry.form)
     raise Unsupported(f"a slice of dimension {dim}")
 
 
 def split(low: Lowering, node: fx.Node, x: Any, sizes: Any, dim: int = 0) -> Any:
-    entry = low.native(x, *CHANNELS_SECOND)
+    entry = low.native(x, *CHANNELS_SECOND, *CHANNELS_LAST)
     made = [tuple(m.shape) for m in node.meta["val"]]
-    if dim % len(entry.shape) != 1 or any(m[1] == 0 for m in made):
+    axis = AXES[entry.form][dim % len(entry.shape)]
+    if axis != "C" or any(m[dim] == 0 for m in made):
         raise Unsupported(f"a split of dimension {dim}")
     parts, start = [], 0
     for shape in made:
-        parts.append(Entry(entry.value.part((start, shape[1])), entry.form))
-        start += shape[1]
+        parts.append(Entry(entry.value.part((start, shape[dim])), entry.form))
+        start += shape[dim]
     return tuple(parts)
 
 

@@ -34,7 +34,7 @@ SMALL = 4_000_000  # multiply-adds below which calls cost more than they save
 def _sweep_cost(d: float, outputs: int, g: ConvGeometry) -> float:
     vectors = -(-outputs // 16) * 16 / outputs  # filters that do not exist are computed too
     strided = 0.4 if g.Sh * g.Sw > 1 else 0.0
-    packing = 60 / (g.N * g.Oh * g.Ow)
+    packing = 230 / (g.N * g.Oh * g.Ow)
     return (0.2 + 10 / outputs + d) * vectors + strided + packing
 
 

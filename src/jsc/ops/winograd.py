@@ -59,7 +59,7 @@ def cost(g: ConvGeometry, m: int) -> float:
     """Its time over that of torch's dense convolution (one thread of an AMD EPYC with AVX-512,
     batches of 32 and 64): products, transforms that few channels make dear, outputs that tiles have
     beyond the map's."""
-    return _cost(g, m, {2: 8.5, 4: 7.0}[m])
+    return _cost(g, m, {2: 7.5, 4: 7.0}[m])
 
 
 def gradient_cost(g: ConvGeometry, m: int) -> float:

@@ -40,8 +40,18 @@ def nearly(self, y):
     return (y - y.mean(1, True)) / (y.mean(1, True) ** 2 + 1).sqrt()
 
 
+def response_norm(self, y):
+    """Of ConvNeXt V2."""
+    y = y.permute(0, 2, 3, 1)
+    norm = torch.linalg.vector_norm(y, ord=2, dim=(1, 2), keepdim=True)
+    norm = norm / (norm.mean(-1, keepdim=True) + 1e-6)
+    return (self.weight * (y * norm) + self.bias + y).permute(0, 3, 1, 2)
+
+
 NATIVE = {
     "layer-norm": written_out,
+    "response norm": response_norm,
+    "norms": lambda self, y: (y.norm(dim=(2, 3)), y / y.flatten(2).norm(dim=2)[:, :, None, None]),
     "gate": channel_gate,
     "sums": lambda self, y: (y.sum((2, 3)), y.sum((2, 3), keepdim=True) + y, y.sum(1, True)),
     "squares": lambda self, y: (y**2, -y, torch.square(y.amax((3, 2), keepdim=True))),
@@ -52,6 +62,7 @@ PARTLY = {
     "two expansions": two_expansions,
     "expansion as a result": lambda self, y: y.mean((2, 3), True).expand_as(y),
     "mean over rows": lambda self, y: (y.mean(2), y.sum((1, 2, 3)), y.amax(1), y.mean(1)),
+    "other norms": lambda self, y: (y.norm(p=1, dim=(2, 3)), y.norm(dim=2), y.norm(dim=1)),
     "other powers": lambda self, y: y.abs() ** 1.5,
     "nearly a layer-norm": nearly,
     "unbiased": lambda self, y: (y - y.mean(1, True)) / torch.sqrt(y.var(1, keepdim=True) + 1e-6),

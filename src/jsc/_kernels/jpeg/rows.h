@@ -34,25 +34,37 @@ struct Rows {
         else store_partial(to, v, count);
     }
 
-    // Three rows (or one) by a colour transform: 12 numbers, as in jpeg.h. Copied first: what is written to a
-    // row might be one of them, as far as the compiler knows.
+    // A colour transform of three channels, as in jpeg.h. It is a copy: what is written to a row might be one
+    // of its numbers, as far as the compiler knows.
+    struct Matrix {
+        T m[12];
+        inline __attribute__((always_inline)) explicit Matrix(const T *from) {
+#pragma GCC unroll 12
+            for (int i = 0; i < 12; i++) m[i] = from[i];
+        }
+        inline __attribute__((always_inline)) V row(int i, V a, V b, V c) const {
+            return m[9 + i] + a * m[3 * i] + b * m[3 * i + 1] + c * m[3 * i + 2];
+        }
+    };
+
+    // Three rows (or one) by a colour transform.
     JSC_INLINE void recolour(int channels, const T *const in[3], T *const out[3], ptrdiff_t n, const T *m) {
         const T *x = in[0];
         T *to = out[0];
-        const T m0 = m[0], m9 = m[9];
-        if (channels == 1)
+        if (channels == 1) {
+            const T m0 = m[0], m9 = m[9];
             return each(n, [=](ptrdiff_t i, int count) __attribute__((always_inline)) {
                 put(to + i, get(x + i, count) * m0 + m9, count);
             });
+        }
         const T *y = in[1], *z = in[2];
         T *second = out[1], *third = out[2];
-        const T m1 = m[1], m2 = m[2], m3 = m[3], m4 = m[4], m5 = m[5], m6 = m[6], m7 = m[7], m8 = m[8];
-        const T m10 = m[10], m11 = m[11];
+        const Matrix k = Matrix(m);
         each(n, [=](ptrdiff_t i, int count) __attribute__((always_inline)) {
             V a = get(x + i, count), b = get(y + i, count), c = get(z + i, count);
-            put(to + i, m9 + a * m0 + b * m1 + c * m2, count);
-            put(second + i, m10 + a * m3 + b * m4 + c * m5, count);
-            put(third + i, m11 + a * m6 + b * m7 + c * m8, count);
+            put(to + i, k.row(0, a, b, c), count);
+            put(second + i, k.row(1, a, b, c), count);
+            put(third + i, k.row(2, a, b, c), count);
         });
     }
     JSC_INLINE void fill(T *row, ptrdiff_t first, ptrdiff_t end, T value) {
@@ -109,15 +121,94 @@ struct Rows {
         for (ptrdiff_t i = 0; i < n; i += L)
             store(to + i, far ? (T)0.75 * load<V>(near + i) + (T)0.25 * load<V>(far + i) : load<V>(near + i));
     }
-    // n samples -> 2 n. There is room for a number before `c` and behind it.
-    JSC_INLINE void interpolate(T *c, T *to, ptrdiff_t n) {
-        c[-1] = c[0], c[n] = c[n - 1];
+    // Repeats both ends of a row of n samples, for which there is room: what the next two read.
+    JSC_INLINE void repeat_ends(T *c, ptrdiff_t n) { c[-1] = c[0], c[n] = c[n - 1]; }
+    // A vector of samples -> two of pixels.
+    JSC_INLINE void interpolate(const T *c, V &a, V &b) {
+        V here = (T)0.75 * load<V>(c);
+        mix(here + (T)0.25 * load<V>(c - 1), here + (T)0.25 * load<V>(c + 1), a, b, Lanes());
+    }
+    // n samples -> 2 n.
+    JSC_INLINE void interpolate(const T *c, T *to, ptrdiff_t n) {
         for (ptrdiff_t i = 0; i < n; i += L) {
-            V here = (T)0.75 * load<V>(c + i), a, b;
-            mix(here + (T)0.25 * load<V>(c + i - 1), here + (T)0.25 * load<V>(c + i + 1), a, b, Lanes());
+            V a, b;
+            interpolate(c + i, a, b);
             store(to + 2 * i, a), store(to + 2 * i + L, b);
         }
     }
+
+    // Y and samples of Cb and Cr, of which `widen` makes two vectors of one -> three rows.
+    template <class Widen>
+    JSC_INLINE ptrdiff_t recolour_widened(const T *luma, const T *const chroma[2], T *const out[3],
+                                          ptrdiff_t n, const T *m, Widen widen) {
+        const Matrix k = Matrix(m);
+        const T *cb = chroma[0], *cr = chroma[1];
+        T *x = out[0], *y = out[1], *z = out[2];
+        ptrdiff_t i = 0;
+        for (; i + 2 * L <= n; i += 2 * L) {
+            V b[2], r[2];
+            widen(cb + i / 2, b[0], b[1]), widen(cr + i / 2, r[0], r[1]);
+#pragma GCC unroll 2
+            for (int j = 0; j < 2; j++) {
+                const V a = load<V>(luma + i + j * L);
+                store(x + i + j * L, k.row(0, a, b[j], r[j]));
+                store(y + i + j * L, k.row(1, a, b[j], r[j]));
+                store(z + i + j * L, k.row(2, a, b[j], r[j]));
+            }
+        }
+        return i;
+    }
+    // Y and samples of Cb and Cr, their ends repeated -> three rows of pixels. This and the next two are
+    // whole steps in registers; they do as many pixels of n as fill pairs of vectors, and say how many.
+    JSC_INLINE ptrdiff_t recolour_interpolated(const T *luma, const T *const chroma[2], T *const out[3],
+                                               ptrdiff_t n, const T *m) {
+        const auto interpolated = [](const T *from, V &a, V &b)
+                                      __attribute__((always_inline)) { interpolate(from, a, b); };
+        return recolour_widened(luma, chroma, out, n, m, interpolated);
+    }
+    // The same of samples that are repeated, times weight: the adjoint of averages.
+    JSC_INLINE ptrdiff_t recolour_repeated(const T *luma, const T *const chroma[2], T *const out[3],
+                                           ptrdiff_t n, const T *m, T weight) {
+        const auto repeated = [=](const T *from, V &a, V &b) __attribute__((always_inline)) {
+            const V c = load<V>(from) * weight;
+            mix(c, c, a, b, Lanes());
+        };
+        return recolour_widened(luma, chroma, out, n, m, repeated);
+    }
+    // One row of pixels, or two (`second` not null) -> their Y, and one row of samples of Cb and Cr: the
+    // colours of averages, `weight` times the sums of pixels.
+    JSC_INLINE ptrdiff_t recolour_averaged(const T *const first[3], const T *const *second, T *const luma[2],
+                                           T *const chroma[2], ptrdiff_t n, const T *m, T weight) {
+        const Matrix k = Matrix(m);
+        ptrdiff_t i = 0;
+        for (; i + 2 * L <= n; i += 2 * L) {
+            V a[3], b[3];
+#pragma GCC unroll 3
+            for (int c = 0; c < 3; c++) a[c] = load<V>(first[c] + i), b[c] = load<V>(first[c] + i + L);
+            store(luma[0] + i, k.row(0, a[0], a[1], a[2]));
+            store(luma[0] + i + L, k.row(0, b[0], b[1], b[2]));
+            if (second) {
+                V under[3], beside[3];
+#pragma GCC unroll 3
+                for (int c = 0; c < 3; c++) {
+                    under[c] = load<V>(second[c] + i), beside[c] = load<V>(second[c] + i + L);
+                    a[c] = a[c] + under[c], b[c] = b[c] + beside[c];
+                }
+                store(luma[1] + i, k.row(0, under[0], under[1], under[2]));
+                store(luma[1] + i + L, k.row(0, beside[0], beside[1], beside[2]));
+            }
+#pragma GCC unroll 3
+            for (int c = 0; c < 3; c++) {
+                V even, odd;
+                separate(a[c], b[c], even, odd, Lanes());
+                a[c] = (even + odd) * weight;
+            }
+            store(chroma[0] + i / 2, k.row(1, a[0], a[1], a[2]));
+            store(chroma[1] + i / 2, k.row(2, a[0], a[1], a[2]));
+        }
+        return i;
+    }
+
     // The adjoint of `blend` over the rows above, at, below and under a sample's two rows.
     JSC_INLINE void unblend(const T *above, const T *first, const T *second, const T *under, T *to,
                             ptrdiff_t n) {

@@ -12,6 +12,7 @@ from torch import fx
 from jsc.network.blocking import norm_floats
 from jsc.network.constants import FLOATS, Constant
 from jsc.network.graph import (
+    Activation,
     AdaptivePool,
     Convolution,
     Elementwise,
@@ -146,6 +147,23 @@ def sum_(low: Lowering, node: fx.Node, x: Any, dims: Any = None, keepdim: bool =
     return Entry(low.emit(times), average.form)
 
 
+def vector_norm(
+    low: Lowering, node: fx.Node, x: Any, order: Any = 2, dims: Any = None, keepdim: bool = False,
+) -> Entry:  # fmt: skip
+    """The Euclidean one, of all pixels of a channel."""
+    entry = low.native(x, *FORMS)
+    if order != 2:
+        raise Unsupported(f"a norm of order {order}")
+    value = entry.value
+    squares = low.emit(Elementwise([value, value], Value(value.shape), op="mul"))
+    average = _over_pixels(low, node, Entry(squares, entry.form), "average", dims, keepdim)
+    root = Elementwise(
+        [average.value], Value(average.value.shape), op="mul",
+        scalar=float(value.shape[1] * value.shape[2]), act=Activation("sqrt"),
+    )  # fmt: skip
+    return Entry(low.emit(root), average.form)
+
+
 def amax(low: Lowering, node: fx.Node, x: Any, dims: Any = (), keepdim: bool = False) -> Entry:
     return _over_pixels(low, node, low.native(x, *FORMS), "max", dims, keepdim)
 
@@ -165,7 +183,8 @@ def _over_pixels(
 
 def _is_over_channels(entry: Entry, dims: Any) -> bool:
     rank = len(entry.shape)
-    return entry.form in CHANNELS_SECOND and [d % rank for d in dims or ()] == [1]
+    channels = 1 if entry.form in CHANNELS_SECOND else rank - 1
+    return [d % rank for d in dims or ()] == [channels]
 
 
 def _over_channels(low: Lowering, node: fx.Node, entry: Entry, factor: float) -> Entry:
@@ -299,6 +318,7 @@ TABLE = {
     "adaptive_max_pool2d.default": adaptive_max_pool2d,
     "mean.dim": mean,
     "sum.dim_IntList": sum_,
+    "linalg_vector_norm.default": vector_norm,
     "amax.default": amax,
     "softmax.int": softmax,
     "_softmax.default": softmax,

@@ -91,6 +91,27 @@ def test_same_bits_for_threads_instruction_sets_and_batches(num_threads, dtype, 
     assert torch.equal(split, y)
 
 
+@pytest.mark.parametrize("padding", ["replicate", "zero"])
+@pytest.mark.parametrize("subsampling", ["4:2:2", "4:2:0"])
+def test_same_bits_at_every_width(dtype, subsampling, padding):
+    """Whatever part of a row fills pairs of vectors; and right, also where most of a row does."""
+    options = {"subsampling": subsampling, "padding": padding}
+    tables, kappa = torch.rand(1, 2, 8, 8, dtype=dtype) * 20 + 9, torch.rand(1, 2, 8, 8) * 3
+    kappa = kappa.to(dtype)
+    for width in (15, 16, 31, 32, 33, 40, 47, 48, 56, 63, 64, 65, 80, 96, 101):
+        x, g = torch.rand(1, 3, 19, width, dtype=dtype), torch.randn(1, 3, 19, width, dtype=dtype)
+        f = lambda a, b, c: jpeg(a, b, kappa=c, **options)  # noqa: E731
+        y, found = same_bits(lambda: gradients(f, x, tables, kappa, g=g))  # noqa: B023
+        settings = JpegOptions(**options).settings(3)
+        exact = [t.double() for t in (x, tables, kappa)]
+        expected, wanted = gradients(lambda *a: layer(*a, None, settings), *exact, g=g.double())  # noqa: B023
+        limit = 1e-10 if dtype == torch.float64 else 1e-5
+        torch.testing.assert_close(y.double(), expected, rtol=0, atol=limit)
+        for a, b in zip(found, wanted, strict=True):
+            atol = 10 * limit * b.abs().max().item()
+            torch.testing.assert_close(a.double(), b, rtol=0, atol=atol)
+
+
 def drawn(x, tables, kappa, seed, **options):
     """Value and gradients of the kernel and of plain torch, for the same seed."""
     settings = JpegOptions(quantizer="sample", **options).settings(x.shape[1])

@@ -61,6 +61,7 @@ struct Planes {
         const ptrdiff_t wide = 8 * c.u * c.units(), deep = c.deep(band), top = band * c.deep() * 8 * c.v;
         for (int i = 0; i < 8 * c.v * deep; i++) {
             const ptrdiff_t y = top + i;
+            // Rows below an image that is padded with grey are none of its pixels, and are done one by one.
             if (small && c.channels == 3 && (!c.zero || y + c.v <= c.height)) {
                 T *to[2] = {chroma + i / c.v * s.chroma_pitch};
                 to[1] = to[0] + 8 * deep * s.chroma_pitch;

@@ -176,12 +176,15 @@ struct Rows {
         return recolour_widened(luma, chroma, out, n, m, repeated);
     }
     // One row of pixels, or two (`second` not null) -> their Y, and one row of samples of Cb and Cr: the
-    // colours of averages, `weight` times the sums of pixels.
+    // colours of averages, `weight` times the sums of pixels. They round otherwise than averages of colours,
+    // which the rest of a row gets; so that bits are those of every instruction set, as many pixels are done
+    // whatever the length of a vector.
     JSC_INLINE ptrdiff_t recolour_averaged(const T *const first[3], const T *const *second, T *const luma[2],
                                            T *const chroma[2], ptrdiff_t n, const T *m, T weight) {
+        static_assert(32 % (2 * L) == 0, "whole pairs of vectors");
         const Matrix k = Matrix(m);
         ptrdiff_t i = 0;
-        for (; i + 2 * L <= n; i += 2 * L) {
+        for (; i < n / 32 * 32; i += 2 * L) {
             V a[3], b[3];
 #pragma GCC unroll 3
             for (int c = 0; c < 3; c++) a[c] = load<V>(first[c] + i), b[c] = load<V>(first[c] + i + L);

@@ -13,7 +13,7 @@ from jsc.functional import jpeg, soft_quantize
 
 F64 = torch.float64
 # of the kernels' switches between regimes, see jpeg/softquant.h and softquant_entry.h
-SWITCHES = (0.2, 0.4, 1.5, 4.0, 40.0, 350.0)
+SWITCHES = (0.2, 0.4, 1.5, 2.75, 4.0, 5.5, 10.0, 20.0, 40.0)
 
 
 def cell(n=4096, q=1.0, centre=0.0):

@@ -14,7 +14,11 @@ from jsc.functional.quant import fold
 from jsc.ops.quant import SoftQuantize
 from jsc.reference import jpeg as reference
 
-KAPPAS = (0.0, 0.19, 0.21, 0.41, 1.0, 3.99, 4.01, 20.0, 41.0, 349.0, 351.0)
+# On both sides of each of the kernels' switches between regimes, see jpeg/softquant.h.
+KAPPAS = (
+    0.0, 0.19, 0.21, 0.41, 1.0, 1.49, 1.51, 2.74, 2.76, 3.99, 4.01, 5.49, 5.51, 9.9, 10.1, 19.9,
+    20.1, 39.9, 40.1, 350.0,
+)  # fmt: skip
 # In float32, u = z/q has an error of |u| 6e-8, which the slope (kappa / 2 at most) magnifies.
 TOLERANCE = {torch.float32: 3e-6, torch.float64: 2e-13}
 
@@ -224,6 +228,37 @@ def test_quotients_too_large_for_a_fraction(isa, dtype, kappa, options):
     slope, dq = torch.autograd.grad(y.sum(), (z, q))
     assert (slope.abs() <= kappa + 2).all()
     assert dq.isfinite()
+
+
+@pytest.mark.parametrize("options", [{}, {"levels": 6}, {"window": 5, "levels": 6}])
+@pytest.mark.parametrize("kappa", [15.0, 25.0, 60.0, 500.0, 1e6])
+def test_a_number_does_not_see_its_neighbours(isa, dtype, kappa, options):
+    """Kernels skip what no lane of a vector needs: the answer must not tell."""
+    edges = torch.tensor(
+        [0.5, 0.5 - 3 / kappa, 0.5 - 10 / kappa, 0.5 - 19.99 / (2 * kappa), 0.3, 0]
+    )
+    u = (torch.arange(-8, 9).unsqueeze(1) + torch.cat([edges, -edges])).flatten().to(dtype)
+    together = soft_quantize(u, 1.0, kappa=kappa, **options)
+    alone = [soft_quantize(v.expand(16), 1.0, kappa=kappa, **options)[0] for v in u]
+    assert torch.equal(together, torch.stack(alone))
+
+
+@pytest.mark.parametrize("kappa", [1.0, 3.0, 8.0, 10.5, 20.5, 41.0, 1e4, 1e9, 1e15])
+def test_levels_and_edges_are_fixed_points(isa, dtype, kappa):
+    k = torch.arange(-20, 20, dtype=dtype)
+    u = torch.stack([k, k + 0.5]).requires_grad_()
+    y = soft_quantize(u, 1.0, kappa=kappa)
+    assert torch.equal(y[0], k)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(y[1], k + 0.5, rtol=0, atol=20 * eps if kappa < 40 else 0)
+    if kappa < 10:  # the slopes below are those of the two or three nearest levels
+        return
+    (slope,) = torch.autograd.grad(y.sum(), u)
+    share = 2 * math.exp(-kappa) / (1 + 2 * math.exp(-kappa))
+    torch.testing.assert_close(
+        slope[0], torch.full_like(k, 2 * kappa * share), rtol=1e-5, atol=1e-6
+    )
+    torch.testing.assert_close(slope[1], torch.full_like(k, kappa / 2), rtol=1e-5, atol=0)
 
 
 def test_same_bits_for_threads_and_instruction_sets(num_threads, dtype):

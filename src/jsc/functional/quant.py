@@ -87,8 +87,8 @@ def soft_quantize(
     Examples
     --------
     >>> z = torch.tensor([0.4, 0.5, 0.6])
-    >>> jsc.functional.soft_quantize(z, 1.0, kappa=100.0)
-    tensor([2.0612e-09, 5.0000e-01, 1.0000e+00])
+    >>> jsc.functional.soft_quantize(z, 1.0, kappa=50.0)
+    tensor([4.5398e-05, 5.0000e-01, 9.9995e-01])
     """
     _checks.require_tensor(z, "z")
     dtype = _checks.result_dtype(z)

@@ -109,11 +109,15 @@ def _source(x: Tensor, q: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
     return q.new_empty((0, 0, 0, 0)).numpy(), x.detach().numpy()
 
 
-def _scratch(x: Tensor, q: Tensor, s: Settings, threads: int, backward: bool) -> np.ndarray:
+def _scratch(
+    x: Tensor, q: Tensor, s: Settings, draws: bool, threads: int, backward: bool
+) -> np.ndarray:
     """(threads, numbers) in the arena of this thread."""
     dtype = np.dtype("float32" if q.dtype == torch.float32 else "float64")
     _, channels, h, w = x.shape
-    numbers = jpeg.scratch_numbers(channels, h, w, s.v, s.u, len(q), backward, dtype.itemsize)
+    numbers = jpeg.scratch_numbers(
+        channels, h, w, s.v, s.u, s.zero, draws, len(q), backward, dtype.itemsize
+    )
     each = -(-numbers * dtype.itemsize // LINE) * LINE // dtype.itemsize
     held = memory(threads * each * dtype.itemsize).bytes
     return held[: threads * each * dtype.itemsize].view(dtype).reshape(threads, each)
@@ -121,13 +125,6 @@ def _scratch(x: Tensor, q: Tensor, s: Settings, threads: int, backward: bool) ->
 
 def _seed(seed: Tensor | None) -> int:
     return 0 if seed is None else int(seed.item()) & 0xFFFFFFFFFFFFFFFF
-
-
-def _is_plain(x: Tensor, q: Tensor, s: Settings) -> bool:
-    """Whether the faster kernel, which has the plain setting only, computes this."""
-    if s.u > 1 or s.mode == SAMPLE or len(q) > 1:
-        return False
-    return not s.zero or (x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0)
 
 
 def _forward_cpu(
@@ -140,12 +137,10 @@ def _forward_cpu(
         return y
     isa, threads = _config.isa(), _config.num_threads(WORK * x.numel())
     colours, entries = _constants(x, q, kappa, s.mode, s)
-    if _is_plain(x, q, s):
-        jpeg.forward(*_source(x, q), colours, entries[0], y.numpy(), isa, threads)
-        return y
-    jpeg.forward_bands(
-        *_source(x, q), colours, entries, y.numpy(), _scratch(x, q, s, threads, False),
-        s.v, s.u, s.zero, s.mode == SAMPLE, _seed(seed), isa, threads,
+    draws = s.mode == SAMPLE
+    jpeg.forward(
+        *_source(x, q), colours, entries, y.numpy(), _scratch(x, q, s, draws, threads, False),
+        s.v, s.u, s.zero, draws, _seed(seed), isa, threads,
     )  # fmt: skip
     return y
 
@@ -168,24 +163,13 @@ def _backward_cpu(
     isa, threads = _config.isa(), _config.num_threads(2 * WORK * x.numel())
     mean = s._replace(mode=SOFT if s.mode == SAMPLE else s.mode)
     colours, entries = _constants(x, q, kappa, mean.mode, s)
-    plain = _is_plain(x, q, mean)
     n, channels, h, w = x.shape
-    chunks = (
-        -(-n * -(-h // 8) * -(-w // 8) // jpeg.CHUNK_BLOCKS)
-        if plain
-        else n * jpeg.gradient_chunks(channels, h, w, s.v, s.u)
-    )
+    chunks = jpeg.gradient_chunks(n, channels, h, w, s.v, s.u, s.zero, draws)
     partial = q.new_empty((chunks, 2 * q.numel()), dtype=torch.float64).numpy()
-    if plain:
-        jpeg.backward(
-            buffer(g), *_source(x, q), colours, entries[0], dx.numpy(), partial, *sums, wanted,
-            isa, threads,
-        )  # fmt: skip
-        return dx, dq, dkappa
     drawn = _constants(x, q, kappa, SAMPLE, s)[1] if draws else entries
-    jpeg.backward_bands(
+    jpeg.backward(
         buffer(g), *_source(x, q), colours, entries, drawn, dx.numpy(), partial, *sums,
-        _scratch(x, q, s, threads, True), s.v, s.u, s.zero, draws, _seed(seed), wanted,
+        _scratch(x, q, s, draws, threads, True), s.v, s.u, s.zero, draws, _seed(seed), wanted,
         isa, threads,
     )  # fmt: skip
     return dx, dq, dkappa

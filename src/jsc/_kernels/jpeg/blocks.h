@@ -60,24 +60,32 @@ struct BlockCoder {
 
     // One round of the quantiser: from z to `to`, which may be the same.
     JSC_INLINE void quantise(const JpegCall &c, const Part &p, ptrdiff_t b, int round, const T *z, T *to) {
-        const int table = (round * (c.channels == 3 ? 2 : 1) + p.table) * 64;
-        if (c.draws) return draw(c.seed, p, b, round, (const Entry *)c.drawn + table, z, to);
+        const ptrdiff_t table = c.table(round, p.table);
+        if (c.draws) {
+            Numbers numbers;
+            for (int l = 0; l < L; l++) {
+                const bool second = p.table == 1 && b + l >= p.first_plane;
+                numbers.set(l, p.number + b + l + (second ? p.between : 0));
+            }
+            return draw(c.seed, numbers, round, (const Entry *)c.drawn + table, z, to);
+        }
         const Entry *e = (const Entry *)c.tables + table;
-        for (int i = 0; i < 64; i++)
-            store(to + i * L, Q::template quantize<false>(load<V>(z + i * L), e[i]).value);
+        Q::template each<false>(e, 64, [&](int i, auto quantize) __attribute__((always_inline)) {
+            store(to + i * L, quantize(load<V>(z + i * L)).value);
+        });
     }
     // Levels drawn with numbers that follow from the seed, the block, the coefficient and the round.
-    JSC_INLINE void draw(const uint32_t seed[2], const Part &p, ptrdiff_t b, int round, const Entry *e,
-                         const T *z, T *to) {
-        typedef Threefry<L> F;
-        typename F::Word block[2] = {F::constant(0), F::constant(0)};
-        for (int l = 0; l < L; l++) {
-            const bool second = p.table == 1 && b + l >= p.first_plane;
-            const uint64_t number = p.number + b + l + (second ? p.between : 0);
-            block[0][l] = (uint32_t)number, block[1][l] = (uint32_t)(number >> 32);
+    typedef Threefry<L> F;
+    struct Numbers {  // of a pack's blocks
+        typename F::Word low, high;
+        inline __attribute__((always_inline)) void set(int l, uint64_t number) {
+            low[l] = (uint32_t)number, high[l] = (uint32_t)(number >> 32);
         }
+    };
+    JSC_INLINE void draw(const uint32_t seed[2], const Numbers &block, int round, const Entry *e, const T *z,
+                         T *to) {
         for (int quad = 0; quad < 16; quad++) {
-            typename F::Word words[4] = {block[0], block[1], F::constant(quad), F::constant(round)};
+            typename F::Word words[4] = {block.low, block.high, F::constant(quad), F::constant(round)};
             F::run(words, seed);
             for (int j = 0; j < 4; j++) {
                 const int i = 4 * quad + j;
@@ -112,16 +120,17 @@ struct BlockCoder {
                 quantise(c, p, b, round, z + round * 64 * L, z + (round + 1) * 64 * L);
             corners(p, gradient, b, corner), analyse(p, corner, dz);
             for (int round = c.rounds - 1; round >= 0; round--) {
-                const int table = (round * (c.channels == 3 ? 2 : 1) + p.table) * 64;
+                const ptrdiff_t table = c.table(round, p.table);
                 const Entry *e = (const Entry *)c.tables + table;
                 T *sum = sums + table * 2 * S + b % S;
-                for (int i = 0; i < 64; i++, sum += 2 * S) {
+                Q::template each<true>(e, 64, [&](int i, auto quantize) __attribute__((always_inline)) {
                     const V up = load<V>(dz + i * L);
-                    const auto answer = Q::template quantize<true>(load<V>(z + (round * 64 + i) * L), e[i]);
+                    const auto answer = quantize(load<V>(z + (round * 64 + i) * L));
                     store(dz + i * L, up * answer.slope);
-                    store(sum, load<V>(sum) + up * answer.dq);
-                    store(sum + S, load<V>(sum + S) + up * answer.dkappa);
-                }
+                    T *at = sum + 2 * S * i;
+                    store(at, load<V>(at) + up * answer.dq);
+                    store(at + S, load<V>(at + S) + up * answer.dkappa);
+                });
             }
             if (to_pixels) synthesise(p, corner, dz);
         }

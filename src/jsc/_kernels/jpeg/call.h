@@ -1,5 +1,5 @@
-// What a call of the JPEG layer computes (bands.h), how its images divide into bands, and how much scratch
-// memory that takes.
+// What a call of the JPEG layer computes (jpeg.h, bands.h), how its images divide into bands, and how much
+// scratch memory that takes.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +20,15 @@ struct JpegCall {
     int draws;                     // whether levels are drawn, with entries and a seed of their own
     const void *drawn;
     uint32_t seed[2];
+
+    // Whether jpeg.h has it, which is faster.
+    bool plain() const {
+        return v == 1 && u == 1 && !draws && (!zero || (height % 8 == 0 && width % 8 == 0));
+    }
+    ptrdiff_t blocks() const { return luma_rows() * luma_columns(); }  // of a plain image's plane
+    ptrdiff_t tables_a_round() const { return channels == 3 ? 2 : 1; }
+    // Where the entries of Y, or of Cb and Cr, begin.
+    ptrdiff_t table(int round, int chroma) const { return (round * tables_a_round() + chroma) * 64; }
 
     ptrdiff_t unit_rows() const { return (height + 8 * v - 1) / (8 * v); }
     // Rows of units of a band: more than one where that leaves clearly fewer lanes of packs of 16 blocks
@@ -54,12 +63,13 @@ struct JpegCall {
     ptrdiff_t plane_numbers() const { return deep() * (2 * 8 * v * luma_pitch() + 3 * 16 * chroma_pitch()); }
     static constexpr int SPARE_ROWS = 16, SPARE_CHROMA = 4;
     ptrdiff_t halo_rows() const { return 8 * v * deep() + 2; }  // of a plane
-    int all_tables() const { return rounds * (channels == 3 ? 2 : 1); }
+    ptrdiff_t all_tables() const { return rounds * tables_a_round(); }
     // Numbers of `size` bytes. Backward: sums over the lanes of a cache line, and a pack's coefficients
     // before each round.
-    ptrdiff_t sum_numbers(int size) const { return (ptrdiff_t)all_tables() * 128 * (64 / size); }
+    ptrdiff_t sum_numbers(int size) const { return all_tables() * 128 * (64 / size); }
     ptrdiff_t pack_numbers(int size) const { return (ptrdiff_t)rounds * 64 * (64 / size); }
     ptrdiff_t scratch_numbers(bool backward, int size) const {
+        if (plain()) return backward ? channels * pack_numbers(size) + sum_numbers(size) : 0;
         const ptrdiff_t forward =
             2 * MARGIN + plane_numbers() + SPARE_ROWS * luma_pitch() + SPARE_CHROMA * chroma_pitch();
         if (!backward) return forward;

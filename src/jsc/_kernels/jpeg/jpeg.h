@@ -1,15 +1,10 @@
 // The JPEG layer at its plain setting in one pass over memory, a pack of blocks at a time (layout: dct.h);
-// bands.h has the others. Plain is 4:4:4 in one round, with edges repeated.
+// bands.h has the others. Plain is 4:4:4 with edges repeated, in any number of rounds, no levels drawn.
 //   pixels -> colour transform (normalisation and level shift inside its matrix) -> 8x8 DCT
-//          -> quantiser (softquant.h) -> inverse DCT -> inverse colour transform -> pixels.
+//          -> quantiser (softquant.h), in rounds -> inverse DCT -> inverse colour transform -> pixels.
 // Nothing but the input is kept for the backward pass, which computes the coefficients again:
 //   the gradient of the output goes through the transposed colour matrix and the DCT (the inverse
 //   DCT's transpose), meets the quantiser's derivatives at the coefficients of x, and returns.
-//
-// Images are (N, channels, H, W) of any H and W; blocks are counted (n, row, column). Blocks that
-// stick out replicate the edge, so that the gradient of an edge pixel is the sum over its copies.
-// A pack with such a block, or with fewer blocks than lanes, goes through a staging buffer; so do 8-bit
-// images whose strides bytes.h does not take.
 //
 // Ladder (ms per 224x224 RGB image, one thread, AVX-512, forward / backward):
 //   torch operators, one step each, as the authors have it                      26 / 18
@@ -19,223 +14,56 @@
 //   all entries the identity: what transforms and memory take                  .097 / .165
 //   8 images, which leave the cache; kappa = 2                                 .147 / .410
 //   the same, the next pack fetched while the quantiser runs                   .130 / .300
+// On an AMD EPYC, in the cache, kappa = 2, 20 and 500; the identity takes .085 / .155 there:
+//   as above                                                      .134, .184, .138 / .267, .296, .211
+//   the quantiser of softquant.h's ladder                         .110, .153, .104 / .227, .244, .180
 // Tried and dropped: colour transform on the coefficients instead of the pixels (8 to 25 % slower),
 // fetching the next pack all at once (12 % slower), reciprocal estimates instead of divisions (no
-// difference).
-//
-// A colour transform is 12 numbers: a 3x3 matrix and three constants (one channel: m[0] and m[9]).
+// difference), levels drawn here too (their registers make the rest 5 % slower; bands.h has them).
 #pragma once
 #include "jpeg/blocks.h"
-#include "jpeg/bytes.h"
+#include "jpeg/pack.h"
 
 namespace jsc {
 
 template <class I, class T, int C>
-struct JpegPack {
-    typedef Pack<I, T> P;
-    typedef SoftQuant<I, T> Q;
+struct PlainCoder : JpegPack<I, T, C> {
+    typedef JpegPack<I, T, C> J;
+    typedef BlockCoder<I, T> Coder;
+    typedef typename Coder::Q Q;
     typedef Vec<I, T> V;
     typedef QuantEntry<T> Entry;
-    typedef BytePack<I, T, C> Bytes;
-    static constexpr int L = lanes<I, T>;
-    static constexpr int SIZE = C * 64 * L;  // of the coefficients of a pack: (C, 8, 8, L)
+    typedef typename J::Image Image;
+    static constexpr int L = J::L;
 
-    // Where the blocks of a pack are: corner l of lane l, and the strides they share.
-    struct Blocks {
-        T *corner[L];
-        ptrdiff_t row, plane;
-    };
-    struct Place {
-        ptrdiff_t image, top, left;
-    };
-    struct Image {
-        ptrdiff_t height, width, rows, columns;  // rows and columns of blocks
-
-        inline __attribute__((always_inline)) void advance(Place &p) const {
-            if (++p.left == columns) {
-                p.left = 0;
-                if (++p.top == rows) p.top = 0, p.image++;
-            }
-        }
-        inline __attribute__((always_inline)) bool whole(const Place &p) const {
-            return 8 * p.top + 8 <= height && 8 * p.left + 8 <= width;
-        }
-        inline __attribute__((always_inline)) ptrdiff_t offset(const Place &p) const {
-            return (p.image * C * height + 8 * p.top) * width + 8 * p.left;
-        }
-        inline __attribute__((always_inline)) int valid_rows(const Place &p) const {
-            return height - 8 * p.top < 8 ? (int)(height - 8 * p.top) : 8;
-        }
-        inline __attribute__((always_inline)) int valid_columns(const Place &p) const {
-            return width - 8 * p.left < 8 ? (int)(width - 8 * p.left) : 8;
-        }
-    };
-
-    JSC_INLINE void direct(Blocks &b, T *x, const Image &im, const Place place[L]) {
-        for (int l = 0; l < L; l++) b.corner[l] = x + im.offset(place[l]);
-        b.row = im.width, b.plane = im.height * im.width;
+    JSC_INLINE Image image(const JpegCall &c) { return {c.height, c.width, c.luma_rows(), c.luma_columns()}; }
+    JSC_INLINE JpegBytes bytes(const JpegCall &c, const void *x) {
+        return {(const uint8_t *)x, c.image_step, c.channel_step, c.row_step, c.column_step};
     }
-    JSC_INLINE void staged(Blocks &b, T *stage) {
-        for (int l = 0; l < L; l++) b.corner[l] = stage + l * C * 64;
-        b.row = 8, b.plane = 64;
-    }
-    // Where the next pack begins, if it lies as most do: its blocks side by side. The quantiser touches no
-    // memory but the coefficients, so that each of its 64 C steps fetches an eighth of a row of that pack.
-    template <int Write>
-    JSC_INLINE void fetch(const T *corner, const Image &im, int c, int i) {
-        __builtin_prefetch(corner + (c * im.height + i / 8) * im.width + i % 8 * L, Write, 2);
-    }
-
-    // Copy `count` blocks to the stage; outside the image the edge is repeated, or there are zeros.
-    JSC_INLINE void copy_in(T *stage, const T *x, const Image &im, const Place place[L], int count,
-                            bool replicate) {
-        for (int l = 0; l < L; l++) {
-            T *to = stage + l * C * 64;
-            if (l >= count) {
-                for (int i = 0; i < C * 64; i++) to[i] = 0;
-                continue;
-            }
-            const int rows = im.valid_rows(place[l]), columns = im.valid_columns(place[l]);
-            const T *from = x + im.offset(place[l]);
-            for (int c = 0; c < C; c++, from += im.height * im.width)
-                for (int i = 0; i < 8; i++)
-                    for (int j = 0; j < 8; j++)
-                        *to++ =
-                            replicate || (i < rows && j < columns)
-                                ? from[(i < rows ? i : rows - 1) * im.width + (j < columns ? j : columns - 1)]
-                                : 0;
-        }
-    }
-    // The same of 8-bit images.
-    JSC_INLINE void convert_in(T *stage, const JpegBytes &x, const Image &im, const Place place[L],
-                               int count) {
-        for (int l = 0; l < L; l++) {
-            T *to = stage + l * C * 64;
-            if (l >= count) {
-                for (int i = 0; i < C * 64; i++) to[i] = 0;
-                continue;
-            }
-            const int rows = im.valid_rows(place[l]), columns = im.valid_columns(place[l]);
-            const uint8_t *from = corner(x, place[l]);
-            for (int c = 0; c < C; c++, from += x.channel_step)
-                for (int i = 0; i < 8; i++)
-                    for (int j = 0; j < 8; j++)
-                        *to++ = (T)from[(i < rows ? i : rows - 1) * x.row_step +
-                                        (j < columns ? j : columns - 1) * x.column_step];
-        }
-    }
-    JSC_INLINE const uint8_t *corner(const JpegBytes &x, const Place &p) {
-        return x.first + p.image * x.image_step + 8 * p.top * x.row_step + 8 * p.left * x.column_step;
-    }
-    // Copy what lies in the image back; with `fold`, what lies outside is first added to the edge.
-    JSC_INLINE void copy_out(T *stage, T *y, const Image &im, const Place place[L], int count, bool fold) {
-        for (int l = 0; l < count; l++) {
-            T *from = stage + l * C * 64, *to = y + im.offset(place[l]);
-            const int rows = im.valid_rows(place[l]), columns = im.valid_columns(place[l]);
-            for (int c = 0; c < C; c++, from += 64, to += im.height * im.width) {
-                if (fold) {
-                    for (int i = 0; i < 8; i++)
-                        for (int j = columns; j < 8; j++) from[8 * i + columns - 1] += from[8 * i + j];
-                    for (int i = rows; i < 8; i++)
-                        for (int j = 0; j < 8; j++) from[8 * (rows - 1) + j] += from[8 * i + j];
-                }
-                for (int i = 0; i < rows; i++)
-                    for (int j = 0; j < columns; j++) to[i * im.width + j] = from[8 * i + j];
-            }
-        }
-    }
-
-    JSC_INLINE void recolour(V v[3][8], const T *m) {
-#pragma GCC unroll 8
-        for (int k = 0; k < 8; k++) {
-            if constexpr (C == 1) {
-                v[0][k] = v[0][k] * m[0] + m[9];
-            } else {
-                V a = v[0][k], b = v[1][k], c = v[2][k];
-                v[0][k] = m[9] + a * m[0] + b * m[1] + c * m[2];
-                v[1][k] = m[10] + a * m[3] + b * m[4] + c * m[5];
-                v[2][k] = m[11] + a * m[6] + b * m[7] + c * m[8];
-            }
-        }
-    }
-
-    // Pixels -> coefficients; `read` gets the number of a row, and fills in its vectors.
-    template <class Read>
-    JSC_INLINE void analyse_rows(Read read, const T *matrix, T *coefficients) {
-        for (int i = 0; i < 8; i++) {
-            V v[3][8];
-            read(i, v);
-            recolour(v, matrix);
-#pragma GCC unroll 3
-            for (int c = 0; c < C; c++) {
-                dct8(v[c]);
-#pragma GCC unroll 8
-                for (int k = 0; k < 8; k++) store(coefficients + (c * 64 + 8 * i + k) * L, v[c][k]);
-            }
-        }
-        for (int c = 0; c < C; c++) transform_columns<false, V>(coefficients + c * 64 * L);
-    }
-    JSC_INLINE void analyse(const Blocks &b, const T *matrix, T *coefficients) {
-        const auto read = [&](int i, V v[3][8]) __attribute__((always_inline)) {
-#pragma GCC unroll 3
-            for (int c = 0; c < C; c++) P::load_row(b.corner, c * b.plane + i * b.row, v[c]);
-        };
-        analyse_rows(read, matrix, coefficients);
-    }
-    // The images' own: `bytes`, or x where that is null.
-    JSC_INLINE void analyse_images(const T *x, const JpegBytes *bytes, const Image &im, const Place place[L],
-                                   int count, bool stages, T *stage, const T *matrix, T *coefficients) {
-        if (bytes && !stages && Bytes::loads(*bytes)) {
-            if constexpr (Bytes::vectors) {
-                const uint8_t *at[L];
-                for (int l = 0; l < L; l++) at[l] = corner(*bytes, place[l]);
-                const auto read = [&](int i, V v[3][8])
-                                      __attribute__((always_inline)) { Bytes::load_rows(at, *bytes, i, v); };
-                analyse_rows(read, matrix, coefficients);
-            }
-            return;
-        }
-        Blocks blocks;
-        if (bytes) convert_in(stage, *bytes, im, place, count);
-        else if (stages) copy_in(stage, x, im, place, count, true);
-        if (bytes || stages) staged(blocks, stage);
-        else direct(blocks, (T *)x, im, place);
-        analyse(blocks, matrix, coefficients);
-    }
-
-    // Coefficients -> pixels; destroys the coefficients.
-    JSC_INLINE void synthesise(const Blocks &b, const T *matrix, T *coefficients) {
-        for (int c = 0; c < C; c++) transform_columns<true, V>(coefficients + c * 64 * L);
-        for (int i = 0; i < 8; i++) {
-            V v[3][8];
-#pragma GCC unroll 3
-            for (int c = 0; c < C; c++) {
-#pragma GCC unroll 8
-                for (int k = 0; k < 8; k++) v[c][k] = load<V>(coefficients + (c * 64 + 8 * i + k) * L);
-                idct8(v[c]);
-            }
-            recolour(v, matrix);
-#pragma GCC unroll 3
-            for (int c = 0; c < C; c++) P::store_row((T *const *)b.corner, c * b.plane + i * b.row, v[c]);
-        }
+    // One round of one channel's quantiser; `fetch` gets the number of a step.
+    template <class Fetch>
+    JSC_INLINE void quantise(const JpegCall &c, int channel, int round, const T *z, T *to, Fetch fetch) {
+        Q::template each<false>((const Entry *)c.tables + c.table(round, channel > 0), 64,
+                                [=](int i, auto quantize) __attribute__((always_inline)) {
+                                    fetch(i);
+                                    store(to + i * L, quantize(load<V>(z + i * L)).value);
+                                });
     }
 };
 
-// colours: x -> planes, planes -> y, and their transposes (12 numbers each).
-// tables: (2 or 1, 64) entries; the second is of the chroma.
+// Blocks first .. first + count of a batch. The quantiser touches no memory but the coefficients, so that its
+// steps fetch the next pack.
 template <class T, int C>
 struct JpegForward {
     template <class I>
-    JSC_INLINE void run(const T *x, const JpegBytes *bytes, T *y, ptrdiff_t height, ptrdiff_t width,
-                        ptrdiff_t first, ptrdiff_t count, const T *colours, const T *tables) {
-        typedef JpegPack<I, T, C> J;
-        typedef typename J::Q Q;
-        typedef typename J::V V;
+    JSC_INLINE void run(const JpegCall *call, const void *x, T *y, ptrdiff_t first, ptrdiff_t count) {
+        typedef PlainCoder<I, T, C> J;
         constexpr int L = J::L;
-        const QuantEntry<T> *entries = (const QuantEntry<T> *)tables;
-        const typename J::Image im = {height, width, (height + 7) / 8, (width + 7) / 8};
-        typename J::Place next = {first / (im.rows * im.columns), first / im.columns % im.rows,
-                                  first % im.columns};
+        const JpegCall &c = *call;
+        const T *colours = (const T *)c.colours;
+        const JpegBytes bytes = J::bytes(c, x);
+        const typename J::Image im = J::image(c);
+        typename J::Place next = im.place(first);
         alignas(64) T z[J::SIZE];
         alignas(64) T stage[J::SIZE];
         for (ptrdiff_t b = 0; b < count; b += L) {
@@ -243,16 +71,18 @@ struct JpegForward {
             const int here = count - b < L ? (int)(count - b) : L;
             bool stages = here < L;
             for (int l = 0; l < here; l++, im.advance(next)) place[l] = next, stages |= !im.whole(next);
-            J::analyse_images(x, bytes, im, place, here, stages, stage, colours, z);
-            const ptrdiff_t ahead = im.offset(next);
-            for (int c = 0; c < C; c++) {
-                const QuantEntry<T> *e = entries + (c > 0) * 64;
-                for (int i = 0; i < 64; i++) {
-                    T *at = z + (c * 64 + i) * L;
-                    if (!bytes) J::template fetch<0>(x + ahead, im, c, i);
-                    J::template fetch<1>(y + ahead, im, c, i);
-                    store(at, Q::template quantize<false>(load<V>(at), e[i]).value);
-                }
+            J::analyse_images((const T *)x, c.bytes ? &bytes : nullptr, im, place, here, stages, stage,
+                              colours, z);
+            for (int channel = 0; channel < C; channel++) {
+                // Of 8-bit images, which are small, only the place of the result.
+                const auto to = J::ahead(y, im, next, channel);
+                const auto from = c.bytes ? to : J::ahead((const T *)x, im, next, channel);
+                const auto fetch = [=](int i) __attribute__((always_inline)) {
+                    from.template fetch<0>(i);
+                    to.template fetch<1>(i);
+                };
+                T *at = z + channel * 64 * L;
+                for (int round = 0; round < c.rounds; round++) J::quantise(c, channel, round, at, at, fetch);
             }
             typename J::Blocks to;
             if (stages) J::staged(to, stage);
@@ -263,49 +93,61 @@ struct JpegForward {
     }
 };
 
-// partial: (2, 64, 2) sums of the gradients of q (at constant kappa) and kappa over the chunk.
+// partial: (rounds, 1 or 2, 64, 2) sums of the gradients of q (at constant kappa) and kappa over the chunk.
+// memory: the coefficients before each round (rounds, SIZE), and sums (rounds, 1 or 2, 64, 2, SUMS).
 template <class T, int C>
 struct JpegBackward {
     template <class I>
-    JSC_INLINE void run(const T *g, const T *x, const JpegBytes *bytes, T *dx, ptrdiff_t height,
-                        ptrdiff_t width, ptrdiff_t first, ptrdiff_t count, const T *colours, const T *tables,
-                        int wanted, double *partial) {
-        typedef JpegPack<I, T, C> J;
-        typedef typename J::Q Q;
+    JSC_INLINE void run(const JpegCall *call, const T *g, const void *x, T *dx, ptrdiff_t first,
+                        ptrdiff_t count, int wanted, T *memory, double *partial) {
+        typedef PlainCoder<I, T, C> J;
         typedef typename J::V V;
-        constexpr int L = J::L, S = SUMS<T>, TABLES = C == 1 ? 1 : 2;
-        const QuantEntry<T> *entries = (const QuantEntry<T> *)tables;
-        const typename J::Image im = {height, width, (height + 7) / 8, (width + 7) / 8};
-        typename J::Place next = {first / (im.rows * im.columns), first / im.columns % im.rows,
-                                  first % im.columns};
-        alignas(64) T z[J::SIZE];
+        constexpr int L = J::L, S = SUMS<T>;
+        const JpegCall &c = *call;
+        const T *colours = (const T *)c.colours;
+        const JpegBytes bytes = J::bytes(c, x);
+        const typename J::Image im = J::image(c);
+        typename J::Place next = im.place(first);
+        T *const before = memory, *const sums = memory + C * c.pack_numbers(sizeof(T));
+        for (ptrdiff_t i = 0; i < c.sum_numbers(sizeof(T)); i++) sums[i] = 0;
         alignas(64) T dz[J::SIZE];
         alignas(64) T stage[J::SIZE];
-        alignas(64) T sums[TABLES * 64 * 2 * S] = {};
         for (ptrdiff_t b = 0; b < count; b += L) {
             typename J::Place place[L];
             const int here = count - b < L ? (int)(count - b) : L;
             bool stages = here < L;
             for (int l = 0; l < here; l++, im.advance(next)) place[l] = next, stages |= !im.whole(next);
-            J::analyse_images(x, bytes, im, place, here, stages, stage, colours, z);
+            J::analyse_images((const T *)x, c.bytes ? &bytes : nullptr, im, place, here, stages, stage,
+                              colours, before);
             typename J::Blocks blocks;
             if (stages) J::copy_in(stage, g, im, place, here, false), J::staged(blocks, stage);
             else J::direct(blocks, (T *)g, im, place);
             J::analyse(blocks, colours + 24, dz);
-            const ptrdiff_t ahead = im.offset(next);
-            for (int c = 0; c < C; c++) {
-                const QuantEntry<T> *e = entries + (c > 0) * 64;
-                T *sum = sums + (c > 0) * 64 * 2 * S + b % S;
-                for (int i = 0; i < 64; i++, sum += 2 * S) {
-                    if (!bytes) J::template fetch<0>(x + ahead, im, c, i);
-                    J::template fetch<0>(g + ahead, im, c, i);
-                    if (wanted & GRADIENT_X) J::template fetch<1>(dx + ahead, im, c, i);
-                    V up = load<V>(dz + (c * 64 + i) * L);
-                    typename Q::Answer answer =
-                        Q::template quantize<true>(load<V>(z + (c * 64 + i) * L), e[i]);
-                    store(dz + (c * 64 + i) * L, up * answer.slope);
-                    store(sum, load<V>(sum) + up * answer.dq);
-                    store(sum + S, load<V>(sum + S) + up * answer.dkappa);
+            for (int channel = 0; channel < C; channel++) {
+                const auto up = J::ahead(g, im, next, channel);
+                const auto from = c.bytes ? up : J::ahead((const T *)x, im, next, channel);
+                const auto to = wanted & GRADIENT_X ? J::ahead(dx, im, next, channel) : up;
+                T *const first_z = before + channel * 64 * L;
+                for (int round = 0; round < c.rounds - 1; round++)
+                    J::quantise(c, channel, round, first_z + round * J::SIZE, first_z + (round + 1) * J::SIZE,
+                                [](int) {});
+                T *at = dz + channel * 64 * L;
+                for (int round = c.rounds - 1; round >= 0; round--) {
+                    const ptrdiff_t table = c.table(round, channel > 0);
+                    T *const sum = sums + table * 2 * S + b % S, *const z = first_z + round * J::SIZE;
+                    J::Q::template each<true>((const typename J::Entry *)c.tables + table, 64,
+                                              [=](int i, auto quantize) __attribute__((always_inline)) {
+                                                  from.template fetch<0>(i);
+                                                  up.template fetch<0>(i);
+                                                  to.template fetch<1>(i);
+                                                  const V given = load<V>(at + i * L);
+                                                  const auto answer = quantize(load<V>(z + i * L));
+                                                  store(at + i * L, given * answer.slope);
+                                                  T *total = sum + 2 * S * i;
+                                                  store(total, load<V>(total) + given * answer.dq);
+                                                  store(total + S,
+                                                        load<V>(total + S) + given * answer.dkappa);
+                                              });
                 }
             }
             if (!(wanted & GRADIENT_X)) continue;
@@ -314,7 +156,7 @@ struct JpegBackward {
             if (stages) J::copy_out(stage, dx, im, place, here, true);
         }
         if (!(wanted & GRADIENT_TABLES)) return;
-        for (int i = 0; i < TABLES * 64 * 2; i++) {
+        for (ptrdiff_t i = 0; i < c.all_tables() * 128; i++) {
             double total = 0;
             for (int l = 0; l < S; l++) total += sums[i * S + l];
             partial[i] = total;
@@ -322,26 +164,17 @@ struct JpegBackward {
     }
 };
 
-// `bytes` are the images in place of x, or null.
 template <class T>
-inline void jpeg_chunk(int isa, const T *x, const JpegBytes *bytes, T *y, ptrdiff_t channels,
-                       ptrdiff_t height, ptrdiff_t width, ptrdiff_t first, ptrdiff_t count, const T *colours,
-                       const T *tables) {
-    if (channels == 1)
-        dispatch<JpegForward<T, 1>>(isa, x, bytes, y, height, width, first, count, colours, tables);
-    else dispatch<JpegForward<T, 3>>(isa, x, bytes, y, height, width, first, count, colours, tables);
+inline void jpeg_chunk(int isa, const JpegCall *call, const void *x, T *y, ptrdiff_t first, ptrdiff_t count) {
+    if (call->channels == 1) dispatch<JpegForward<T, 1>>(isa, call, x, y, first, count);
+    else dispatch<JpegForward<T, 3>>(isa, call, x, y, first, count);
 }
 template <class T>
-inline void jpeg_chunk_backward(int isa, const T *g, const T *x, const JpegBytes *bytes, T *dx,
-                                ptrdiff_t channels, ptrdiff_t height, ptrdiff_t width, ptrdiff_t first,
-                                ptrdiff_t count, const T *colours, const T *tables, int wanted,
-                                double *partial) {
-    if (channels == 1)
-        dispatch<JpegBackward<T, 1>>(isa, g, x, bytes, dx, height, width, first, count, colours, tables,
-                                     wanted, partial);
-    else
-        dispatch<JpegBackward<T, 3>>(isa, g, x, bytes, dx, height, width, first, count, colours, tables,
-                                     wanted, partial);
+inline void jpeg_chunk_backward(int isa, const JpegCall *call, const T *g, const void *x, T *dx,
+                                ptrdiff_t first, ptrdiff_t count, int wanted, T *memory, double *partial) {
+    if (call->channels == 1)
+        dispatch<JpegBackward<T, 1>>(isa, call, g, x, dx, first, count, wanted, memory, partial);
+    else dispatch<JpegBackward<T, 3>>(isa, call, g, x, dx, first, count, wanted, memory, partial);
 }
 
 }  // namespace jsc

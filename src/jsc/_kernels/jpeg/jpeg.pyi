@@ -1,29 +1,6 @@
 from typing import Any
 
-CHUNK_BLOCKS: int
-
 def forward(
-    x: Any, pixels: Any, colours: Any, tables: Any, y: Any, isa: int, num_threads: int
-) -> None: ...
-def backward(
-    g: Any,
-    x: Any,
-    pixels: Any,
-    colours: Any,
-    tables: Any,
-    dx: Any,
-    partial: Any,
-    dq: Any,
-    dkappa: Any,
-    wanted: int,
-    isa: int,
-    num_threads: int,
-) -> None: ...
-def scratch_numbers(
-    channels: int, height: int, width: int, v: int, u: int, rounds: int, backward: bool, size: int
-) -> int: ...
-def gradient_chunks(channels: int, height: int, width: int, v: int, u: int) -> int: ...
-def forward_bands(
     x: Any,
     pixels: Any,
     colours: Any,
@@ -38,7 +15,7 @@ def forward_bands(
     isa: int,
     num_threads: int,
 ) -> None: ...
-def backward_bands(
+def backward(
     g: Any,
     x: Any,
     pixels: Any,
@@ -59,3 +36,18 @@ def backward_bands(
     isa: int,
     num_threads: int,
 ) -> None: ...
+def scratch_numbers(
+    channels: int,
+    height: int,
+    width: int,
+    v: int,
+    u: int,
+    zero: bool,
+    draws: bool,
+    rounds: int,
+    backward: bool,
+    size: int,
+) -> int: ...
+def gradient_chunks(
+    n: int, channels: int, height: int, width: int, v: int, u: int, zero: bool, draws: bool
+) -> int: ...

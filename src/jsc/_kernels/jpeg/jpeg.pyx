@@ -1,8 +1,7 @@
 """JPEG family: the whole layer in one pass over the image, and its gradients in another.
 
-`forward` and `backward` are the plain setting, of which chunks of blocks are shared out among threads
-(jpeg.h); `forward_bands` and `backward_bands` have every setting, and share out bands of blocks
-(bands.h). Every pixel has one owner, and table gradients are partial sums of chunks, added in their
+Plain settings (jpeg.h) share out chunks of blocks among threads, the others (bands.h) bands of blocks.
+Every pixel has one owner, and table gradients are partial sums of chunks, added in their
 order.
 """
 
@@ -11,21 +10,7 @@ from cython.parallel cimport prange, threadid
 from libc.stdint cimport uint32_t
 
 cdef extern from "jpeg/jpeg.h" namespace "jsc" nogil:
-    const Py_ssize_t CHUNK "jsc::CHUNK_BLOCKS"
-    cdef struct JpegBytes:
-        const unsigned char *first
-        Py_ssize_t image_step, channel_step, row_step, column_step
-    void jpeg_chunk[T](
-        int isa, const T *x, const JpegBytes *bytes, T *y, Py_ssize_t channels, Py_ssize_t height,
-        Py_ssize_t width, Py_ssize_t first, Py_ssize_t count, const T *colours, const T *tables
-    )
-    void jpeg_chunk_backward[T](
-        int isa, const T *g, const T *x, const JpegBytes *bytes, T *dx, Py_ssize_t channels,
-        Py_ssize_t height, Py_ssize_t width, Py_ssize_t first, Py_ssize_t count, const T *colours,
-        const T *tables, int wanted, double *partial
-    )
-
-cdef extern from "jpeg/bands.h" namespace "jsc" nogil:
+    const Py_ssize_t CHUNK_BLOCKS
     cdef struct JpegCall:
         Py_ssize_t height, width, image_step, channel_step, row_step, column_step
         int channels, v, u, rounds, zero, bytes, draws
@@ -34,9 +19,20 @@ cdef extern from "jpeg/bands.h" namespace "jsc" nogil:
         const void *drawn
         uint32_t seed[2]
         void choose_depth() noexcept nogil
+        bint plain()
+        Py_ssize_t blocks()
         Py_ssize_t bands()
         Py_ssize_t deep()
         Py_ssize_t scratch_numbers(bint backward, int size)
+    void jpeg_chunk[T](
+        int isa, const JpegCall *call, const void *x, T *y, Py_ssize_t first, Py_ssize_t count
+    )
+    void jpeg_chunk_backward[T](
+        int isa, const JpegCall *call, const T *g, const void *x, T *dx, Py_ssize_t first,
+        Py_ssize_t count, int wanted, T *memory, double *partial
+    )
+
+cdef extern from "jpeg/bands.h" namespace "jsc" nogil:
     void jpeg_bands[T](
         int isa, const JpegCall *call, const void *x, T *y, Py_ssize_t image, Py_ssize_t first,
         Py_ssize_t end, T *memory
@@ -46,111 +42,19 @@ cdef extern from "jpeg/bands.h" namespace "jsc" nogil:
         Py_ssize_t first, Py_ssize_t end, int wanted, T *memory, double *partial
     )
 
-CHUNK_BLOCKS = CHUNK
-
 cdef enum:
-    UNIT_ROWS = 8  # of an image that are one chunk of `backward_bands`, at most, or one band
-
-
-cdef const JpegBytes *as_bytes(const unsigned char[:, :, :, :] pixels, JpegBytes *room):
-    """Where 8-bit images are, in `room`; NULL where there are none."""
-    if pixels is None:
-        return NULL
-    room.first = &pixels[0, 0, 0, 0]
-    room.image_step, room.channel_step = pixels.strides[0], pixels.strides[1]
-    room.row_step, room.column_step = pixels.strides[2], pixels.strides[3]
-    return room
-
-
-def forward(
-    const floating[:, :, :, ::1] x,   # IN   (N, C, H, W), C = 1 or 3; empty where there are `pixels`
-    const unsigned char[:, :, :, :] pixels,  # IN   the same in 8 bits, of any strides, or None
-    const floating[:, ::1] colours,   # IN   (4, 12) x -> planes, planes -> y, and the transposes
-    const floating[:, :, ::1] tables,  # IN   (1 or 2, 64, ENTRY_SIZE) from quant.prepare; two if C = 3
-    floating[:, :, :, ::1] y,         # OUT  (N, C, H, W)
-    int isa,
-    int num_threads,
-):
-    """Colour transform, DCT, quantiser, and back."""
-    cdef Py_ssize_t chunk, channels = y.shape[1], height = y.shape[2], width = y.shape[3]
-    cdef Py_ssize_t blocks = y.shape[0] * ((height + 7) // 8) * ((width + 7) // 8)
-    if blocks == 0:
-        return
-    cdef JpegBytes room
-    cdef const JpegBytes *bytes = as_bytes(pixels, &room)
-    cdef const floating *source = &x[0, 0, 0, 0] if pixels is None else NULL
-    cdef const floating *colour = &colours[0, 0]
-    cdef const floating *table = &tables[0, 0, 0]
-    cdef floating *target = &y[0, 0, 0, 0]
-    for chunk in prange(
-        (blocks + CHUNK - 1) // CHUNK, nogil=True, num_threads=num_threads, schedule="static"
-    ):
-        jpeg_chunk(
-            isa, source, bytes, target, channels, height, width, chunk * CHUNK,
-            min(CHUNK, blocks - chunk * CHUNK), colour, table
-        )
-
-
-def backward(
-    const floating[:, :, :, ::1] g,   # IN   (N, C, H, W) gradient of y
-    const floating[:, :, :, ::1] x,   # IN   as for `forward`
-    const unsigned char[:, :, :, :] pixels,
-    const floating[:, ::1] colours,   # IN   (4, 12)
-    const floating[:, :, ::1] tables,  # IN   (1 or 2, 64, ENTRY_SIZE)
-    floating[:, :, :, ::1] dx,        # OUT  (N, C, H, W), untouched (any size) unless wanted
-    double[:, ::1] partial,           # OUT  (chunks of blocks, tables * 128) scratch, untouched unless wanted
-    floating[:, ::1] dq,              # OUT  (1 or 2, 64) at constant kappa, added to
-    floating[:, ::1] dkappa,          # OUT  (1 or 2, 64), added to
-    int wanted,                       # 1 gradient of x, 2 of the tables, 3 both
-    int isa,
-    int num_threads,
-):
-    """Gradients of `forward`; the coefficients are computed again from x."""
-    cdef Py_ssize_t chunk, channels = g.shape[1], height = g.shape[2], width = g.shape[3]
-    cdef Py_ssize_t blocks = g.shape[0] * ((height + 7) // 8) * ((width + 7) // 8)
-    if blocks == 0 or wanted == 0:
-        return
-    cdef Py_ssize_t entries = 64 if channels == 1 else 128
-    cdef const floating *upstream = &g[0, 0, 0, 0]
-    cdef JpegBytes room
-    cdef const JpegBytes *bytes = as_bytes(pixels, &room)
-    cdef const floating *source = &x[0, 0, 0, 0] if pixels is None else NULL
-    cdef const floating *colour = &colours[0, 0]
-    cdef const floating *table = &tables[0, 0, 0]
-    cdef floating *target = NULL
-    cdef double *sums = NULL
-    if wanted & 1:
-        target = &dx[0, 0, 0, 0]
-    if wanted & 2:
-        sums = &partial[0, 0]
-    for chunk in prange(
-        (blocks + CHUNK - 1) // CHUNK, nogil=True, num_threads=num_threads, schedule="static"
-    ):
-        jpeg_chunk_backward(
-            isa, upstream, source, bytes, target, channels, height, width, chunk * CHUNK,
-            min(CHUNK, blocks - chunk * CHUNK), colour, table, wanted,
-            sums + chunk * 2 * entries if sums else sums
-        )
-    if not wanted & 2:
-        return
-    cdef Py_ssize_t i, t
-    for chunk in range(1, (blocks + CHUNK - 1) // CHUNK):
-        for i in range(2 * entries):
-            partial[0, i] += partial[chunk, i]
-    for t in range(entries // 64):
-        for i in range(64):
-            dq[t, i] += <floating>partial[0, 128 * t + 2 * i]
-            dkappa[t, i] += <floating>partial[0, 128 * t + 2 * i + 1]
+    UNIT_ROWS = 8  # of an image that are one chunk of bands' gradients, at most, or one band
 
 
 cdef JpegCall described(
-    Py_ssize_t channels, Py_ssize_t height, Py_ssize_t width, int v, int u, bint zero, Py_ssize_t rounds
+    Py_ssize_t channels, Py_ssize_t height, Py_ssize_t width, int v, int u, bint zero, bint draws,
+    Py_ssize_t rounds
 ) noexcept nogil:
     cdef JpegCall call
     call.channels, call.height, call.width = <int>channels, height, width
     call.v, call.u, call.zero, call.rounds = v, u, zero, <int>rounds
     call.choose_depth()
-    call.bytes = call.draws = 0
+    call.bytes, call.draws = 0, draws
     call.image_step = call.channel_step = call.row_step = call.column_step = 0
     call.colours = call.tables = call.drawn = NULL
     call.seed[0] = call.seed[1] = 0
@@ -158,11 +62,11 @@ cdef JpegCall described(
 
 
 def scratch_numbers(
-    Py_ssize_t channels, Py_ssize_t height, Py_ssize_t width, int v, int u, Py_ssize_t rounds,
-    bint backward, int size
+    Py_ssize_t channels, Py_ssize_t height, Py_ssize_t width, int v, int u, bint zero, bint draws,
+    Py_ssize_t rounds, bint backward, int size
 ):
     """Numbers of `size` bytes of scratch that a thread needs for images of this size."""
-    cdef JpegCall call = described(channels, height, width, v, u, False, rounds)
+    cdef JpegCall call = described(channels, height, width, v, u, zero, draws, rounds)
     return call.scratch_numbers(backward, size)
 
 
@@ -177,18 +81,24 @@ cdef const void *source(
     return &pixels[0, 0, 0, 0]
 
 
-cdef Py_ssize_t chunks(const JpegCall *call) noexcept:
+cdef Py_ssize_t pieces_of(const JpegCall *call) noexcept:
+    """Chunks of an image in bands."""
     cdef Py_ssize_t most = max(1, UNIT_ROWS // call.deep())
     return max(1, (call.bands() + most - 1) // most)
 
 
-def gradient_chunks(Py_ssize_t channels, Py_ssize_t height, Py_ssize_t width, int v, int u):
-    """Chunks of an image of `backward_bands`: they do not depend on the number of threads."""
-    cdef JpegCall call = described(channels, height, width, v, u, False, 1)
-    return chunks(&call)
+def gradient_chunks(
+    Py_ssize_t n, Py_ssize_t channels, Py_ssize_t height, Py_ssize_t width, int v, int u, bint zero,
+    bint draws
+):
+    """Chunks of `backward`: they do not depend on the number of threads."""
+    cdef JpegCall call = described(channels, height, width, v, u, zero, draws, 1)
+    if call.plain():
+        return (n * call.blocks() + CHUNK_BLOCKS - 1) // CHUNK_BLOCKS
+    return n * pieces_of(&call)
 
 
-def forward_bands(
+def forward(
     const floating[:, :, :, ::1] x,   # IN   (N, C, H, W), C = 1 or 3; empty where there are `pixels`
     const unsigned char[:, :, :, :] pixels,  # IN   the same in 8 bits, of any strides, or None
     const floating[:, ::1] colours,   # IN   (4, 12) x -> planes, planes -> y, and the transposes
@@ -202,16 +112,27 @@ def forward_bands(
     int isa,
     int num_threads,
 ):
-    """The layer at any setting."""
-    cdef Py_ssize_t n = y.shape[0], task, pieces, bands
-    cdef JpegCall call = described(y.shape[1], y.shape[2], y.shape[3], v, u, zero, tables.shape[0])
+    """Colour transform, DCT, quantiser, and back."""
+    cdef Py_ssize_t n = y.shape[0], task, pieces, bands, blocks
+    cdef JpegCall call = described(y.shape[1], y.shape[2], y.shape[3], v, u, zero, draws, tables.shape[0])
     if n * call.height * call.width == 0:
         return
     cdef const void *images = source(&call, x, pixels)
     call.colours, call.tables = &colours[0, 0], &tables[0, 0, 0, 0]
-    call.drawn, call.draws = call.tables, draws
+    call.drawn = call.tables
     call.seed[0], call.seed[1] = <uint32_t>seed, <uint32_t>(seed >> 32)
     cdef floating *target = &y[0, 0, 0, 0]
+    if call.plain():
+        blocks = n * call.blocks()
+        for task in prange(
+            (blocks + CHUNK_BLOCKS - 1) // CHUNK_BLOCKS, nogil=True, num_threads=num_threads,
+            schedule="static"
+        ):
+            jpeg_chunk(
+                isa, &call, images, target, task * CHUNK_BLOCKS,
+                min(CHUNK_BLOCKS, blocks - task * CHUNK_BLOCKS)
+            )
+        return
     # A piece of an image computes the chroma around it again: no more pieces than threads can use.
     bands = call.bands()
     pieces = 1
@@ -224,15 +145,15 @@ def forward_bands(
         )
 
 
-def backward_bands(
+def backward(
     const floating[:, :, :, ::1] g,   # IN   (N, C, H, W) gradient of y
-    const floating[:, :, :, ::1] x,   # IN   as for `forward_bands`
+    const floating[:, :, :, ::1] x,   # IN   as for `forward`
     const unsigned char[:, :, :, :] pixels,
     const floating[:, ::1] colours,   # IN   (4, 12)
     const floating[:, :, :, ::1] tables,  # IN   (rounds, 1 or 2, 64, ENTRY_SIZE) for the derivatives
     const floating[:, :, :, ::1] drawn,   # IN   the same as they were drawn with
     floating[:, :, :, ::1] dx,        # OUT  (N, C, H, W), untouched (any size) unless wanted
-    double[:, ::1] partial,           # OUT  (N * gradient_chunks, rounds * tables * 128) scratch
+    double[:, ::1] partial,           # OUT  (gradient_chunks, rounds * tables * 128) scratch
     floating[:, ::1] dq,              # OUT  (rounds * tables, 64) at constant kappa, added to
     floating[:, ::1] dkappa,          # OUT  (rounds * tables, 64), added to
     floating[:, ::1] scratch,         # OUT  (threads, scratch_numbers)
@@ -241,28 +162,38 @@ def backward_bands(
     int isa,
     int num_threads,
 ):
-    """Gradients of `forward_bands`; the coefficients are computed again from x."""
-    cdef Py_ssize_t n = g.shape[0], task, pieces, bands
-    cdef JpegCall call = described(g.shape[1], g.shape[2], g.shape[3], v, u, zero, tables.shape[0])
+    """Gradients of `forward`; the coefficients are computed again from x."""
+    cdef Py_ssize_t n = g.shape[0], tasks, task, pieces, bands, blocks
+    cdef JpegCall call = described(g.shape[1], g.shape[2], g.shape[3], v, u, zero, draws, tables.shape[0])
     if n * call.height * call.width == 0 or wanted == 0:
         return
     cdef const void *images = source(&call, x, pixels)
     call.colours, call.tables, call.drawn = &colours[0, 0], &tables[0, 0, 0, 0], &drawn[0, 0, 0, 0]
-    call.draws, call.seed[0], call.seed[1] = draws, <uint32_t>seed, <uint32_t>(seed >> 32)
+    call.seed[0], call.seed[1] = <uint32_t>seed, <uint32_t>(seed >> 32)
     cdef const floating *upstream = &g[0, 0, 0, 0]
     cdef floating *target = &dx[0, 0, 0, 0] if wanted & 1 else NULL
-    bands = call.bands()
-    pieces = chunks(&call)
-    for task in prange(n * pieces, nogil=True, num_threads=num_threads, schedule="static"):
-        jpeg_bands_backward(
-            isa, &call, upstream, images, target, task // pieces, task % pieces * bands // pieces,
-            (task % pieces + 1) * bands // pieces, wanted, &scratch[threadid(), 0],
-            &partial[task, 0]
-        )
+    if call.plain():
+        blocks = n * call.blocks()
+        tasks = (blocks + CHUNK_BLOCKS - 1) // CHUNK_BLOCKS
+        for task in prange(tasks, nogil=True, num_threads=num_threads, schedule="static"):
+            jpeg_chunk_backward(
+                isa, &call, upstream, images, target, task * CHUNK_BLOCKS,
+                min(CHUNK_BLOCKS, blocks - task * CHUNK_BLOCKS), wanted, &scratch[threadid(), 0],
+                &partial[task, 0]
+            )
+    else:
+        bands, pieces = call.bands(), pieces_of(&call)
+        tasks = n * pieces
+        for task in prange(tasks, nogil=True, num_threads=num_threads, schedule="static"):
+            jpeg_bands_backward(
+                isa, &call, upstream, images, target, task // pieces,
+                task % pieces * bands // pieces, (task % pieces + 1) * bands // pieces, wanted,
+                &scratch[threadid(), 0], &partial[task, 0]
+            )
     if not wanted & 2:
         return
     cdef Py_ssize_t i, t
-    for task in range(1, n * pieces):
+    for task in range(1, tasks):
         for i in range(partial.shape[1]):
             partial[0, i] += partial[task, i]
     for t in range(dq.shape[0]):

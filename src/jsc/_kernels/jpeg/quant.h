@@ -19,7 +19,8 @@ struct QuantizeRows {
                 const bool whole = i + L <= rows;
                 const int left = (int)(rows - i);
                 V v = whole ? load<V>(z + i) : load_partial<V>(z + i, left);
-                v = Q::template quantize<false>(v, *e).value;
+                Q::template each<false>(
+                    e, 1, [&](int, auto quantize) __attribute__((always_inline)) { v = quantize(v).value; });
                 if (whole) store(y + i, v);
                 else store_partial(y + i, v, left);
             }
@@ -37,7 +38,9 @@ struct QuantizeRows {
                 const int width = period - j < 8 ? (int)(period - j) : 8;
                 V v[8];
                 P::load_columns(from, j, width, v);
-                for (int k = 0; k < width; k++) v[k] = Q::template quantize<false>(v[k], e[j + k]).value;
+                Q::template each<false>(e + j, width,
+                                        [&](int k, auto quantize)
+                                            __attribute__((always_inline)) { v[k] = quantize(v[k]).value; });
                 P::store_columns(to, j, width, v);
             }
         }
@@ -76,15 +79,16 @@ struct QuantizeRowsBackward {
                     P::load_columns(from, j, width, v);
                     P::load_columns(upstream, j, width, up);
                 }
-                for (int k = 0; k < width; k++) {
-                    typename Q::Answer answer = Q::template quantize<true>(v[k], e[j + k]);
-                    v[k] = up[k] * answer.slope;
-                    V dq = up[k] * answer.dq, dkappa = up[k] * answer.dkappa;
-                    for (int l = (int)(rows - i); l < L; l++) dq[l] = dkappa[l] = 0;
-                    T *sum = sums[k][0] + i % SUMS<T>;
-                    store(sum, load<V>(sum) + dq);
-                    store(sum + SUMS<T>, load<V>(sum + SUMS<T>) + dkappa);
-                }
+                Q::template each<true>(e + j, width,
+                                       [&](int k, auto quantize) __attribute__((always_inline)) {
+                                           const auto answer = quantize(v[k]);
+                                           v[k] = up[k] * answer.slope;
+                                           V dq = up[k] * answer.dq, dkappa = up[k] * answer.dkappa;
+                                           for (int l = (int)(rows - i); l < L; l++) dq[l] = dkappa[l] = 0;
+                                           T *sum = sums[k][0] + i % SUMS<T>;
+                                           store(sum, load<V>(sum) + dq);
+                                           store(sum + SUMS<T>, load<V>(sum + SUMS<T>) + dkappa);
+                                       });
                 if (period != 1) P::store_columns(to, j, width, v);
                 else if (i + L <= rows) store(dz + i, v[0]);
                 else store_partial(dz + i, v[0], (int)(rows - i));

@@ -102,6 +102,48 @@ JSC_INLINE uint32_t nonzero_mask(V v) {
 #endif
 }
 
+// Whether x > y in any lane. Not of nonzero_mask: the compiler would make a vector of the comparison first.
+template <class V>
+JSC_INLINE bool any_above(V x, V y) {
+#if defined(__x86_64__) && !defined(JSC_PLAIN)
+    if constexpr (sizeof(V) == 64) {
+        bool found;
+        if constexpr (sizeof(x[0]) == 4)
+            asm("vcmpps $14, %2, %1, %%k1\n\tkortestw %%k1, %%k1" : "=@ccnz"(found) : "v"(x), "v"(y) : "k1");
+        else asm("vcmppd $14, %2, %1, %%k1\n\tkortestb %%k1, %%k1" : "=@ccnz"(found) : "v"(x), "v"(y) : "k1");
+        return found;
+    }
+#endif
+    V above = {};
+    above = x > y ? above + 1 : above;
+    return nonzero_mask(above) != 0;
+}
+
+// max(x, low) and min(x, high), where NaN stays: the instruction returns its second operand then. GCC makes
+// a comparison and a blend of the same in C++.
+template <class V>
+JSC_INLINE V at_least(V x, V low) {
+#if defined(__x86_64__) && !defined(JSC_PLAIN)
+    if constexpr (sizeof(V) > 16) {
+        if constexpr (sizeof(x[0]) == 4) asm("vmaxps %1, %2, %0" : "=v"(x) : "v"(x), "v"(low));
+        else asm("vmaxpd %1, %2, %0" : "=v"(x) : "v"(x), "v"(low));
+        return x;
+    }
+#endif
+    return x < low ? low : x;
+}
+template <class V>
+JSC_INLINE V at_most(V x, V high) {
+#if defined(__x86_64__) && !defined(JSC_PLAIN)
+    if constexpr (sizeof(V) > 16) {
+        if constexpr (sizeof(x[0]) == 4) asm("vminps %1, %2, %0" : "=v"(x) : "v"(x), "v"(high));
+        else asm("vminpd %1, %2, %0" : "=v"(x) : "v"(x), "v"(high));
+        return x;
+    }
+#endif
+    return x > high ? high : x;
+}
+
 // Lane i of the result is lane `lane[i]` of a and b side by side.
 template <int... lane, class V>
 JSC_INLINE V shuffle(V a, V b) {

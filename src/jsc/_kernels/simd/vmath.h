@@ -1,11 +1,14 @@
 // Elementary functions of whole vectors: polynomials, no tables, no branches, no libm.
 //   round_even(x)              nearest integer, |x| below half the mantissa's range
 //   exp_pair(x, up, down)      exp(x) and exp(-x) for |x| <= 80 (float64: 700), one polynomial for both
+//   exp2_pair(x, up, down)     2^x and 2^-x for |x| <= 120 (float64: 1000)
 //   sincospi(x, s, c)          sin(pi x) and cos(pi x) for |x| <= 1/2
 // Errors: float32 about 1 ulp, float64 about 1 ulp (cos: of 1). NaN in, NaN out, except through the
 // exponent field of exp_pair, whose callers carry the NaN in another term.
 // Source of the coefficients: interpolation at Chebyshev nodes, in 40-digit arithmetic.
 #pragma once
+#include <limits>
+
 #include "simd/simd.h"
 
 namespace jsc {
@@ -36,7 +39,8 @@ JSC_INLINE V round_even(V x) {
 
 template <class V>
 JSC_INLINE V magnitude(V x) {
-    return x < 0 ? -x : x;
+    typedef decltype(x < x) Bits;
+    return (V)((Bits)x & (Bits{} + std::numeric_limits<ElementOf<Bits>>::max()));
 }
 
 // exp(+-x) = 2^(+-n) exp(+-r) with x = n ln 2 + r, and exp(+-r) = cosh r +- sinh r.
@@ -63,6 +67,35 @@ JSC_INLINE void exp_pair(V x, V &up, V &down) {
         odd = r * ((T)1.0 + y * ((T)0.166666666666666808 + y * odd));
     }
     Bits exponent = (Bits)shifted << Format::mantissa;  // everything but n falls off the top
+    up = (V)((Bits)(even + odd) + exponent);
+    down = (V)((Bits)(even - odd) - exponent);
+}
+
+// The same to base 2, whose r = x - n is exact.
+template <class V>
+JSC_INLINE void exp2_pair(V x, V &up, V &down) {
+    using T = ElementOf<V>;
+    using Format = FloatFormat<T>;
+    typedef decltype(x < x) Bits;
+    V shifted = x + Format::round;
+    V r = x - (shifted - Format::round);
+    V y = r * r;
+    V even, odd;
+    if constexpr (sizeof(T) == 4) {
+        even = (T)0.00961802553039820805 + y * (T)0.000154697557449258220;
+        even = (T)1.0 + y * ((T)0.240226512141200535 + y * even);
+        odd = (T)0.0555035707115250733 + y * (T)0.00133908863321066976;
+        odd = r * ((T)0.693147188035200283 + y * odd);
+    } else {
+        even = (T)7.05489118653403311e-9 + y * (T)2.57378367495163744e-11;
+        even = (T)0.000154035303933511004 + y * ((T)0.00000132154868249951679 + y * even);
+        even = (T)0.240226506959100712 + y * ((T)0.00961812910762848989 + y * even);
+        even = (T)1.0 + y * even;
+        odd = (T)1.01780570645733588e-7 + y * (T)4.45582202501491514e-10;
+        odd = (T)0.00133335581464064355 + y * ((T)0.0000152527338416018152 + y * odd);
+        odd = r * ((T)0.693147180559945309 + y * ((T)0.0555041086648216270 + y * odd));
+    }
+    Bits exponent = (Bits)shifted << Format::mantissa;
     up = (V)((Bits)(even + odd) + exponent);
     down = (V)((Bits)(even - odd) - exponent);
 }

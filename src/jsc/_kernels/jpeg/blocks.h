@@ -3,8 +3,7 @@
 // zeros, so that nothing is added to the sums.
 #pragma once
 #include "jpeg/call.h"
-#include "jpeg/softquant.h"
-#include "simd/threefry.h"
+#include "jpeg/draw.h"
 
 namespace jsc {
 
@@ -15,6 +14,7 @@ template <class I, class T>
 struct BlockCoder {
     typedef Pack<I, T> P;
     typedef SoftQuant<I, T> Q;
+    typedef LevelDraw<I, T> Draw;
     typedef Vec<I, T> V;
     typedef QuantEntry<T> Entry;
     static constexpr int L = lanes<I, T>;
@@ -62,38 +62,18 @@ struct BlockCoder {
     JSC_INLINE void quantise(const JpegCall &c, const Part &p, ptrdiff_t b, int round, const T *z, T *to) {
         const ptrdiff_t table = c.table(round, p.table);
         if (c.draws) {
-            Numbers numbers;
+            typename Draw::Numbers numbers;
             for (int l = 0; l < L; l++) {
                 const bool second = p.table == 1 && b + l >= p.first_plane;
                 numbers.set(l, p.number + b + l + (second ? p.between : 0));
             }
-            return draw(c.seed, numbers, round, (const Entry *)c.drawn + table, z, to);
+            return Draw::run(c.seed, numbers, round, (const Entry *)c.drawn + table, z, to);
         }
         const Entry *e = (const Entry *)c.tables + table;
         Q::template each<false>(e, 64, [&](int i, auto quantize) __attribute__((always_inline)) {
             store(to + i * L, quantize(load<V>(z + i * L)).value);
         });
     }
-    // Levels drawn with numbers that follow from the seed, the block, the coefficient and the round.
-    typedef Threefry<L> F;
-    struct Numbers {  // of a pack's blocks
-        typename F::Word low, high;
-        inline __attribute__((always_inline)) void set(int l, uint64_t number) {
-            low[l] = (uint32_t)number, high[l] = (uint32_t)(number >> 32);
-        }
-    };
-    JSC_INLINE void draw(const uint32_t seed[2], const Numbers &block, int round, const Entry *e, const T *z,
-                         T *to) {
-        for (int quad = 0; quad < 16; quad++) {
-            typename F::Word words[4] = {block.low, block.high, F::constant(quad), F::constant(round)};
-            F::run(words, seed);
-            for (int j = 0; j < 4; j++) {
-                const int i = 4 * quad + j;
-                store(to + i * L, Q::sample(load<V>(z + i * L), F::template uniform<V>(words[j]), e[i]));
-            }
-        }
-    }
-
     JSC_INLINE void forward(const JpegCall &c, const Part &p, T *plane) {
         alignas(64) T z[64 * L];
         empty(p, plane);

@@ -1,6 +1,6 @@
-// A pack of blocks of the JPEG layer's plain setting, with all its channels: pixels -> colour transform -> 8x8
-// DCT -> coefficients, and back. Layout: dct.h; a colour transform is 12 numbers, a 3x3 matrix and three
-// constants (one channel: m[0] and m[9]).
+// A pack of blocks of the JPEG layer's plain setting, with all its channels: pixels -> colour transform
+// -> 8x8 DCT -> coefficients, and back. Layout: dct.h; a colour transform is 12 numbers, a 3x3 matrix and
+// three constants (one channel: m[0] and m[9]).
 //
 // Images are (N, channels, H, W) of any H and W; blocks are counted (n, row, column). Blocks that
 // stick out replicate the edge, so that the gradient of an edge pixel is the sum over its copies.

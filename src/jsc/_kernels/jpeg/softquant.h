@@ -21,7 +21,7 @@
 //   SHARP    above: the nearer neighbour alone, and only where it weighs more than exp(-20); exp(-40).
 //   WINDOW   the `2 half + 1` levels nearest to u inside [-level, level] (the authors' operator).
 //   HARD     m = n, slope 0, dQ/dq = n.       STRAIGHT   m = n, slope 1, dQ/dq = n - u.
-//   SAMPLE   k drawn from P with a uniform number, by inversion (forward only).
+// Levels drawn from P are in draw.h.
 // Truncation errors are below 5e-9 level widths in float32 and 1e-16 in float64.
 // `limit` = level * q saturates every regime but WINDOW (which clamps its index): |z| > limit gives
 // +-limit, slope 0, dQ/dq = +-level.
@@ -122,18 +122,21 @@ struct SoftQuant {
         return answer;
     }
 
-    // The farther of two levels weighs a: with P = a / (1 + a) and s the sign of f,
+    // The weight of the farther of two levels, |f| = size.
+    JSC_INLINE V farther(V size, const Entry &e) {
+        V a, unused;
+        exp2_pair(at_least(e.rise * size - e.half_rise, constant(-2 * GENTLE)), a, unused);
+        return size > e.edge ? a : constant(0);
+    }
+    // Where that is a, with P = a / (1 + a) and s the sign of f,
     //   m = n + s P,   Var = P (1 - P),   Cov(k, e^2) = s Var (1 - 2 |f|).
     // It counts in a band of width FAINT / kappa below |f| = 1/2 only, and most vectors of a real image
     // have no lane there. A lane's answer does not depend on its neighbours.
     template <bool Gradient>
     JSC_INLINE Answer sharp(V u, V n, const Entry &e) {
-        V f = fraction(u, n), size = magnitude(f), edge = constant(e.edge);
-        if (!any_above(size, edge)) return {e.q * n, constant(0), n, constant(0)};
-        V a, unused;
-        exp2_pair(at_least(e.rise * size - e.half_rise, constant(-2 * GENTLE)), a, unused);
-        a = size > edge ? a : constant(0);
-        V inverse = 1 / (1 + a), share = a * inverse, mean = f < 0 ? -share : share;
+        V f = fraction(u, n), size = magnitude(f);
+        if (!any_above(size, constant(e.edge))) return {e.q * n, constant(0), n, constant(0)};
+        V a = farther(size, e), inverse = 1 / (1 + a), share = a * inverse, mean = f < 0 ? -share : share;
         Answer answer = {e.q * (n + mean)};
         if constexpr (Gradient) {
             V variance = share * inverse;
@@ -256,7 +259,9 @@ struct SoftQuant {
     template <bool Gradient, class Use, int... Regimes>
     JSC_INLINE int run_any(const Entry *e, int i, int count, Use use,
                            std::integer_sequence<int, Regimes...>) {
-        ((e[i].regime == Regimes && (i = run<Gradient, Regimes>(e, i, count, use), true)) || ...);
+        ((has_regime<T>(Regimes) && e[i].regime == Regimes &&
+          (i = run<Gradient, Regimes>(e, i, count, use), true)) ||
+         ...);
         return i;
     }
     template <bool Gradient, int Regime, class Use>
@@ -266,69 +271,6 @@ struct SoftQuant {
                     [&](V z) __attribute__((always_inline)) { return quantize<Gradient, Regime>(z, e[i]); });
             while (++i < count && e[i].regime == Regime);
         return i;
-    }
-
-    // k from P by inversion. With step s = 2^i > 1 first its residue modulo s, uniform to within 4e-7
-    // because kappa s^2 < 0.64 (the transform of DUAL again), then k = s k' + residue with k' from the
-    // lattice of hardness kappa s^2 around (u - residue) / s.
-    JSC_INLINE V sample(V z, V noise, const Entry &e) {
-        if (e.half > 0) return sample_window(z / e.q, noise, e);
-        V u = z * e.inverse_q, residue = constant(0);
-        if (e.step > 1) {
-            V scaled = noise * e.step;
-            residue = round_even(scaled);
-            residue = residue > scaled ? residue - 1 : residue;  // floor
-            noise = scaled - residue;
-            u = (u - residue) / e.step;
-        }
-        V n = round_even(u), f = fraction(u, n), up, down;
-        if (e.kappa <= GENTLE) {
-            exp2_pair(e.rise * f, up, down);
-            up *= e.e1, down *= e.e1;
-        } else {
-            up = exp_negative(e.kappa * (2 * f - 1)), down = exp_negative(-e.kappa * (2 * f + 1));
-        }
-        V k = e.taps <= 3 ? n + inverted<3>(up, down, noise, 3, e)
-                          : n + inverted<MOST_TAPS>(up, down, noise, (int)e.taps, e);
-        if (e.step > 1) k = k * e.step + residue;
-        return e.q * clamp(k, -e.level, e.level);
-    }
-    static constexpr int MOST_TAPS = 11;
-
-    // The level -taps .. taps at which the sum of weights passes `noise` of their total. `up` and `down` are
-    // the weights of 1 and -1; each level's is its neighbour's times theirs, times E2 for each step.
-    template <int Most>
-    JSC_INLINE V inverted(V up, V down, V noise, int taps, const Entry &e) {
-        V weight[2 * Most + 1], high = constant(1), low = high, total = high;
-        if constexpr (Most == 3) taps = 3;
-        weight[taps] = high;
-#pragma GCC unroll 3
-        for (int d = 1; d <= taps; d++) {
-            weight[taps + d] = high *= up, weight[taps - d] = low *= down;
-            total += high + low;
-            up *= e.e2, down *= e.e2;
-        }
-        return passed(weight, taps, noise * total);
-    }
-    JSC_INLINE V passed(const V *weight, int taps, V threshold) {
-        V below = constant(0), k = constant((T)-taps);
-#pragma GCC unroll 6
-        for (int d = 0; d < 2 * taps; d++) {
-            below += weight[d];
-            k = below < threshold ? k + 1 : k;
-        }
-        return k;
-    }
-    JSC_INLINE V sample_window(V u, V noise, const Entry &e) {
-        V n = round_even(u), c = clamp(n, -e.highest, e.highest);
-        V weight[2 * MOST_TAPS + 1], total = constant(0);
-        const int taps = e.half < MOST_TAPS ? (int)e.half : MOST_TAPS;
-        V f = u - c, nearest = clamp(n - c, -e.half, e.half);
-        for (int d = -taps; d <= taps; d++) {
-            weight[taps + d] = exp_negative(-e.kappa * ((T)d - nearest) * ((T)d + nearest - 2 * f));
-            total += weight[taps + d];
-        }
-        return e.q * clamp(c + passed(weight, taps, noise * total), -e.level, e.level);
     }
 };
 

@@ -28,8 +28,13 @@ enum Regime {
     WINDOW,
     HARD,
     STRAIGHT,
-    SAMPLE,
-    LIMITED = 16  // added to the regime of an entry with a limit
+    DRAW_1,  // draw.h
+    DRAW_2,
+    DRAW_3,
+    DRAW_MANY,
+    DRAW_SHARP,
+    DRAW_WINDOW,
+    LIMITED = 32  // added to the regime of an entry with a limit
 };
 
 constexpr int MOST_TERMS = 12, HARMONICS = 12;
@@ -39,13 +44,13 @@ constexpr double SERIES_BELOW[] = {1.5, 2.75, 4, 5.5};  // kappa, for 6, 8, 10 a
 // A neighbour's weight of exp(-FAINT) is left out.
 template <class T>
 constexpr int FAINT = sizeof(T) == 8 ? 40 : 20;
-// Whether entries of T have a regime: the series have float32's accuracy, a window has no other limit, and
-// SAMPLE is no function of z.
+// Whether entries of T have a regime of softquant.h: the series have float32's accuracy, and a window has no
+// other limit.
 template <class T>
 constexpr bool has_regime(int regime) {
     const int plain = regime % LIMITED;
     if (plain >= SERIES_6 && plain <= SERIES_12) return sizeof(T) == 4;
-    return plain == DUAL ? sizeof(T) == 8 : plain == WINDOW ? regime < LIMITED : plain < SAMPLE;
+    return plain == DUAL ? sizeof(T) == 8 : plain == WINDOW ? regime < LIMITED : plain <= STRAIGHT;
 }
 
 // sines[terms / 2 - 3][n - 1][i]: coefficient of f^(2i + 1) in sin(2 pi n f) cut after `terms` Chebyshev
@@ -127,17 +132,22 @@ inline void prepare_entry(T step, T hardness, int mode, int window, long levels,
     const double given = hardness > 0 ? (hardness < 1e18 ? (double)hardness : 1e18) : 0.0;
     double k = given, split = 0;
     if (mode == MODE_SAMPLE && !window) {
-        // A lattice softer than 0.16 is split into 2^i lattices harder than that (see sample()).
+        // A lattice softer than 0.16 is split into 2^i lattices harder than that (draw.h).
         k = fmax(k, 1e-8), split = fmin(12, fmax(0, floor(0.5 * log2(0.64 / k))));
         k *= exp2(2 * split);
     }
     e.q = step, e.inverse_q = 1 / step, e.kappa = k, e.inverse_kappa = 1 / k;
     e.level = levels ? (T)levels : (T)INFINITY;
     e.limit = levels ? (T)levels * step : (T)INFINITY;
+    const double taps = fmin(11, fmax(1, ceil(sqrt(18 / k))));
     int regime;
     if (mode == MODE_HARD) regime = HARD;
     else if (mode == MODE_STRAIGHT) regime = STRAIGHT;
-    else if (mode == MODE_SAMPLE) regime = SAMPLE;
+    else if (mode == MODE_SAMPLE)
+        regime = window          ? DRAW_WINDOW
+                 : k >= FAINT<T> ? DRAW_SHARP
+                 : taps > 3      ? DRAW_MANY
+                                 : DRAW_1 + (int)taps - 1;
     else if (window) regime = WINDOW;
     else if (k < (wide ? 0.2 : 0.4)) regime = LINEAR;
     else if (wide) regime = k < 4 ? DUAL : k < 20 ? DIRECT : k < FAINT<T> ? NEAREST : SHARP;
@@ -159,12 +169,13 @@ inline void prepare_entry(T step, T hardness, int mode, int window, long levels,
         e.rise = e.two_kappa * 1.44269504088896340736, e.half_rise = e.rise / 2;  // to base 2
         e.edge = fmin(0.5 - 0.5 * FAINT<T> / k, std::nextafter((T)0.5, (T)0));  // 1/2 itself is beyond
         e.half = window / 2, e.highest = levels ? (T)(levels - window / 2) : (T)INFINITY;
-        e.step = exp2(split), e.taps = fmin(11, fmax(1, ceil(sqrt(18 / k))));
+        e.step = exp2(split), e.taps = taps;
     }
     if (!(step > 0) || hardness != hardness) {  // a step or hardness that is not a number must show
-        regime = wide ? DUAL : SERIES_6, e.limit = INFINITY, e.p[0] = e.q = NAN;
+        if (regime < DRAW_1) regime = wide ? DUAL : SERIES_6;
+        e.limit = INFINITY, e.p[0] = e.q = NAN;
     }
-    if (regime == WINDOW) e.limit = INFINITY;
+    if (regime == WINDOW || regime >= DRAW_1) e.limit = INFINITY;  // they clamp the level
     e.regime = regime + (e.limit < INFINITY ? LIMITED : 0);
 }
 

@@ -19,31 +19,42 @@ struct Threefry {
     JSC_INLINE Word rotate(Word w) {
         return (w << Bits) | (w >> (32 - Bits));
     }
-    template <int First, int Second>
-    JSC_INLINE void mix(Word w[4], bool swapped) {
+    template <int First, int Second, int Together>
+    JSC_INLINE void mix(Word words[Together][4], bool swapped) {
         const int b = swapped ? 3 : 1, d = swapped ? 1 : 3;
-        w[0] += w[b], w[b] = rotate<First>(w[b]) ^ w[0];
-        w[2] += w[d], w[d] = rotate<Second>(w[d]) ^ w[2];
-    }
-    JSC_INLINE void inject(Word w[4], const uint32_t key[5], int round) {
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) w[i] += key[(round + i) % 5];
-        w[3] += (uint32_t)round;
+        for (int t = 0; t < Together; t++) {
+            Word *w = words[t];
+            w[0] += w[b], w[b] = rotate<First>(w[b]) ^ w[0];
+            w[2] += w[d], w[d] = rotate<Second>(w[d]) ^ w[2];
+        }
     }
-    // words: what counts -> what is random. The key has 64 bits, and zeros.
-    JSC_INLINE void run(Word words[4], const uint32_t seed[2]) {
+    template <int Together>
+    JSC_INLINE void inject(Word words[Together][4], const uint32_t key[5], int round) {
+#pragma GCC unroll 4
+        for (int t = 0; t < Together; t++) {
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) words[t][i] += key[(round + i) % 5];
+            words[t][3] += (uint32_t)round;
+        }
+    }
+    // words: what counts -> what is random. The key has 64 bits, and zeros. Four at a time take .7 of the
+    // time of one after the other, whose chain of operations waits for itself.
+    template <int Together>
+    JSC_INLINE void run(Word words[Together][4], const uint32_t seed[2]) {
+        constexpr int N = Together;
         const uint32_t key[5] = {seed[0], seed[1], 0, 0, 0x1BD11BDA ^ seed[0] ^ seed[1]};
-        inject(words, key, 0);
+        inject<N>(words, key, 0);
 #pragma GCC unroll 5
         for (int eight = 0; eight < 5; eight++) {  // four rounds, then the key
             if (eight % 2 == 0) {
-                mix<10, 26>(words, false), mix<11, 21>(words, true);
-                mix<13, 27>(words, false), mix<23, 5>(words, true);
+                mix<10, 26, N>(words, false), mix<11, 21, N>(words, true);
+                mix<13, 27, N>(words, false), mix<23, 5, N>(words, true);
             } else {
-                mix<6, 20>(words, false), mix<17, 11>(words, true);
-                mix<25, 10>(words, false), mix<18, 20>(words, true);
+                mix<6, 20, N>(words, false), mix<17, 11, N>(words, true);
+                mix<25, 10, N>(words, false), mix<18, 20, N>(words, true);
             }
-            inject(words, key, eight + 1);
+            inject<N>(words, key, eight + 1);
         }
     }
 

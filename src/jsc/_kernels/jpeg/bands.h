@@ -23,10 +23,13 @@
 //   as many rows to a band as fill packs of blocks best (results/jpeg.md)       137 / 411
 //   colours with averages, interpolation with colours, in registers: splitting an image takes 10 us in
 //   place of 13.5, joining it 18.5 in place of 22.5 (DCT and its inverse 28, the rest is the quantiser)
-//   the quantiser of softquant.h's ladder, kappa = 2, in the cache, forward / backward  104 / 173 -> 88 / 150
+//   in the cache / 30 images that are not, kappa = 2: as above    104, 173 / 160, 256 forward, backward
+//   the quantiser of softquant.h's ladder                          82, 151 / 138, 240
+//   the rows that a band will write fetched meanwhile              84, 155 / 132, 230
+// (8 images, in L3: 95, 228 -> 89, 180)
 // Tried and dropped: all rounds of an entry before the next entry (rounds wait for each other: 20 % slower
-// with three); fetching the next band's rows meanwhile (nothing: the processor sees rows coming). At the
-// plain setting bands take some 1.3 times as long as jpeg.h forward, 1.1 times backward.
+// with three); fetching the rows that are read next, too (10 % slower in the cache, at most 5 % faster out of
+// it). At the plain setting bands take 1.1 times as long as jpeg.h.
 #pragma once
 #include "jpeg/blocks.h"
 #include "jpeg/planes.h"
@@ -55,6 +58,12 @@ struct Bands : Planes<I, T> {
         p.first_plane = deep * c.units(), p.between = plane - p.first_plane;
         return p;
     }
+    // Of a whole band.
+    JSC_INLINE ptrdiff_t packs(const JpegCall &c) {
+        constexpr int L = Coder::L;
+        const ptrdiff_t luma = c.deep() * c.v * c.luma_columns(), chroma = 2 * c.deep() * c.units();
+        return (luma + L - 1) / L + (c.channels == 3 ? (chroma + L - 1) / L : 0);
+    }
 };
 
 // Bands first .. end of one image.
@@ -70,11 +79,13 @@ struct BandsForward {
         const ptrdiff_t ahead = c.v == 2 && c.channels == 3;
         for (ptrdiff_t b = first < ahead ? first : first - ahead; b < end + ahead; b++) {
             if (b < c.bands()) B::split(c, s, x, image, b, luma(c, s, b), chroma(c, s, b));
+            Ahead<T> soon(c, B::packs(c) * 2 * B::Coder::STEPS);
+            if (b - ahead >= first) soon.band(c, y, image, b - ahead);
             for (int plane = 1; plane >= 0; plane--) {  // Cb and Cr of band b, then Y of band b - ahead
                 const ptrdiff_t band = plane ? b : b - ahead;
                 if (plane ? c.channels == 1 || b >= c.bands() : band < first) continue;
                 B::Coder::forward(c, B::part(c, s, image, band, plane),
-                                  plane ? chroma(c, s, band) : luma(c, s, band));
+                                  plane ? chroma(c, s, band) : luma(c, s, band), soon);
                 if (!plane) B::join(c, s, luma(c, s, band), y, image, band);
             }
         }
@@ -102,9 +113,12 @@ struct BandsBackward {
         for (ptrdiff_t band = first; band < end; band++) {
             B::split(c, s, x, image, band, s.luma, s.chroma);
             B::split_gradient(c, s, g, image, band);
+            Ahead<T> soon(c, B::packs(c) * 3 * B::Coder::STEPS);
+            if (wanted & GRADIENT_X) soon.band(c, dx, image, band);
             for (int chroma = 0; chroma < (c.channels == 3 ? 2 : 1); chroma++)
                 B::Coder::backward(c, B::part(c, s, image, band, chroma), chroma ? s.chroma : s.luma,
-                                   chroma ? s.chroma_up : s.luma_up, s.pack, s.sums, wanted & GRADIENT_X);
+                                   chroma ? s.chroma_up : s.luma_up, s.pack, s.sums, wanted & GRADIENT_X,
+                                   soon);
             if (wanted & GRADIENT_X) B::join_gradient(c, s, dx, image, band);
         }
         if (!(wanted & GRADIENT_TABLES)) return;

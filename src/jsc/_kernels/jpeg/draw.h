@@ -110,7 +110,8 @@ struct LevelDraw : SoftQuant<I, T> {
         V k = of_lattice<MOST_TAPS>((u - residue) / e.step, scaled - residue, (int)e.taps, e);
         return k * e.step + residue;
     }
-    // One of the levels n - taps .. n + taps. Each one's weight is its neighbour's times `up` or `down`, and these E2 for each step.
+    // One of the levels n - taps .. n + taps. Each one's weight is its neighbour's times `up` or `down`, and
+    // these E2 for each step.
     template <int Most>
     JSC_INLINE V of_lattice(V u, V noise, int taps, const Entry &e) {
         V n = round_even(u), up, down;

@@ -17,15 +17,22 @@
 // On an AMD EPYC, in the cache, kappa = 2, 20 and 500; the identity takes .085 / .155 there:
 //   as above                                                      .134, .184, .138 / .267, .296, .211
 //   the quantiser of softquant.h's ladder                         .110, .153, .104 / .227, .244, .180
-// Tried and dropped: colour transform on the coefficients instead of the pixels (8 to 25 % slower),
-// fetching the next pack all at once (12 % slower), reciprocal estimates instead of divisions (no
-// difference), levels drawn here too (their registers make the rest 5 % slower; bands.h has them).
+// The same of 100 images, which are in no cache; the identity takes .166 / .285, in the end .100 / .200:
+//   the quantiser of softquant.h's ladder                         .170, -, .185 / .325, -, .288
+//   fetched by the blocks' own corners (half of all packs go on in the next row of blocks), what is read
+//   while the pack before is quantised, what is written while this one is read
+//                                                                 .125, -, .140 / .265, -, .240
+// Tried and dropped: colour transform on the coefficients instead of the pixels (8 to 25 % slower), fetching
+// the next pack all at once (12 % slower), into L1 or past L2 (15 to 40 % slower), reciprocal estimates
+// instead of divisions (no difference), levels drawn here too (their registers make the rest 5 % slower;
+// bands.h has them).
 #pragma once
 #include "jpeg/blocks.h"
 #include "jpeg/pack.h"
 
 namespace jsc {
 
+// What forward and backward share.
 template <class I, class T, int C>
 struct PlainCoder : JpegPack<I, T, C> {
     typedef JpegPack<I, T, C> J;
@@ -36,23 +43,45 @@ struct PlainCoder : JpegPack<I, T, C> {
     typedef typename J::Image Image;
     static constexpr int L = J::L;
 
-    JSC_INLINE Image image(const JpegCall &c) { return {c.height, c.width, c.luma_rows(), c.luma_columns()}; }
     JSC_INLINE JpegBytes bytes(const JpegCall &c, const void *x) {
         return {(const uint8_t *)x, c.image_step, c.channel_step, c.row_step, c.column_step};
     }
-    // One round of one channel's quantiser; `fetch` gets the number of a step.
-    template <class Fetch>
-    JSC_INLINE void quantise(const JpegCall &c, int channel, int round, const T *z, T *to, Fetch fetch) {
+    // One round of one channel's quantiser, which fetches `next`: it touches no memory but the coefficients.
+    JSC_INLINE void quantise(const JpegCall &c, int channel, int round, const T *z, T *to,
+                             const typename J::Blocks &next) {
+        const auto *const ahead = &next;
         Q::template each<false>((const Entry *)c.tables + c.table(round, channel > 0), 64,
                                 [=](int i, auto quantize) __attribute__((always_inline)) {
-                                    fetch(i);
+                                    J::template fetch<0>(*ahead, channel, i / 8, i % 8);
                                     store(to + i * L, quantize(load<V>(z + i * L)).value);
                                 });
     }
+
+    // The packs of blocks first .. first + count, one after the other, and the one that follows.
+    struct Walk {
+        Image im;
+        typename J::Place place[L], following[L], next;
+        int here;  // blocks of this pack
+        bool stages;  // whether it takes the staging buffer
+
+        inline __attribute__((always_inline)) Walk(const JpegCall &c, ptrdiff_t first)
+            : im{c.height, c.width, c.luma_rows(), c.luma_columns()}, next(im.place(first)) {
+            see();
+        }
+        inline __attribute__((always_inline)) void see() {
+            for (int l = 0; l < L; l++, im.advance(next)) following[l] = next;
+        }
+        inline __attribute__((always_inline)) void step(ptrdiff_t left) {
+            here = left < L ? (int)left : L, stages = here < L;
+            for (int l = 0; l < L; l++) place[l] = following[l];
+            for (int l = 0; l < here; l++) stages |= !im.whole(place[l]);
+            see();
+        }
+    };
 };
 
-// Blocks first .. first + count of a batch. The quantiser touches no memory but the coefficients, so that its
-// steps fetch the next pack.
+// Blocks first .. first + count of a batch. What a pack will write is fetched while it is read, and what the
+// next one will read while this one is quantised.
 template <class T, int C>
 struct JpegForward {
     template <class I>
@@ -62,33 +91,22 @@ struct JpegForward {
         const JpegCall &c = *call;
         const T *colours = (const T *)c.colours;
         const JpegBytes bytes = J::bytes(c, x);
-        const typename J::Image im = J::image(c);
-        typename J::Place next = im.place(first);
+        typename J::Walk at(c, first);
         alignas(64) T z[J::SIZE];
         alignas(64) T stage[J::SIZE];
         for (ptrdiff_t b = 0; b < count; b += L) {
-            typename J::Place place[L];
-            const int here = count - b < L ? (int)(count - b) : L;
-            bool stages = here < L;
-            for (int l = 0; l < here; l++, im.advance(next)) place[l] = next, stages |= !im.whole(next);
-            J::analyse_images((const T *)x, c.bytes ? &bytes : nullptr, im, place, here, stages, stage,
-                              colours, z);
+            at.step(count - b);
+            const auto to = J::direct(y, at.im, at.place);
+            J::template analyse_images<1>((const T *)x, c.bytes ? &bytes : nullptr, at.im, at.place, at.here,
+                                          at.stages, stage, to, colours, z);
+            const auto next = c.bytes ? to : J::direct((const T *)x, at.im, at.following);
             for (int channel = 0; channel < C; channel++) {
-                // Of 8-bit images, which are small, only the place of the result.
-                const auto to = J::ahead(y, im, next, channel);
-                const auto from = c.bytes ? to : J::ahead((const T *)x, im, next, channel);
-                const auto fetch = [=](int i) __attribute__((always_inline)) {
-                    from.template fetch<0>(i);
-                    to.template fetch<1>(i);
-                };
-                T *at = z + channel * 64 * L;
-                for (int round = 0; round < c.rounds; round++) J::quantise(c, channel, round, at, at, fetch);
+                T *plane = z + channel * 64 * L;
+                for (int round = 0; round < c.rounds; round++)
+                    J::quantise(c, channel, round, plane, plane, next);
             }
-            typename J::Blocks to;
-            if (stages) J::staged(to, stage);
-            else J::direct(to, y, im, place);
-            J::synthesise(to, colours + 12, z);
-            if (stages) J::copy_out(stage, y, im, place, here, false);
+            J::synthesise(at.stages ? J::staged(stage) : to, colours + 12, z);
+            if (at.stages) J::copy_out(stage, y, at.im, at.place, at.here, false);
         }
     }
 };
@@ -106,54 +124,45 @@ struct JpegBackward {
         const JpegCall &c = *call;
         const T *colours = (const T *)c.colours;
         const JpegBytes bytes = J::bytes(c, x);
-        const typename J::Image im = J::image(c);
-        typename J::Place next = im.place(first);
+        typename J::Walk at(c, first);
         T *const before = memory, *const sums = memory + C * c.pack_numbers(sizeof(T));
         for (ptrdiff_t i = 0; i < c.sum_numbers(sizeof(T)); i++) sums[i] = 0;
         alignas(64) T dz[J::SIZE];
         alignas(64) T stage[J::SIZE];
         for (ptrdiff_t b = 0; b < count; b += L) {
-            typename J::Place place[L];
-            const int here = count - b < L ? (int)(count - b) : L;
-            bool stages = here < L;
-            for (int l = 0; l < here; l++, im.advance(next)) place[l] = next, stages |= !im.whole(next);
-            J::analyse_images((const T *)x, c.bytes ? &bytes : nullptr, im, place, here, stages, stage,
-                              colours, before);
-            typename J::Blocks blocks;
-            if (stages) J::copy_in(stage, g, im, place, here, false), J::staged(blocks, stage);
-            else J::direct(blocks, (T *)g, im, place);
-            J::analyse(blocks, colours + 24, dz);
+            at.step(count - b);
+            const auto given = J::direct(g, at.im, at.place);
+            const auto to = wanted & GRADIENT_X ? J::direct(dx, at.im, at.place) : given;
+            J::template analyse_images<0>((const T *)x, c.bytes ? &bytes : nullptr, at.im, at.place, at.here,
+                                          at.stages, stage, given, colours, before);
+            if (at.stages) J::copy_in(stage, g, at.im, at.place, at.here, false);
+            J::template analyse<1>(at.stages ? J::staged(stage) : given, to, colours + 24, dz);
+            const auto next = c.bytes ? to : J::direct((const T *)x, at.im, at.following);
+            const auto *const ahead = &next;  // captured by value, as all in the loop: no memory between
             for (int channel = 0; channel < C; channel++) {
-                const auto up = J::ahead(g, im, next, channel);
-                const auto from = c.bytes ? up : J::ahead((const T *)x, im, next, channel);
-                const auto to = wanted & GRADIENT_X ? J::ahead(dx, im, next, channel) : up;
-                T *const first_z = before + channel * 64 * L;
+                T *const plane = before + channel * 64 * L, *const up = dz + channel * 64 * L;
                 for (int round = 0; round < c.rounds - 1; round++)
-                    J::quantise(c, channel, round, first_z + round * J::SIZE, first_z + (round + 1) * J::SIZE,
-                                [](int) {});
-                T *at = dz + channel * 64 * L;
+                    J::quantise(c, channel, round, plane + round * J::SIZE, plane + (round + 1) * J::SIZE,
+                                next);
                 for (int round = c.rounds - 1; round >= 0; round--) {
                     const ptrdiff_t table = c.table(round, channel > 0);
-                    T *const sum = sums + table * 2 * S + b % S, *const z = first_z + round * J::SIZE;
+                    T *const sum = sums + table * 2 * S + b % S, *const z = plane + round * J::SIZE;
                     J::Q::template each<true>((const typename J::Entry *)c.tables + table, 64,
                                               [=](int i, auto quantize) __attribute__((always_inline)) {
-                                                  from.template fetch<0>(i);
-                                                  up.template fetch<0>(i);
-                                                  to.template fetch<1>(i);
-                                                  const V given = load<V>(at + i * L);
+                                                  J::template fetch<0>(*ahead, channel, i / 8, i % 8);
+                                                  const V upstream = load<V>(up + i * L);
                                                   const auto answer = quantize(load<V>(z + i * L));
-                                                  store(at + i * L, given * answer.slope);
+                                                  store(up + i * L, upstream * answer.slope);
                                                   T *total = sum + 2 * S * i;
-                                                  store(total, load<V>(total) + given * answer.dq);
+                                                  store(total, load<V>(total) + upstream * answer.dq);
                                                   store(total + S,
-                                                        load<V>(total + S) + given * answer.dkappa);
+                                                        load<V>(total + S) + upstream * answer.dkappa);
                                               });
                 }
             }
             if (!(wanted & GRADIENT_X)) continue;
-            if (!stages) J::direct(blocks, dx, im, place);
-            J::synthesise(blocks, colours + 36, dz);
-            if (stages) J::copy_out(stage, dx, im, place, here, true);
+            J::synthesise(at.stages ? J::staged(stage) : to, colours + 36, dz);
+            if (at.stages) J::copy_out(stage, dx, at.im, at.place, at.here, true);
         }
         if (!(wanted & GRADIENT_TABLES)) return;
         for (ptrdiff_t i = 0; i < c.all_tables() * 128; i++) {

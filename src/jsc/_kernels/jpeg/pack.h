@@ -53,26 +53,24 @@ struct JpegPack {
         }
     };
 
-    JSC_INLINE void direct(Blocks &b, T *x, const Image &im, const Place place[L]) {
-        for (int l = 0; l < L; l++) b.corner[l] = x + im.offset(place[l]);
+    JSC_INLINE Blocks direct(const T *x, const Image &im, const Place place[L]) {
+        Blocks b;
+        for (int l = 0; l < L; l++) b.corner[l] = (T *)x + im.offset(place[l]);
         b.row = im.width, b.plane = im.height * im.width;
+        return b;
     }
-    JSC_INLINE void staged(Blocks &b, T *stage) {
+    JSC_INLINE Blocks staged(T *stage) {
+        Blocks b;
         for (int l = 0; l < L; l++) b.corner[l] = stage + l * C * 64;
         b.row = 8, b.plane = 64;
+        return b;
     }
-    // Where a channel of the next pack begins, if it lies as most do: its blocks side by side. The quantiser
-    // touches no memory but the coefficients, so that each of its 64 steps fetches an eighth of a row of it.
-    struct Ahead {
-        const T *corner;
-        ptrdiff_t width;
-        template <int Write>
-        inline __attribute__((always_inline)) void fetch(int i) const {
-            __builtin_prefetch(corner + i / 8 * width + i % 8 * L, Write, 2);
-        }
-    };
-    JSC_INLINE Ahead ahead(const T *x, const Image &im, const Place &next, int channel) {
-        return {x + im.offset(next) + channel * im.height * im.width, im.width};
+    // Line `line` of a row of a pack's blocks, as it lies in most: side by side.
+    static constexpr int LINES = L * (int)sizeof(T) / 8;
+    template <int Write>
+    JSC_INLINE void fetch(const Blocks &b, int c, int row, int line) {
+        __builtin_prefetch(b.corner[line % LINES * (8 / (int)sizeof(T))] + c * b.plane + row * b.row, Write,
+                           2);
     }
 
     // Copy `count` blocks to the stage; outside the image the edge is repeated, or there are zeros.
@@ -148,12 +146,16 @@ struct JpegPack {
         }
     }
 
-    // Pixels -> coefficients; `read` gets the number of a row, and fills in its vectors.
-    template <class Read>
-    JSC_INLINE void analyse_rows(Read read, const T *matrix, T *coefficients) {
+    // Pixels -> coefficients; `read` gets the number of a row, and fills in its vectors. Meanwhile the blocks
+    // `next` are fetched, which are read or written soon.
+    template <int Write, class Read>
+    JSC_INLINE void analyse_rows(Read read, const Blocks &next, const T *matrix, T *coefficients) {
         for (int i = 0; i < 8; i++) {
             V v[3][8];
             read(i, v);
+#pragma GCC unroll 3
+            for (int c = 0; c < C; c++)
+                for (int line = 0; line < LINES; line++) fetch<Write>(next, c, i, line);
             recolour(v, matrix);
 #pragma GCC unroll 3
             for (int c = 0; c < C; c++) {
@@ -164,32 +166,32 @@ struct JpegPack {
         }
         for (int c = 0; c < C; c++) transform_columns<false, V>(coefficients + c * 64 * L);
     }
-    JSC_INLINE void analyse(const Blocks &b, const T *matrix, T *coefficients) {
+    template <int Write>
+    JSC_INLINE void analyse(const Blocks &b, const Blocks &next, const T *matrix, T *coefficients) {
         const auto read = [&](int i, V v[3][8]) __attribute__((always_inline)) {
 #pragma GCC unroll 3
             for (int c = 0; c < C; c++) P::load_row(b.corner, c * b.plane + i * b.row, v[c]);
         };
-        analyse_rows(read, matrix, coefficients);
+        analyse_rows<Write>(read, next, matrix, coefficients);
     }
     // The images' own: `bytes`, or x where that is null.
+    template <int Write>
     JSC_INLINE void analyse_images(const T *x, const JpegBytes *bytes, const Image &im, const Place place[L],
-                                   int count, bool stages, T *stage, const T *matrix, T *coefficients) {
+                                   int count, bool stages, T *stage, const Blocks &next, const T *matrix,
+                                   T *coefficients) {
         if (bytes && !stages && Bytes::loads(*bytes)) {
             if constexpr (Bytes::vectors) {
                 const uint8_t *at[L];
                 for (int l = 0; l < L; l++) at[l] = corner(*bytes, place[l]);
                 const auto read = [&](int i, V v[3][8])
                                       __attribute__((always_inline)) { Bytes::load_rows(at, *bytes, i, v); };
-                analyse_rows(read, matrix, coefficients);
+                analyse_rows<Write>(read, next, matrix, coefficients);
             }
             return;
         }
-        Blocks blocks;
         if (bytes) convert_in(stage, *bytes, im, place, count);
         else if (stages) copy_in(stage, x, im, place, count, true);
-        if (bytes || stages) staged(blocks, stage);
-        else direct(blocks, (T *)x, im, place);
-        analyse(blocks, matrix, coefficients);
+        analyse<Write>(bytes || stages ? staged(stage) : direct(x, im, place), next, matrix, coefficients);
     }
 
     // Coefficients -> pixels; destroys the coefficients.

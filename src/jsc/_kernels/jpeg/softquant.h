@@ -266,10 +266,13 @@ struct SoftQuant {
     }
     template <bool Gradient, int Regime, class Use>
     JSC_INLINE int run(const Entry *e, int i, int count, Use use) {
-        if constexpr (has_regime<T>(Regime)) do
-                use(i,
-                    [&](V z) __attribute__((always_inline)) { return quantize<Gradient, Regime>(z, e[i]); });
+        if constexpr (has_regime<T>(Regime)) {
+            const auto one = [&](V z) __attribute__((always_inline)) {
+                return quantize<Gradient, Regime>(z, e[i]);
+            };
+            do use(i, one);
             while (++i < count && e[i].regime == Regime);
+        }
         return i;
     }
 };

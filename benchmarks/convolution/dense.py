@@ -9,8 +9,9 @@ number under a method is the time of torch's faster float32 layout over the meth
 below 1. "best" is the fastest method that keeps its error, the largest over the largest output
 against float64, within twice that of torch's channels-last convolution, as `jsc.compile` wants; "of
 the peak" are its multiply-adds a second (those of the definition, however few Winograd needs) over
-those of torch's product of large matrices on as many threads. "bf16" is the faster of jsc's methods
-there, over torch's float32 and over torch in bfloat16.
+those of torch's product of large matrices on as many threads. "bf16" is the fastest of jsc's
+methods with bfloat16 operands, over torch's float32 and over torch in bfloat16; a network at "bf16"
+keeps float32's where they are faster, as in first layers.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import drawn_levels, gradients, same_bits
+from samples import gradients, same_bits
 
 from jsc.functional import soft_quantize
 from jsc.functional.quant import fold
@@ -187,7 +187,7 @@ def test_saturation(isa, dtype, kappa):
     assert dq.item() == -254
 
 
-@pytest.mark.parametrize("kappa", [0.1, 2.0, 9.0, 1e3])
+@pytest.mark.parametrize("kappa", [0.1, 2.0, 5.0, 9.0, 15.0, 1e3])
 @pytest.mark.parametrize("options", [{}, {"levels": 127}, {"window": 5, "levels": 127}])
 def test_what_is_not_a_number_stays_where_it_is(isa, dtype, kappa, options):
     z = torch.randn(40, 64, dtype=dtype)
@@ -238,9 +238,15 @@ def test_a_number_does_not_see_its_neighbours(isa, dtype, kappa, options):
         [0.5, 0.5 - 3 / kappa, 0.5 - 10 / kappa, 0.5 - 19.99 / (2 * kappa), 0.3, 0]
     )
     u = (torch.arange(-8, 9).unsqueeze(1) + torch.cat([edges, -edges])).flatten().to(dtype)
-    together = soft_quantize(u, 1.0, kappa=kappa, **options)
-    alone = [soft_quantize(v.expand(16), 1.0, kappa=kappa, **options)[0] for v in u]
-    assert torch.equal(together, torch.stack(alone))
+
+    def answers(z):
+        y, (slope,) = gradients(
+            lambda z: soft_quantize(z, 1.0, kappa=kappa, **options), z, g=torch.ones_like(z)
+        )
+        return torch.stack([y, slope])
+
+    alone = [answers(v.repeat(16))[:, 0] for v in u]
+    assert torch.equal(answers(u), torch.stack(alone, 1))
 
 
 @pytest.mark.parametrize("kappa", [1.0, 3.0, 8.0, 10.5, 20.5, 41.0, 1e4, 1e9, 1e15])
@@ -269,36 +275,6 @@ def test_same_bits_for_threads_and_instruction_sets(num_threads, dtype):
         return gradients(lambda *a: soft_quantize(a[0], a[1], kappa=a[2]), z, q, kappa, g=g)
 
     same_bits(run)
-
-
-@pytest.mark.parametrize("kappa", [1e-4, 0.05, 0.3, 2.0, 30.0, 90.0])
-@pytest.mark.parametrize("window", [0, 5])
-def test_sampling_has_the_right_mean_and_spread(isa, kappa, window):
-    n = 64 * 3200
-    q, k = (
-        torch.full((1, 1), 2.5, dtype=torch.float64),
-        torch.full((1, 1), kappa, dtype=torch.float64),
-    )
-    levels = drawn_levels(0.3, 2.5, kappa, n, window=window or None)
-    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-9)
-    u = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
-    mean = (
-        reference.soft_quantize(u, q[0], k[0], window or None)
-        if window
-        else reference.lattice_mean(u, k[0])
-    )
-    if window:
-        candidates = torch.arange(-2.0, 3.0, dtype=torch.float64)
-        p = torch.softmax(-kappa * (0.3 - candidates) ** 2, 0)
-        mean, variance = (
-            (p * candidates).sum(),
-            (p * candidates**2).sum() - (p * candidates).sum() ** 2,
-        )
-    else:
-        (slope,) = torch.autograd.grad(mean, u)
-        variance = slope / (2 * kappa)
-    assert abs((levels.mean() - mean).item()) < 5 * math.sqrt(variance.item() / n) + 1e-4
-    assert levels.var().item() == pytest.approx(variance.item(), rel=0.05, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -349,12 +325,3 @@ def test_a_gradient_that_is_unlike_the_coefficients_is_refused(g):
     z, table = torch.rand(2, 3, 5, 64), torch.ones(3, 64)
     with pytest.raises(ValueError, match="the gradient must be"):
         torch.ops.jsc.soft_quantize_backward(g, z, table, table, 0, 0, 0)
-
-
-@pytest.mark.parametrize("kappa", [1e-9, 1e-8, 1e-7, 1e-4, 2.0])
-def test_no_draw_is_far_out(isa, dtype, kappa):
-    """Numbers in steps of 2^-23 have no 0, at which an inversion draws the very last level."""
-    spread = max((2 * max(kappa, 1e-8)) ** -0.5, 1.0)
-    levels = drawn_levels(0.3, 1.0, kappa, 64 * 6400, dtype=dtype)
-    assert levels.abs().max() < 6.0 * spread
-    assert levels.double().mean().abs() < 0.3 + 0.01 * spread

@@ -71,7 +71,7 @@ def _quantized(
 
 
 def _numbers(z: Tensor, c: int, shape: Sequence[int], settings: Settings) -> Tensor:
-    """The numbers that the kernel gives the blocks of a part (_kernels/jpeg/jpeg.h): those of Y,
+    """The numbers that the kernel gives the blocks of a part (_kernels/jpeg/bands.h): those of Y,
     of Cb and of Cr, image after image."""
     n, planes, rows, columns = z.shape[:4]
     v, u = settings.v, settings.u

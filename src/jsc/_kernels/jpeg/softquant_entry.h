@@ -116,7 +116,7 @@ struct QuantEntry {
         };
         struct {
             T half, highest;  // WINDOW: half width, highest centre
-            T step, taps;  // SAMPLE: see sample()
+            T step, taps;  // DRAW: draw.h
         };
     };
 };
@@ -129,8 +129,7 @@ inline void prepare_entry(T step, T hardness, int mode, int window, long levels,
     const double pi = 3.14159265358979323846;
     QuantEntry<T> &e = *(QuantEntry<T> *)scratch;
     e = QuantEntry<T>();
-    const double given = hardness > 0 ? (hardness < 1e18 ? (double)hardness : 1e18) : 0.0;
-    double k = given, split = 0;
+    double k = hardness > 0 ? (hardness < 1e18 ? (double)hardness : 1e18) : 0.0, split = 0;
     if (mode == MODE_SAMPLE && !window) {
         // A lattice softer than 0.16 is split into 2^i lattices harder than that (draw.h).
         k = fmax(k, 1e-8), split = fmin(12, fmax(0, floor(0.5 * log2(0.64 / k))));
